@@ -1,0 +1,351 @@
+"""Datasets on disk: any declared kind, as netCDF-4 or zarr by suffix, written whole or not at all.
+
+A file is first written under a temporary name in the same folder and then renamed, so that a killed process leaves
+either the old file or the new one. netCDF means netCDF-4 through h5netcdf: xarray without it silently writes netCDF-3,
+which loses integers and text, so netCDF-3 is neither written nor read. Text comes back as fixed-width numpy text
+(dtype kind "U") and attributes as plain `str`, `int` and `float`, whatever the format did to them on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from featattn_neuro.errors import SchemaError, StoreError
+from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Kind, kind_of
+
+SUFFIXES = (".nc", ".zarr")
+"""File name endings that `save_kind` and `open_kind` know: netCDF-4 and zarr."""
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_NETCDF3_MAGIC = b"CDF"
+_COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True}
+
+
+def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
+    """Write a Dataset of a declared kind to `path` and return the path.
+
+    Parameters
+    ----------
+    dataset : Dataset with the attribute `kind`; it is checked against the schema and not altered.
+    path : ends in ".nc" (netCDF-4, compressed, through h5netcdf) or ".zarr" (a folder, zarr format 2). An existing
+        file or folder of that name is replaced after the new one is complete.
+
+    Returns
+    -------
+    The path as given. The file has one attribute more than the Dataset: `provenance`, see `provenance`.
+
+    Raises
+    ------
+    SchemaError
+        The Dataset is of no declared kind, breaks its kind, or a text variable holds something that is not text.
+    StoreError
+        Unknown suffix, missing or unwritable folder, full disk.
+
+    Examples
+    --------
+    >>> save_kind(xr.Dataset(attrs={"kind": "MATCH"}), "match.csv")
+    Traceback (most recent call last):
+    featattn_neuro.errors.StoreError: wanted a file name that ends in .nc or .zarr; came 'match.csv'; rename it
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    checked = kind_of(dataset).check(dataset)
+    ready = _plain(checked).assign_attrs(provenance=provenance())
+    with _replacing(path) as temporary:
+        if suffix == ".nc":
+            encoding = {
+                name: dict(_COMPRESSION) for name, v in ready.variables.items() if v.dtype.kind in "fiub" and v.ndim
+            }
+            ready.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
+        else:
+            # format 2 is what every zarr reader knows; its text encoding is settled, that of format 3 is not yet
+            _even_chunks(ready).to_zarr(temporary, mode="w", zarr_format=2, consolidated=True)
+    return path
+
+
+def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
+    """Open a Dataset that `save_kind` wrote; numbers stay on disk until they are used.
+
+    Parameters
+    ----------
+    path : ".nc" or ".zarr".
+    kind : the kind that is wanted (or its name); None accepts any declared kind.
+
+    Returns
+    -------
+    Dataset, numbers as dask arrays, text in memory. Close it with `close()` or `with open_kind(path) as dataset:`;
+    `load_kind` reads all of it and leaves nothing open.
+
+    Raises
+    ------
+    StoreError
+        Missing file, unknown suffix, netCDF-3 or no netCDF at all, damaged file, newer schema version.
+    SchemaError
+        Another kind than wanted, or a Dataset that breaks its kind.
+
+    Examples
+    --------
+    >>> open_kind("nowhere.nc")
+    Traceback (most recent call last):
+    featattn_neuro.errors.StoreError: wanted a results file; there is none at 'nowhere.nc'; check the path
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    _check_file(path, suffix)
+    try:
+        if suffix == ".nc":
+            opened = xr.open_dataset(path, engine="h5netcdf", chunks={}, cache=False)
+        else:
+            opened = xr.open_zarr(path, chunks={})
+    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
+        ) from error
+    try:
+        _check_version(path, opened.attrs)
+        try:
+            declared = kind_of(_plain(opened, names=()))
+        except SchemaError as error:
+            raise SchemaError(f"{str(path)!r}: {error}") from error
+        wanted = declared if kind is None else _named(kind)
+        if declared is not wanted:
+            raise SchemaError(
+                f"wanted a Dataset of kind {wanted.name}; {str(path)!r} holds kind {declared.name}; "
+                f"pass the {wanted.name} file"
+            )
+        result = wanted.check(_plain(opened))
+    except BaseException:
+        opened.close()
+        raise
+    result.set_close(opened.close)
+    return result
+
+
+def load_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
+    """Read a Dataset that `save_kind` wrote fully into memory; the file is closed again. As `open_kind` otherwise.
+
+    Examples
+    --------
+    >>> load_kind("nowhere.zarr")
+    Traceback (most recent call last):
+    featattn_neuro.errors.StoreError: wanted a results file; there is none at 'nowhere.zarr'; check the path
+    """
+    with open_kind(path, kind) as opened:
+        try:
+            result = opened.load()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise StoreError(
+                f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
+            ) from error
+    # ranges are only checked on values in memory
+    return kind_of(result).check(result)
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, 64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> with tempfile.NamedTemporaryFile() as empty:
+    ...     file_sha256(empty.name)[:8]
+    'e3b0c442'
+    """
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions") from error
+
+
+def write_text_atomic(path: str | Path, text: str) -> Path:
+    """Write `text` (UTF-8, newlines as given) to `path`, whole or not at all; return the path.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text_atomic(Path(folder) / "a.txt", "α").read_text(encoding="utf-8")
+    'α'
+    """
+    return write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
+    """Write `data` to `path`, whole or not at all; return the path. Raises `StoreError` where it cannot be written.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_bytes_atomic(Path(folder) / "a.bin", b"abc").stat().st_size
+    3
+    """
+    path = Path(path)
+    with _replacing(path) as temporary, open(temporary, "wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    return path
+
+
+def provenance() -> str:
+    """What the numbers may depend on besides the inputs, as JSON text with sorted keys.
+
+    Versions of this package, Python, numpy, xarray and (if loaded) torch; BLAS libraries with their thread counts; CPU
+    instruction sets. No clock time, no path, no host: the same on every run of one installation on one kind of CPU.
+
+    Examples
+    --------
+    >>> sorted(json.loads(provenance()))
+    ['blas', 'cpu', 'versions']
+    """
+    import threadpoolctl
+
+    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
+    loaded = [name for name in ("numpy", "xarray", "torch") if name in sys.modules]
+    for distribution in ("featattn_neuro", *loaded):
+        try:
+            versions[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            versions[distribution] = "not installed"
+    pools = {
+        f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip(): pool["num_threads"]
+        for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas"
+    }
+    simd: dict[str, Any] = np.show_config(mode="dicts").get("SIMD Extensions", {})  # type: ignore[call-overload,union-attr,unused-ignore]
+    cpu = " ".join([*simd.get("baseline", []), *simd.get("found", [])])
+    return json.dumps({"versions": versions, "blas": pools, "cpu": cpu}, sort_keys=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed."""
+    if not path.parent.is_dir():
+        raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
+    try:
+        yield temporary
+        _move_over(temporary, path)
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        raise StoreError(
+            f"{str(path)!r} cannot be written ({_first_line(error)}); free space or choose a folder that you may write to"
+        ) from error
+    finally:
+        _remove(temporary)
+
+
+def _move_over(temporary: Path, path: Path) -> None:
+    if temporary.is_dir() and path.is_dir():
+        # a folder that is not empty cannot be replaced in one step: the old one steps aside first
+        aside = temporary.with_suffix(".replaced")
+        os.replace(path, aside)
+        os.replace(temporary, path)
+        _remove(aside)
+    elif temporary.is_dir() and path.exists():
+        raise StoreError(f"wanted a zarr folder at {str(path)!r}; there is a file of that name; remove or rename it")
+    else:
+        os.replace(temporary, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in SUFFIXES:
+        raise StoreError(f"wanted a file name that ends in .nc or .zarr; came {str(path)!r}; rename it")
+    return path.suffix
+
+
+def _named(kind: Kind | str) -> Kind:
+    name = kind.name if isinstance(kind, Kind) else kind
+    if name not in KINDS:
+        raise SchemaError(f"wanted a declared kind, one of {', '.join(KINDS)}; came {name!r}; use one of these")
+    return KINDS[name]
+
+
+def _check_file(path: Path, suffix: str) -> None:
+    if not path.exists():
+        raise StoreError(f"wanted a results file; there is none at {str(path)!r}; check the path")
+    if suffix == ".zarr":
+        if not path.is_dir() and not zipfile.is_zipfile(path):
+            raise StoreError(f"wanted a zarr folder; {str(path)!r} is a file of another format; write it again")
+        return
+    try:
+        with open(path, "rb") as handle:
+            start = handle.read(len(_HDF5_MAGIC))
+    except OSError as error:
+        raise StoreError(f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions") from error
+    if start != _HDF5_MAGIC:
+        came = "netCDF-3" if start.startswith(_NETCDF3_MAGIC) else "another format"
+        raise StoreError(f"wanted netCDF-4; {str(path)!r} is {came}; write it with save_kind(dataset, path)")
+
+
+def _check_version(path: Path, attrs: dict[Any, Any]) -> None:
+    version = attrs.get("schema_version", 0)
+    if int(version) > SCHEMA_VERSION:
+        raise StoreError(
+            f"wanted schema version {SCHEMA_VERSION} or older; {str(path)!r} has version {int(version)}; "
+            "it was made by a newer featattn_neuro: update the package"
+        )
+
+
+def _plain(dataset: xr.Dataset, names: tuple[str, ...] | None = None) -> xr.Dataset:
+    """Text to numpy "U" in memory, attributes to plain Python, encodings of an earlier file forgotten."""
+    dataset = dataset.copy()  # shallow: the caller's variables keep their attributes
+    text = [n for n, v in dataset.variables.items() if v.dtype.kind in "OTSU"] if names is None else list(names)
+    replaced = {}
+    for name in text:
+        variable = dataset.variables[name]
+        replaced[name] = (variable.dims, _as_text(str(name), variable.to_numpy()), _plain_attrs(variable.attrs))
+    coordinates = {n: v for n, v in replaced.items() if n in dataset.coords}
+    result = dataset.assign({n: v for n, v in replaced.items() if n not in dataset.coords})
+    result = result.assign_coords(coordinates).drop_encoding()
+    for variable in result.variables.values():
+        variable.attrs = _plain_attrs(variable.attrs)
+    result.attrs = _plain_attrs(dataset.attrs)
+    return result
+
+
+def _as_text(name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if values.dtype.kind == "O":
+        wrong = [v for v in values.ravel() if not isinstance(v, str)]
+        if wrong:
+            raise SchemaError(
+                f"variable {name!r} must hold text only; came {wrong[0]!r} ({type(wrong[0]).__name__}); "
+                "convert it, with '' for what is missing"
+            )
+    return values.astype(str)
+
+
+def _plain_attrs(attrs: Any) -> dict[Any, Any]:
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()}
+
+
+def _even_chunks(dataset: xr.Dataset) -> xr.Dataset:
+    """zarr needs chunks of one size along a dimension; take the largest that dask came with."""
+    sizes = {
+        dim: max(max(v.chunksizes[dim]) for v in dataset.variables.values() if dim in v.chunksizes)
+        for dim in {d for v in dataset.variables.values() for d in v.chunksizes}
+    }
+    return dataset.chunk(sizes) if sizes else dataset
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
