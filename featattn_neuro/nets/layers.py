@@ -1,0 +1,236 @@
+"""What a network is made of: its layers in order of execution, its head, its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from featattn_neuro.errors import ConfigError, choose
+
+_USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
+_TRANSPARENT = (nn.Identity, nn.Dropout)
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer of a network as it ran.
+
+    Parameters
+    ----------
+    name : dotted module name.
+    type : class of the module.
+    stage : "conv", "norm", "activation", "pool", "linear", "block" (has layers inside) or "other".
+    output_shape : of the first call's output, without the batch dimension; () if it is no tensor.
+    filters : number of channels of the output: first dimension of `output_shape`, or the last where the output is a
+        sequence of tokens; 0 if it is no tensor.
+    calls : how often the module ran in one pass.
+    """
+
+    name: str
+    type: str
+    stage: str
+    output_shape: tuple[int, ...]
+    filters: int
+    calls: int
+
+
+def stage_of(module: nn.Module) -> str:
+    """Return what sort of layer `module` is: conv, norm, activation, pool, linear, block or other.
+
+    >>> stage_of(nn.ReLU6()), stage_of(nn.Sequential(nn.ReLU())), stage_of(nn.Dropout())
+    ('activation', 'block', 'other')
+    """
+    if isinstance(module, _CONVOLUTIONS):
+        return "conv"
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, _NORMS) or "Norm" in type(module).__name__:
+        return "norm"
+    if "Pool" in type(module).__name__ or type(module).__name__ == "GlobalMean":
+        return "pool"
+    if any(True for _ in module.children()):
+        return "block"
+    # timm keeps its activations in modules named so; torch in one
+    if ".activation" in type(module).__module__:
+        return "activation"
+    return "other"
+
+
+def find_module(module: nn.Module, name: str, *, what: str = "layer") -> nn.Module:
+    """Return the module that is called `name` inside `module`; `ConfigError` prints the names if there is none.
+
+    >>> find_module(nn.Sequential(nn.ReLU()), "1")
+    Traceback (most recent call last):
+    featattn_neuro.errors.ConfigError: unknown layer '1'; choose one of: 0
+    """
+    return dict(module.named_modules())[choose(name, [n for n, _ in module.named_modules() if n], what)]
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[nn.Module]:
+    """Put every part of `module` in eval mode, and give each its own mode back, also when the body raises.
+
+    >>> part = nn.Dropout()
+    >>> with eval_mode(part):
+    ...     part.training
+    False
+    >>> part.training
+    True
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield module.eval()
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def run_layers(module: nn.Module, input_shape: Sequence[int] | None = None) -> list[LayerInfo]:
+    """Return the layers of `module` in the order of their first output in one pass on a blank image.
+
+    A layer comes before the block it is in. Layers that do not run are left out. Hooks are removed and modes restored
+    afterwards, also when the network raises.
+
+    Parameters
+    ----------
+    input_shape : (C, H, W); None: the usual ones are tried (224, 32, 28, 96 pixels; 3 channels, 1).
+
+    Raises
+    ------
+    ConfigError : the network does not take the shape, or none of the usual ones.
+    """
+    names = {id(part): name for name, part in module.named_modules() if name}
+    found: dict[str, LayerInfo] = {}
+
+    def note(part: nn.Module, _inputs: Any, output: Any) -> None:
+        name = names[id(part)]
+        if name in found:
+            found[name] = replace(found[name], calls=found[name].calls + 1)
+            return
+        shape = _shape(output)
+        filters = 0 if not shape else shape[-1] if len(shape) == 2 else shape[0]
+        found[name] = LayerInfo(name, type(part).__name__, stage_of(part), shape, filters, 1)
+
+    handles = []
+    try:
+        handles += [part.register_forward_hook(note) for name, part in module.named_modules() if name]
+        run_blank(module, input_shape, before=found.clear)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(found.values())
+
+
+def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, before: Any = None) -> Any:
+    """Return the output of `module` for one blank image, in eval mode, without gradient.
+
+    Parameters
+    ----------
+    input_shape : (C, H, W); None: the usual ones are tried in turn, `before()` is called ahead of each.
+
+    Raises
+    ------
+    ConfigError : as `run_layers`.
+    """
+    example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    failure: Exception | None = None
+    with torch.no_grad(), eval_mode(module):
+        for shape in _USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
+            if before is not None:
+                before()
+            try:
+                return module(torch.zeros((1, *shape), dtype=example.dtype, device=example.device))
+            except Exception as error:  # what a foreign network raises on a wrong shape is its own affair
+                failure = error
+    tried = "an image of any usual shape" if input_shape is None else f"an image of shape {tuple(input_shape)}"
+    raise ConfigError(
+        f"the network does not take {tried} ({type(failure).__name__}: {failure}); "
+        "give input_shape=(channels, height, width) of its inputs"
+    ) from failure
+
+
+def _shape(output: Any) -> tuple[int, ...]:
+    return tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+
+
+class LeafTracer(fx.Tracer):
+    """Symbolic tracer that keeps every module without children, and every batch norm, as one node.
+
+    `returned` holds, for each module that was entered, the nodes that its calls gave, and how many users each had
+    inside the module.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned: dict[str, list[tuple[fx.Node, int]]] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether `m` is kept as one node."""
+        return isinstance(m, nn.modules.batchnorm._BatchNorm) or not any(True for _ in m.children())
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Trace the call and note the node it returns."""
+        output = super().call_module(m, forward, args, kwargs)
+        if isinstance(output, fx.Proxy):
+            self.returned.setdefault(self.path_of_module(m), []).append((output.node, len(output.node.users)))
+        return output
+
+
+def find_head(module: nn.Module, *, input_shape: Sequence[int] | None = None) -> str | None:
+    """Return the dotted name of the `nn.Linear` whose output is the output of `module`; None if there is none.
+
+    Found in the traced graph; where the network cannot be traced, in one pass on a blank image.
+
+    >>> find_head(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2), nn.Dropout()))
+    '2'
+    >>> find_head(nn.Sequential(nn.Linear(4, 4), nn.ReLU())) is None
+    True
+    """
+    linears = {id(part): name for name, part in module.named_modules() if name and isinstance(part, nn.Linear)}
+    if not linears:
+        return None
+    try:
+        with eval_mode(module):
+            graph = LeafTracer().trace(module)
+    except Exception:  # tracing fails in as many ways as forward methods can be written; then the network is run
+        return _head_by_running(module, linears, input_shape)
+    node = next(n for n in graph.nodes if n.op == "output").args[0]
+    while isinstance(node, fx.Node) and node.op == "call_module":
+        part = module.get_submodule(str(node.target))
+        if isinstance(part, nn.Linear):
+            return str(node.target)
+        if not isinstance(part, _TRANSPARENT):
+            return None
+        node = node.args[0]
+    return None
+
+
+def _head_by_running(module: nn.Module, linears: dict[int, str], input_shape: Sequence[int] | None) -> str | None:
+    outputs: dict[str, Tensor] = {}
+
+    def note(part: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs[linears[id(part)]] = output
+
+    handles = [part.register_forward_hook(note) for part in module.modules() if id(part) in linears]
+    try:
+        result = run_blank(module, input_shape, before=outputs.clear)
+    except ConfigError:  # no usual shape fits: then the head is not known, which is what None says
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next((name for name, output in outputs.items() if output is result), None)

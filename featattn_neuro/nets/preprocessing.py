@@ -1,0 +1,199 @@
+"""From a raw image to what a network was trained on: resize, crop, scale, channel order, mean and SD."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from PIL import Image
+from torch import Tensor
+
+from featattn_neuro.errors import ConfigError, DataError, choose
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_ORDERS = {"RGB": 3, "BGR": 3, "L": 1}
+_SCALES = ("unit", "255")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a raw image before a network sees it; part of the weights' meaning, so it travels with them.
+
+    Parameters
+    ----------
+    size : length in pixels of the shorter side after resizing, or None: the image's own size.
+    interpolation : "nearest", "bilinear", "bicubic" or "lanczos"; of the resizing of uint8 images, done by PIL
+        (antialiased).
+    crop : side in pixels of the central square that is kept, or None: no crop.
+    scale : "unit": pixels in [0, 1]; "255": pixels in [0, 255]. The units of `mean` and `std`.
+    mean, std : per channel, in the order of `channel_order`: output = (pixel - mean) / std.
+    channel_order : "RGB", "BGR" or "L" (one grey channel: 0.299 R + 0.587 G + 0.114 B).
+
+    Raises
+    ------
+    ConfigError : a field that is out of its range.
+
+    Examples
+    --------
+    >>> Preprocessing(scale="255", mean=(127.0,), std=(128.0,), channel_order="L")(
+    ...     torch.ones(1, 1, 1)).tolist()  # (255 - 127) / 128
+    [[[1.0]]]
+    """
+
+    size: int | None = None
+    interpolation: str = "bilinear"
+    crop: int | None = None
+    scale: str = "unit"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channel_order: str = "RGB"
+
+    def __post_init__(self) -> None:
+        choose(self.interpolation, _FILTERS, "interpolation")
+        choose(self.scale, _SCALES, "scale")
+        channels = _ORDERS[choose(self.channel_order, _ORDERS, "channel order")]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels or not all(math.isfinite(value) for value in values):
+                raise ConfigError(
+                    f"{name} must hold {channels} finite numbers for channel order {self.channel_order}; "
+                    f"came {values}; give one per channel"
+                )
+        if min(self.std) <= 0:
+            raise ConfigError(f"std must be positive; came {self.std}; use 1.0 to leave the scale alone")
+        for name, pixels in (("size", self.size), ("crop", self.crop)):
+            if pixels is not None and pixels < 1:
+                raise ConfigError(f"{name} must be a number of pixels above 0, or None; came {pixels}; change it")
+        if self.size is not None and self.crop is not None and self.crop > self.size:
+            raise ConfigError(
+                f"crop {self.crop} is larger than the resized shorter side {self.size}; crop at most {self.size}"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the output: 3, or 1 for channel order "L"."""
+        return _ORDERS[self.channel_order]
+
+    @property
+    def output_size(self) -> int | None:
+        """Side in pixels of the square that comes out of square images; None where the image decides."""
+        return self.crop if self.crop is not None else self.size
+
+    def __call__(self, raw: np.ndarray | Tensor) -> Tensor:
+        """Return what the network sees.
+
+        Parameters
+        ----------
+        raw : uint8 (H, W, 3), RGB, 0-255, as decoded from a file: resized and cropped by PIL exactly as published;
+            or floating point (C, H, W) in [0, 1], C = 1 or 3 (RGB): taken at its own size, unless `size` is set and
+            its shorter side differs (then antialiased bicubic, clipped to [0, 1]) or `crop` is smaller. An image that
+            is a square of side `crop` already is taken as it stands. One grey channel is repeated for networks with
+            three.
+
+        Returns
+        -------
+        float32 (channels, H', W').
+
+        Raises
+        ------
+        DataError : another dtype or shape, values outside [0, 1] or not finite, or an image smaller than `crop`.
+        """
+        array = torch.as_tensor(raw)
+        if array.dtype == torch.uint8:
+            unit = self._from_pixels(array)
+        elif array.is_floating_point():
+            unit = self._from_unit(array.to(torch.float32))
+        else:
+            raise DataError(
+                "wanted a raw image as uint8 (H, W, 3) or floating point (C, H, W) in [0, 1]; "
+                f"came {array.dtype}; convert it"
+            )
+        if self.channel_order == "BGR":
+            unit = unit.flip(0)
+        pixels = unit * 255.0 if self.scale == "255" else unit
+        mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    def describe(self) -> str:
+        """Return the steps in words, for provenance.
+
+        >>> Preprocessing(size=256, crop=224, mean=(0.5,), std=(0.5,), channel_order="L").describe()
+        'resize shorter side to 256 (bilinear), crop central 224, scale unit, L, minus (0.5,), divided by (0.5,)'
+        """
+        steps = [] if self.size is None else [f"resize shorter side to {self.size} ({self.interpolation})"]
+        steps += [] if self.crop is None else [f"crop central {self.crop}"]
+        steps += [f"scale {self.scale}", self.channel_order, f"minus {self.mean}", f"divided by {self.std}"]
+        return ", ".join(steps)
+
+    def _from_pixels(self, array: Tensor) -> Tensor:
+        if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+            raise DataError(
+                f"wanted a uint8 image (H, W, 3), RGB; came {tuple(array.shape)}; move channels last, "
+                "or give floating point (C, H, W) in [0, 1]"
+            )
+        image: Any = Image.fromarray(array.cpu().numpy())
+        if self.size is not None and min(image.size) != self.size:
+            height, width = _scaled(image.size[1], image.size[0], self.size)
+            image = image.resize((width, height), _FILTERS[self.interpolation])
+        if self.crop is not None:
+            top, left = _corner(image.size[1], image.size[0], self.crop)
+            image = image.crop((left, top, left + self.crop, top + self.crop))
+        pixels = np.asarray(image.convert("L"))[:, :, None] if self.channel_order == "L" else np.asarray(image)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)) / 255.0
+
+    def _from_unit(self, array: Tensor) -> Tensor:
+        if array.ndim != 3 or array.shape[0] not in (1, 3) or 0 in array.shape:
+            raise DataError(
+                f"wanted a floating point image (C, H, W) with 1 or 3 channels; came {tuple(array.shape)}; "
+                "move channels first"
+            )
+        low, high = float(array.min()), float(array.max())
+        if not (low >= -1e-6 and high <= 1 + 1e-6):
+            raise DataError(
+                f"wanted pixels in [0, 1]; came [{low:.4g}, {high:.4g}]; divide by the largest possible value, "
+                "or use a network without preprocessing"
+            )
+        if self.crop is None or tuple(array.shape[1:]) != (self.crop, self.crop):
+            array = self._fit(array)
+        if self.channel_order == "L" and array.shape[0] == 3:
+            array = torch.einsum("chw,c->hw", array, torch.tensor([0.299, 0.587, 0.114]))[None]
+        return array.expand(self.channels, -1, -1)
+
+    def _fit(self, array: Tensor) -> Tensor:
+        if self.size is not None and min(array.shape[1:]) != self.size:
+            target = _scaled(array.shape[1], array.shape[2], self.size)
+            resized = functional.interpolate(
+                array[None], size=target, mode="bicubic", align_corners=False, antialias=True
+            )
+            array = resized[0].clamp(0.0, 1.0)
+        if self.crop is not None:
+            top, left = _corner(array.shape[1], array.shape[2], self.crop)
+            array = array[:, top : top + self.crop, left : left + self.crop]
+        return array
+
+
+def _scaled(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width with the shorter side at `size`; the longer is cut to whole pixels as torchvision does."""
+    short = min(height, width)
+    return (size, int(size * width / short)) if height <= width else (int(size * height / short), size)
+
+
+def _corner(height: int, width: int, crop: int) -> tuple[int, int]:
+    if min(height, width) < crop:
+        raise DataError(
+            f"the central {crop} x {crop} pixels were wanted of an image of {height} x {width}; "
+            "set size so that it is enlarged first, or a smaller crop"
+        )
+    # round half to even, as torchvision's centre crop
+    return round((height - crop) / 2.0), round((width - crop) / 2.0)

@@ -1,0 +1,140 @@
+"""Weight files: read without running code from them, and put into a network only where every tensor fits."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from featattn_neuro.errors import StoreError
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a weight file by name, on the CPU, in the file's order.
+
+    Parameters
+    ----------
+    path : a `.safetensors` file, or what `torch.save` wrote (read with `weights_only=True`, so nothing in it runs).
+        A state dict that sits under the key "state_dict" or "model" is taken out, and the prefix "module." that
+        DataParallel writes is removed.
+
+    Raises
+    ------
+    StoreError : no such file, not a weight file, or a file that holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"wanted a weight file; there is none at {path}; check the path, or fetch the weights first")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise StoreError(
+            f"{path.name} cannot be read as plain tensors ({type(error).__name__}); wanted a state dict saved by "
+            "torch.save or safetensors; save model.state_dict() rather than the model, or fetch the file again"
+        ) from error
+    except Exception as error:
+        # safetensors raises a class of its own that is not derived from any of the above
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise StoreError(
+            f"{path.name} is not a valid safetensors file ({error}); wanted one; fetch or save it again"
+        ) from error
+    return _plain(state, path)
+
+
+def _plain(state: object, path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise StoreError(
+            f"{path.name} does not hold a state dict (names -> tensors); came {type(state).__name__}; "
+            "save model.state_dict()"
+        )
+    if all(str(name).startswith("module.") for name in state):
+        return {str(name).removeprefix("module."): value for name, value in state.items()}
+    return {str(name): value for name, value in state.items()}
+
+
+def rename_by_order(
+    state: Mapping[str, Tensor], module: nn.Module, *, what: str = "the weight file"
+) -> dict[str, Tensor]:
+    """Return `state` under the names of `module`, matched by position; every shape and last name must agree.
+
+    For files of the same network written by another library (same order, other names). Files that carry the names of
+    `module` already are returned as they are.
+
+    Raises
+    ------
+    StoreError : another number of tensors, or a tensor of another shape or another last name (weight, bias, …).
+
+    Examples
+    --------
+    >>> layer = nn.Linear(1, 1)
+    >>> list(rename_by_order({"a.weight": torch.ones(1, 1), "a.bias": torch.ones(1)}, layer))
+    ['weight', 'bias']
+    """
+    wanted = module.state_dict()
+    if set(wanted) == set(state):
+        return dict(state)
+    if len(wanted) != len(state):
+        raise StoreError(f"wanted {len(wanted)} tensors; {what} holds {len(state)}; it belongs to another network")
+    for (own, tensor), (other, came) in zip(wanted.items(), state.items(), strict=True):
+        if tensor.shape != came.shape or own.rpartition(".")[2] != other.rpartition(".")[2]:
+            raise StoreError(
+                f"{what} does not fit: wanted {own} {tuple(tensor.shape)}; came {other} {tuple(came.shape)} in its "
+                "place; it belongs to another network"
+            )
+    return dict(zip(wanted, state.values(), strict=True))
+
+
+def put_weights(module: nn.Module, state: Mapping[str, Tensor], *, what: str = "the weight file") -> None:
+    """Load `state` into `module`, in place; every tensor must be there and fit, none may be left over.
+
+    Raises
+    ------
+    StoreError : names the first missing, unknown or misshapen tensor; `module` is then unchanged.
+    """
+    own = module.state_dict()
+    # a count of batches seen, which files from before PyTorch 0.4.1 do not have and eval mode does not use
+    optional = {name for name in own if name.endswith("num_batches_tracked")}
+    missing = [name for name in own if name not in state and name not in optional]
+    unknown = [name for name in state if name not in own]
+    misshapen = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or unknown or misshapen:
+        faults = [
+            f"{len(names)} {fault} (first: {names[0]})"
+            for fault, names in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
+            if names
+        ]
+        raise StoreError(
+            f"{what} does not fit the network: of {len(own)} tensors wanted, {', '.join(faults)}; "
+            "use the file that was saved from this network, with the same number of classes"
+        )
+    module.load_state_dict(dict(state), strict=False)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Return the sha256, in hex, over names, dtypes, shapes and bytes of all parameters and buffers.
+
+    >>> weights_sha256(nn.Linear(1, 1)) == weights_sha256(nn.Linear(1, 1))  # drawn anew
+    False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            continue
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
