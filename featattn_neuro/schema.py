@@ -248,6 +248,9 @@ SELECTIVITY = Kind(
         "dprime_floor": Variable(("unit",), "float", "mean |d'| over label permutations", False, extra=("task",)),
         "auc_low": Variable(("unit",), "float", "lower end of the 95 % DeLong interval", False, extra=("task",)),
         "auc_high": Variable(("unit",), "float", "upper end of the 95 % DeLong interval", False, extra=("task",)),
+        "interval_status": Variable(
+            ("unit",), "text", "why the interval is NaN: constant = area 0 or 1, else status", False, extra=("task",)
+        ),
         "n_target": Variable((), "int", "number of target stimuli", False, extra=("task",)),
         "n_distractor": Variable((), "int", "number of distractor stimuli", False, extra=("task",)),
         "mean_response": Variable(("unit",), "float", "mean response over all stimuli", False),
@@ -323,7 +326,10 @@ AGREEMENT = Kind(
         "mass_in_mask": Variable(("layer",), "float", "mass of excess in cued mask minus area", False, ("network",)),
         "mass_in_mask_plain": Variable(("layer",), "float", "the same of plain sum of A", False, ("network",)),
         "usable": Variable(("layer",), "int", "1 if the grid resolves the masks", extra=("network",)),
-        "share_resolved": Variable(("layer",), "float", "composites with >= 5 cells in both masks", False, ("network",)),
+        "status": Variable(("layer",), "text", "reason code, see STATUS", False, ("network",)),
+        "share_resolved": Variable(
+            ("layer",), "float", "composites with >= 5 cells in both masks", False, ("network",)
+        ),
     },
     {**_STIMULUS, "stimulus": _text("stimulus", meaning="content id of the composite")},
 )
@@ -423,6 +429,15 @@ CLAIMS = Kind(
         "verdict": Variable(("claim",), "text", "negligible, supported, contradicted, inconclusive or not_applicable"),
         "sentence": Variable(("claim",), "text", "the finding in plain words"),
         "per_network": Variable(("claim", "network"), "float", "the claim's number per network"),
+        "ci90_low": Variable(("claim",), "float", "lower end of the 90 % t interval (equivalence)", False),
+        "ci90_high": Variable(("claim",), "float", "upper end", False),
+        "condition": Variable(("claim",), "float", "mean over networks of the further condition's number", False),
+        "condition_low": Variable(("claim",), "float", "lower end of its 95 % t interval", False),
+        "condition_high": Variable(("claim",), "float", "upper end", False),
+        "condition_per_network": Variable(("claim", "network"), "float", "the same per network", False),
+        "p_per_network": Variable(("claim", "network"), "float", "task-permutation p of one network", False, (), 0, 1),
+        "novel": Variable(("claim",), "float", "estimate over novel cells (class not in reference training)", False),
+        "trained": Variable(("claim",), "float", "estimate over trained cells", False),
     },
     {"claim": _text("claim", meaning="T1, T2, T3, T4", required=True)},
 )

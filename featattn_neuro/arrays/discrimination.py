@@ -227,7 +227,7 @@ def paired_delong(responses_a: ArrayLike, responses_b: ArrayLike, target: ArrayL
     (0.0, 0.0)
     """
     chosen = np.asarray(target)
-    first, wanted, shape = _prepare(responses_a, chosen)
+    first, _, shape = _prepare(responses_a, chosen)
     second, _, other_shape = _prepare(responses_b, chosen)
     if chosen.ndim != 1 or shape != other_shape:
         raise ValueError(f"one task and equal shapes wanted; came {first.shape}, {second.shape}, target {chosen.shape}")
