@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,6 +159,7 @@ def file_sha256(path: str | Path) -> str:
 
     Examples
     --------
+    >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as empty:
     ...     file_sha256(empty.name)[:8]
     'e3b0c442'
@@ -168,7 +168,7 @@ def file_sha256(path: str | Path) -> str:
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise StoreError(f"{str(path)!r} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def write_text_atomic(path: str | Path, text: str) -> Path:
@@ -176,6 +176,7 @@ def write_text_atomic(path: str | Path, text: str) -> Path:
 
     Examples
     --------
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_text_atomic(Path(folder) / "a.txt", "α").read_text(encoding="utf-8")
     'α'
@@ -188,6 +189,7 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
 
     Examples
     --------
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_bytes_atomic(Path(folder) / "a.bin", b"abc").stat().st_size
     3
@@ -211,7 +213,7 @@ def provenance() -> str:
     >>> sorted(json.loads(provenance()))
     ['blas', 'cpu', 'versions']
     """
-    import threadpoolctl
+    import threadpoolctl  # type: ignore[import-untyped]
 
     versions = {"python": ".".join(map(str, sys.version_info[:3]))}
     loaded = [name for name in ("numpy", "xarray", "torch") if name in sys.modules]
@@ -225,7 +227,7 @@ def provenance() -> str:
         for pool in threadpoolctl.threadpool_info()
         if pool["user_api"] == "blas"
     }
-    simd: dict[str, Any] = np.show_config(mode="dicts").get("SIMD Extensions", {})  # type: ignore[call-overload,union-attr,unused-ignore]
+    simd: Any = np.show_config(mode="dicts").get("SIMD Extensions", {})
     cpu = " ".join([*simd.get("baseline", []), *simd.get("found", [])])
     return json.dumps({"versions": versions, "blas": pools, "cpu": cpu}, sort_keys=True)
 
@@ -241,7 +243,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         _move_over(temporary, path)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise StoreError(
-            f"{str(path)!r} cannot be written ({_first_line(error)}); free space or choose a folder that you may write to"
+            f"{str(path)!r} cannot be written ({_first_line(error)}); free space or choose another folder"
         ) from error
     finally:
         _remove(temporary)
@@ -291,7 +293,7 @@ def _check_file(path: Path, suffix: str) -> None:
         with open(path, "rb") as handle:
             start = handle.read(len(_HDF5_MAGIC))
     except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise StoreError(f"{str(path)!r} cannot be read ({error.strerror}); check its permissions") from error
     if start != _HDF5_MAGIC:
         came = "netCDF-3" if start.startswith(_NETCDF3_MAGIC) else "another format"
         raise StoreError(f"wanted netCDF-4; {str(path)!r} is {came}; write it with save_kind(dataset, path)")

@@ -1,0 +1,246 @@
+"""A set of stimuli: images with ids that are made from their content, never from their position or file name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featattn_neuro.errors import DataError
+from featattn_neuro.io.images import FileImages
+from featattn_neuro.schema import CONSTITUENT_SEPARATOR
+
+Text = NDArray[np.str_]
+Images = NDArray[np.float32] | NDArray[np.uint8] | FileImages
+
+
+def content_id(array: ArrayLike) -> str:
+    """Id of an array: sha256 of its dtype, shape and bytes (C order), 64 hexadecimal digits.
+
+    The same numbers as another dtype or shape are another stimulus.
+
+    Examples
+    --------
+    >>> content_id(np.zeros(2, np.float32)) == content_id(np.zeros((1, 2), np.float32))
+    False
+    >>> content_id([1.0, 2.0]) == content_id(np.array([1.0, 2.0]))
+    True
+    """
+    values = np.ascontiguousarray(array)
+    return hashlib.sha256(f"{values.dtype.str}{np.shape(array)}".encode() + values.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Stimuli:
+    """Images with ids and labels; dimension `stimulus`.
+
+    Parameters
+    ----------
+    id : (stimulus,) text, unique: sha256 of the file's bytes, or `content_id` of the array.
+    images : FileImages; or float32 (N, C, H, W) as given; or uint8 (N, H, W, 3) RGB.
+    constituents : (stimulus,) text: ids of the sources of a composite joined by "|"; None = each its own.
+    label, split, path : (stimulus,) text or None: class; R, G, V, S or P; file name within the set.
+    name : what the set is called in messages.
+
+    Raises
+    ------
+    DataError
+        Ids come more than once, or a column is not as long as the set.
+
+    Examples
+    --------
+    >>> two = Stimuli(id=np.array(["i", "j"]), images=np.zeros((2, 1, 3, 3), np.float32), label=np.array(["a", "b"]))
+    >>> len(two), two[0].shape, two.select([1]).label.tolist()
+    (2, (1, 3, 3), ['b'])
+    """
+
+    id: Text
+    images: Images
+    constituents: Text = None  # type: ignore[assignment]  # __post_init__ puts the ids in its place
+    label: Text | None = None
+    split: Text | None = None
+    path: Text | None = None
+    name: str = "stimuli"
+
+    def __post_init__(self) -> None:
+        if self.constituents is None:
+            object.__setattr__(self, "constituents", self.id)
+        for column in ("id", "constituents", "label", "split", "path"):
+            values = getattr(self, column)
+            if values is None:
+                continue
+            values = np.asarray(values).astype(str)
+            if values.shape != (len(self.images),):
+                raise DataError(
+                    f"wanted one {column} for each of the {len(self.images)} images of {self.name}; came an array of "
+                    f"shape {values.shape}; pass {len(self.images)} of them"
+                )
+            object.__setattr__(self, column, values)
+        ids, counts = np.unique(self.id, return_counts=True)
+        if (counts > 1).any():
+            twice = ids[counts > 1][0]
+            where = np.flatnonzero(self.id == twice)[:2]
+            raise DataError(
+                f"{self.describe(where[0])} and {self.describe(where[1])} of {self.name} are identical; "
+                "remove one, or pass duplicates='drop'"
+            )
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def __getitem__(self, position: int) -> NDArray[Any]:
+        """One raw image: uint8 (H, W, 3) RGB for files, float32 (C, H, W) as given for arrays."""
+        return self.images[position]
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        classes = "" if self.label is None else f", {len(np.unique(self.label))} classes"
+        return f"<Stimuli {self.name}: {len(self)} images{classes}>"
+
+    def describe(self, position: int) -> str:
+        """How messages name one image: its path if it has one, its position and the start of its id otherwise."""
+        if self.path is not None:
+            return f"image {str(self.path[position])!r}"
+        return f"image {int(position)} (id {self.id[position][:12]}…)"
+
+    def pixels(self) -> NDArray[np.float32]:
+        """All images as float32 (N, C, H, W); files in [0, 1], arrays as given.
+
+        Raises `DataError` that names two files if their sizes differ.
+        """
+        if isinstance(self.images, np.ndarray) and self.images.dtype == np.float32:
+            return self.images.astype(np.float32)  # a copy
+        if not len(self):
+            raise DataError(f"{self.name} has no images; choose another selection")
+        first = np.asarray(self[0])
+        stacked = np.empty((len(self), 3, *first.shape[:2]), dtype=np.float32)
+        for i, image in enumerate(self):
+            if image.shape != first.shape:
+                raise DataError(
+                    f"wanted images of one size to stack; {self.describe(0)} is {_size(first)} and {self.describe(i)} "
+                    f"is {_size(image)}; resize them, or go through a network's preprocessing"
+                )
+            stacked[i] = image.transpose(2, 0, 1)
+        stacked /= 255
+        return stacked
+
+    def select(self, which: Any) -> Stimuli:
+        """Some of the stimuli, in the order asked for.
+
+        Parameters
+        ----------
+        which : positions (integers), a boolean mask as long as the set, or ids.
+
+        Raises
+        ------
+        DataError
+            A mask of the wrong length, a position or id that is not there, or one that comes twice.
+        """
+        positions = self._positions(np.asarray(which))
+
+        def pick(values: Text | None) -> Text | None:
+            return None if values is None else values[positions]
+
+        images = self.images.select(positions) if isinstance(self.images, FileImages) else self.images[positions]
+        return replace(
+            self,
+            id=self.id[positions],
+            images=images,
+            constituents=self.constituents[positions],
+            label=pick(self.label),
+            split=pick(self.split),
+            path=pick(self.path),
+        )
+
+    def _positions(self, which: NDArray[Any]) -> NDArray[np.int64]:
+        if which.dtype.kind == "b":
+            if which.shape != (len(self),):
+                raise DataError(f"wanted a mask of length {len(self)} for {self.name}; came shape {which.shape}")
+            return np.flatnonzero(which)
+        if which.ndim != 1:
+            raise DataError(f"wanted a list of positions, a mask or ids; came an array of shape {which.shape}")
+        if which.dtype.kind in "UOT" and which.size:
+            order = {one: i for i, one in enumerate(self.id.tolist())}
+            missing = [one for one in which.tolist() if one not in order]
+            if missing:
+                raise DataError(
+                    f"{len(missing)} of {which.size} ids are not in {self.name}, the first is {missing[0]!r}; "
+                    "select from the set that they came from"
+                )
+            positions = np.array([order[one] for one in which.tolist()], dtype=np.int64)
+        elif which.dtype.kind in "iu" or not which.size:
+            positions = which.astype(np.int64)
+            outside = (positions < -len(self)) | (positions >= len(self))
+            if outside.any():
+                raise DataError(f"{self.name} has {len(self)} images; position {positions[outside][0]} is not there")
+            positions = np.where(positions < 0, positions + len(self), positions)
+        else:
+            raise DataError(f"wanted positions, a boolean mask or ids; came {which.dtype}; convert it")
+        if np.unique(positions).size < positions.size:
+            raise DataError(f"each image of {self.name} can be selected once; came some twice; drop the copies")
+        return positions
+
+    def coordinates(self) -> dict[str, tuple[str, Text]]:
+        """Coordinates along `stimulus` for an xarray Dataset: stimulus, constituents, and label, split, path if there.
+
+        Examples
+        --------
+        >>> one = Stimuli(id=np.array(["i"]), images=np.zeros((1, 1, 3, 3), np.float32), label=np.array(["a"]))
+        >>> list(one.coordinates())
+        ['stimulus', 'constituents', 'label']
+        """
+        columns = {
+            "stimulus": self.id,
+            "constituents": self.constituents,
+            "label": self.label,
+            "split": self.split,
+            "path": self.path,
+        }
+        return {name: ("stimulus", values) for name, values in columns.items() if values is not None}
+
+    def sources(self) -> list[str]:
+        """Sorted ids of the source images: the stimuli themselves, or what composites were made of."""
+        return sorted({one for joined in self.constituents.tolist() for one in joined.split(CONSTITUENT_SEPARATOR)})
+
+
+def array_stimuli(
+    images: NDArray[Any],
+    *,
+    label: Iterable[str] | None = None,
+    path: Iterable[str] | None = None,
+    name: str = "array",
+    duplicates: str = "error",
+) -> Stimuli:
+    """Stimuli of arrays: float32 (N, C, H, W) as given, or uint8 (N, H, W, 3); ids are `content_id` of each image.
+
+    `duplicates="drop"` keeps the first of identical images; "error" raises `DataError` that names two.
+    """
+    ids = np.array([content_id(image) for image in images], dtype=str)
+    return without_duplicates(
+        lambda keep: Stimuli(
+            id=ids[keep],
+            images=images[keep],
+            label=None if label is None else np.asarray(list(label))[keep],
+            path=None if path is None else np.asarray(list(path))[keep],
+            name=name,
+        ),
+        ids,
+        duplicates,
+    )
+
+
+def without_duplicates(make: Callable[[NDArray[np.int64]], Stimuli], ids: Text, duplicates: str) -> Stimuli:
+    """`make(positions)` of all stimuli, or with `duplicates="drop"` of the first of each id, in the order given."""
+    if duplicates == "drop":
+        return make(np.sort(np.unique(ids, return_index=True)[1]))
+    return make(np.arange(ids.size))
+
+
+def _size(image: NDArray[Any]) -> str:
+    return f"{image.shape[0]} × {image.shape[1]}"
