@@ -36,7 +36,7 @@ reproduce: $(STAMP)
 	$(VENV)/bin/featattn run analyses/configs/digits.yaml --out results/digits
 
 docs: $(STAMP)
-	$(RUN) docs.build
+	$(VENV)/bin/python docs/make_reference.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

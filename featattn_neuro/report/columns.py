@@ -1,0 +1,133 @@
+"""What every column of every table means: frozen, versioned, in one place.
+
+Renaming a column or changing its meaning raises `TABLES_VERSION`; adding one at the end does not. Tables are CSV,
+UTF-8, comma-separated, full precision; an empty cell is undefined, and the column `status` says why where there is one.
+"""
+
+from __future__ import annotations
+
+TABLES_VERSION = 1
+
+_NETWORK = {"network": "name of the replicate network"}
+_TASK = {"task": "name of the task: the class that is to be detected"}
+_ARM = {"arm": "what was trained: ungained, probe, gain, gain_head, full, uniform, permuted, permuted_head"}
+_UNIT = {
+    "unit": "stable id of the filter, layer/channel",
+    "layer": "dotted module name of the layer",
+    "channel": "index of the filter in its layer, from 0",
+}
+_STATUS = {"status": "ok, or why the value is undefined: dead, constant, too_few, single_class, nonfinite"}
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "selectivity": {
+        **_NETWORK,
+        **_TASK,
+        **_UNIT,
+        "dprime": "(mean response to targets - mean to distractors) / root mean square of the two SDs (ddof 1)",
+        "auc": "ROC area: P(target > distractor) + P(equal) / 2",
+        "auc_low": "lower end of the 95 % DeLong interval of auc",
+        "auc_high": "upper end of the 95 % DeLong interval of auc",
+        **_STATUS,
+        "live": "1 if the filter varies in each class of every task; others are left out of associations",
+        "dprime_floor": "mean |dprime| over permutations of the labels: what no selectivity looks like",
+        "leverage_dprime": "dprime of d logit / d gain at gain 1 (an optimiser check, never evidence)",
+        "mean_response": "mean response over all stimuli, units of the recorded site",
+        "sd_response": "SD of the response over all stimuli",
+        "zero_fraction": "fraction of stimuli with response exactly 0",
+        "n_target": "number of target stimuli",
+        "n_distractor": "number of distractor stimuli",
+    },
+    "gains": {
+        **_NETWORK,
+        **_ARM,
+        **_TASK,
+        **_UNIT,
+        "gain": "learned factor on the filter's map, no units; 1 = unchanged",
+    },
+    "association": {
+        **_NETWORK,
+        "measure": "which selectivity: dprime (|d'|), auc (|AUC - .5|), corrected (leave-one-task-out gain), leverage",
+        "task": "task whose gains",
+        "selectivity_task": "task whose selectivity; equal to task = matched, else mismatched",
+        "layer": "dotted module name of the layer",
+        "rho": "Spearman correlation of gain and selectivity over the live filters of the layer",
+        "n_live": "number of live filters in the layer",
+        **_STATUS,
+        "z": "mean over layers of atanh rho for this pair of tasks (the same number in the row of every layer)",
+    },
+    "association_summary": {
+        "network": "name of the replicate network, or 'pooled' for all networks together",
+        "measure": "as in association.csv",
+        "matched": "mean over tasks of z(task, same task)",
+        "specific": "matched minus the mean of z over different tasks",
+        "p_task_permutation": "two-sided p under joint permutation of the tasks, this network",
+        "p_pooled": "the same over all networks (row 'pooled')",
+    },
+    "association_checks": {
+        **_NETWORK,
+        "check": "partial, gain_reliability, selectivity_reliability or refit_null",
+        "layer": "dotted module name of the layer",
+        "task": "task, where the check has one",
+        "item": "covariate of a partial correlation, number of the refit, else empty",
+        "value": "partial Spearman rho; Spearman reliability; atanh rho of the refit",
+    },
+    "arms": {
+        **_NETWORK,
+        **_ARM,
+        **_TASK,
+        "auc": "ROC area of the detector's logit on the test split P",
+        **_STATUS,
+        "novel": "1 if the reference training of this network left the class out",
+        "trained_numbers": "numbers trained per task in this arm, head included",
+        "rate": "learning rate used",
+        "penalty": "penalty on mean squared log gain used",
+    },
+    "curves": {
+        **_NETWORK,
+        **_ARM,
+        **_TASK,
+        "axis": "updates (optimiser steps), examples (composites per class) or choice (index of rate and penalty)",
+        "at": "value on that axis",
+        "auc": "ROC area on P (on V for axis choice)",
+    },
+    "saliency": {
+        **_NETWORK,
+        "layer": "dotted module name of the layer",
+        "layer_score": "mean cue-swap score over composites, in SDs of the map; > 0 = amplified on the cued object",
+        "null_mean": "mean of that score under gains permuted within the layer",
+        "null_sd": "SD of that score under gains permuted within the layer",
+        "p_permuted": "two-sided p under that null",
+        "mass_in_mask": "share of positive excess inside the cued mask minus the mask's share of the area",
+        "mass_in_mask_plain": "the same for the plain sum of activations: brightness alone",
+        "usable": "1 if the layer's grid resolves the masks; 0 = not part of the claim",
+        "share_resolved": "share of composites with at least 5 cells in both masks",
+    },
+    "saliency_stimuli": {
+        **_NETWORK,
+        "layer": "dotted module name of the layer",
+        "stimulus": "content id of the composite",
+        "label": "its two classes, joined by |",
+        "cue_swap": "cue-swap score of this composite, in SDs of the map",
+    },
+    "claims": {
+        "claim": "T1 transfer, T2 speed, T3 selective gain, T4 saliency",
+        "verdict": "negligible, supported, contradicted, inconclusive or not_applicable",
+        "estimate": "mean over networks of the claim's number",
+        "ci_low": "lower end of the 95 % t interval over networks",
+        "ci_high": "upper end",
+        "p": "two-sided p of the primary test",
+        "p_holm": "p after Holm over the claims tested",
+        "bound": "smallest effect of interest, fixed before the data",
+        "n_networks": "replicate networks",
+        "n_tasks": "tasks",
+        "n_undefined": "undefined cells left out",
+        "condition_met": "1 if the claim's further condition holds",
+        "sentence": "the finding in plain words",
+    },
+    "claims_by_network": {
+        "claim": "T1, T2, T3 or T4",
+        **_NETWORK,
+        "value": "the claim's number in this network",
+    },
+}
+"""`COLUMNS[table][column]` is the column's meaning; the order is the order in the file. The file is `table`.csv."""

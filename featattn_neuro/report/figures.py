@@ -1,0 +1,286 @@
+"""Figures of claims, arms, curves and gains. Each takes Datasets by network and returns a matplotlib Figure.
+
+A figure draws stored values and, where many are shown, their plain mean as a mark; it tests nothing and prints no
+number that is not in a Dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from featattn_neuro.report.style import (
+    ARM_COLOURS,
+    ARM_LABELS,
+    BLUE,
+    FAINT,
+    INK,
+    SKY,
+    SOFT,
+    VERDICT_COLOURS,
+    VERMILION,
+    new_figure,
+    styled,
+    zero_line,
+)
+from featattn_neuro.schema import CLAIMS, CURVES, GAINS, SCORES, SELECTIVITY
+
+Datasets = Mapping[str, xr.Dataset]
+
+CLAIM_TITLES = {"T1": "Transfer", "T2": "Speed", "T3": "Selective gain", "T4": "Saliency"}
+CLAIM_UNITS = {
+    "T1": "AUC, gain + head − probe",
+    "T2": "AUC, gain + head − full fine-tuning",
+    "T3": "atanh ρ, matched − mismatched task",
+    "T4": "cue swap, SDs of the map",
+}
+
+
+@styled
+def claims_figure(claims: xr.Dataset) -> Figure:
+    """The four claims side by side: every network, the mean with its 95 % interval, and the band of negligible effects.
+
+    Parameters
+    ----------
+    claims : CLAIMS.
+    """
+    claims = CLAIMS.check(claims)
+    names = [str(c) for c in claims["claim"].values]
+    figure = new_figure(3.0 * len(names), 2.4)
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        _one_claim(axes, claims.sel(claim=name), name)
+    return figure
+
+
+def _one_claim(axes: Axes, claim: xr.Dataset, name: str) -> None:
+    verdict = str(claim["verdict"].item())
+    colour = VERDICT_COLOURS[verdict]
+    axes.set_title(f"{name}  {CLAIM_TITLES.get(name, '')}", color=INK)
+    axes.set_xlabel(CLAIM_UNITS.get(name, ""), fontsize=8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-0.75, 0.6)
+    axes.set_title(verdict.replace("_", " "), loc="right", color=colour, fontsize=9, weight="bold")
+    bound = float(claim["bound"])
+    values = claim["per_network"].values.astype(float)
+    if np.isfinite(bound):
+        axes.axvspan(-bound, bound, color=FAINT, alpha=0.55, linewidth=0, zorder=0)
+    zero_line(axes)
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.4, "not tested", transform=axes.transAxes, ha="center", color=SOFT)
+        return
+    axes.plot(values, spread(len(values), 0.16) - 0.38, "o", color=colour, alpha=0.55, markersize=5, markeredgewidth=0)
+    low, high, mean = (float(claim[v]) for v in ("ci_low", "ci_high", "estimate"))
+    if np.isfinite(low) and np.isfinite(high):
+        axes.plot([low, high], [0.2, 0.2], color=colour, linewidth=3, solid_capstyle="round")
+    axes.plot([mean], [0.2], "D", color=colour, markersize=7, markeredgecolor="white")
+    reach = np.nanmax(np.abs([*values, mean, low, high, 0 if np.isnan(bound) else bound]))
+    axes.set_xlim(min(-0.35 * reach, 1.15 * np.nanmin([*values, low, -bound])), 1.15 * reach)
+    axes.locator_params(axis="x", nbins=5)
+
+
+@styled
+def arms_figure(scores: Datasets) -> Figure:
+    """ROC area of every arm: one dot per network (mean over tasks), a bar for the mean over networks.
+
+    Where the reference training left classes out, novel and trained tasks are drawn apart in a second panel.
+
+    Parameters
+    ----------
+    scores : SCORES by network.
+    """
+    checked = {name: SCORES.check(ds) for name, ds in scores.items()}
+    arms = [a for a in ARM_LABELS if all(a in ds["arm"].values for ds in checked.values())]
+    areas = [_per_task(ds["auc"], ds) for ds in checked.values()]
+    novel = [ds.get("novel") for ds in checked.values()]
+    apart = all(n is not None and 0 < int(n.sum()) < n.size for n in novel)
+    figure = new_figure(9.6 if apart else 5.6, 0.42 * len(arms) + 1.1)
+    panels = figure.subplots(1, 2 if apart else 1, sharey=True, squeeze=False)[0]
+    _arm_rows(panels[0], arms, [("", "o", _task_means(areas, arms))])
+    panels[0].set_title(f"All tasks · {len(areas)} networks")
+    if apart:
+        groups = [
+            (label, marker, _task_means([a.where(n == flag) for a, n in zip(areas, novel, strict=True)], arms))
+            for label, marker, flag in (("novel to the network", "o", 1), ("trained before", "s", 0))
+        ]
+        _arm_rows(panels[1], arms, groups)
+        panels[1].set_title("Novel and trained classes apart")
+        marks = [
+            Line2D([], [], marker=m, color=SOFT, linestyle="", markerfacecolor=SOFT if m == "o" else "white")
+            for _, m, _ in groups
+        ]
+        panels[1].legend(marks, [label for label, _, _ in groups], loc="best", handletextpad=0.2)
+    for axes in panels:
+        axes.set_xlabel("ROC area on test composites")
+    return figure
+
+
+def _per_task(areas: xr.DataArray, dataset: xr.Dataset) -> xr.DataArray:
+    return areas.squeeze("network", drop=True) if "network" in dataset["auc"].dims else areas
+
+
+def _task_means(areas: Sequence[xr.DataArray], arms: Sequence[str]) -> np.ndarray:
+    """(network, arm) mean over tasks."""
+    return np.array([a.mean("task").sel(arm=list(arms)).values for a in areas])
+
+
+def _arm_rows(axes: Axes, arms: Sequence[str], groups: Sequence[tuple[str, str, np.ndarray]]) -> None:
+    offsets = [0.0] if len(groups) == 1 else [-0.17, 0.17]
+    for (_, marker, values), offset in zip(groups, offsets, strict=True):
+        for row, arm in enumerate(arms):
+            height = 0.30 if len(groups) == 1 else 0.15
+            y = row + offset + spread(len(values), height * 0.55)
+            face = ARM_COLOURS[arm] if marker == "o" else "white"
+            look: dict[str, Any] = {"color": ARM_COLOURS[arm], "markerfacecolor": face, "markersize": 5, "alpha": 0.85}
+            axes.plot(values[:, row], y, marker, **look)
+            mean = np.nanmean(values[:, row])
+            axes.plot([mean, mean], [row + offset - height, row + offset + height], color=INK, linewidth=1.8)
+    axes.set_yticks(range(len(arms)), [ARM_LABELS[a] for a in arms])
+    axes.set_ylim(len(arms) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+
+
+@styled
+def curves_figure(curves: Datasets) -> Figure:
+    """Learning curves over updates and over examples per class: thin = one network, thick = mean over networks.
+
+    Parameters
+    ----------
+    curves : CURVES by network; panels appear for the axes that every network has.
+    """
+    checked = [CURVES.check(ds) for ds in curves.values()]
+    titles = {"updates": "All examples", "examples": "Few examples"}
+    labels = {"updates": "optimiser updates", "examples": "targets and distractors per class"}
+    axes_names = [a for a in titles if all(f"auc_{a}" in ds for ds in checked)]
+    figure = new_figure(4.6 * max(len(axes_names), 1), 3.2)
+    panels = np.atleast_1d(figure.subplots(1, max(len(axes_names), 1), sharey=True))
+    for axes, name in zip(panels, axes_names, strict=True):
+        means = [_without_network(ds[f"auc_{name}"]).mean("task") for ds in checked]
+        _curve_panel(axes, means, name)
+        axes.set_title(titles[name])
+        axes.set_xlabel(labels[name])
+        axes.grid(axis="y")
+    panels[0].set_ylabel("ROC area on test composites,\nmean over tasks")
+    panels[-1].legend(loc="lower right")
+    return figure
+
+
+def _without_network(values: xr.DataArray) -> xr.DataArray:
+    return values.mean("network") if "network" in values.dims else values
+
+
+def _curve_panel(axes: Axes, means: Sequence[xr.DataArray], name: str) -> None:
+    at = means[0][name].values
+    if name == "examples":
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator(list(map(float, at))))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    for arm in (a for a in ARM_LABELS if all(a in m["arm"].values for m in means)):
+        lines = np.array([m.sel(arm=arm).values for m in means])
+        axes.plot(at, lines.T, color=ARM_COLOURS[arm], alpha=0.3, linewidth=0.8)
+        axes.plot(
+            at,
+            lines.mean(axis=0),
+            color=ARM_COLOURS[arm],
+            linewidth=2.2,
+            marker="o",
+            markersize=3.5,
+            label=ARM_LABELS[arm],
+        )
+
+
+@styled
+def gains_figure(gains: Datasets, *, arm: str = "gain") -> Figure:
+    """How large the learned gains are: all filters of all tasks and networks, one histogram per layer.
+
+    The grey band is 5–30 % up or down, the range reported for attention in visual cortex.
+
+    Parameters
+    ----------
+    gains : GAINS by network.
+    arm : which arm, where the Datasets have several.
+    """
+    picked = [one_arm(GAINS.check(ds), arm) for ds in gains.values()]
+    layers = layer_names(picked[0])
+    figure = new_figure(min(3.1 * len(layers), 12.4), 2.4 * (1 + (len(layers) - 1) // 4))
+    grid = figure.subplots(1 + (len(layers) - 1) // 4, min(len(layers), 4), sharex=True, squeeze=False)
+    values = {layer: np.concatenate([of_layer(ds["gain"], layer).ravel() for ds in picked]) for layer in layers}
+    positive = np.concatenate([v[v > 0] for v in values.values()])
+    reach = max(1.3, float(np.exp(np.abs(np.log(positive)).max()))) if positive.size else 2.0
+    edges = np.geomspace(1 / reach, reach, 42)
+    for axes, layer in zip(grid.ravel(), layers, strict=False):
+        axes.axvspan(1.05, 1.30, color=FAINT, alpha=0.8, linewidth=0)
+        axes.axvspan(1 / 1.30, 1 / 1.05, color=FAINT, alpha=0.8, linewidth=0)
+        axes.hist(values[layer], bins=edges.tolist(), color=VERMILION, alpha=0.85)
+        axes.axvline(1, color=INK, linewidth=0.8)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.set_title(layer)
+        axes.set_xlabel("gain")
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+    _hide_rest(grid, len(layers))
+    grid[0, 0].set_ylabel("filters × tasks × networks")
+    return figure
+
+
+@styled
+def live_filters_figure(selectivity: Datasets) -> Figure:
+    """Live and dead filters per layer and network: dead ones are counted, not dropped silently.
+
+    Parameters
+    ----------
+    selectivity : SELECTIVITY by network, with `live`.
+    """
+    checked = {name: SELECTIVITY.check(ds) for name, ds in selectivity.items()}
+    layers = layer_names(next(iter(checked.values())))
+    figure = new_figure(min(2.6 * len(layers), 13), 0.26 * len(checked) + 1.2)
+    panels = np.atleast_1d(figure.subplots(1, len(layers), sharey=True))
+    for axes, layer in zip(panels, layers, strict=True):
+        for row, dataset in enumerate(checked.values()):
+            live = dataset["live"].values[dataset["layer"].values == layer]
+            axes.barh(row, live.sum(), color=BLUE, height=0.66, label="live" if row == 0 else None)
+            left = {"left": live.sum(), "color": "white", "edgecolor": SKY, "hatch": "////", "height": 0.66}
+            axes.barh(row, (live == 0).sum(), label="dead" if row == 0 else None, linewidth=0.6, **left)
+        axes.set_title(layer)
+        axes.set_xlabel("filters")
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(checked)), list(checked))
+    panels[0].invert_yaxis()
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def one_arm(gains: xr.Dataset, arm: str) -> xr.Dataset:
+    for dim in ("arm", "gain_set"):
+        if dim in gains.dims and arm in gains[dim].values:
+            return gains.sel({dim: arm})
+    return gains
+
+
+def layer_names(dataset: xr.Dataset) -> list[str]:
+    return list(dict.fromkeys(map(str, dataset["layer"].values)))
+
+
+def of_layer(values: xr.DataArray, layer: str) -> np.ndarray:
+    return values.isel(unit=np.flatnonzero(values["layer"].values == layer)).values
+
+
+def _hide_rest(grid: np.ndarray, used: int) -> None:
+    for axes in grid.ravel()[used:]:
+        axes.set_visible(False)
+
+
+def spread(count: int, half_width: float) -> np.ndarray:
+    """Positions that keep equal values apart; the same for the same count."""
+    return np.linspace(-half_width, half_width, count) if count > 1 else np.zeros(count)

@@ -1,0 +1,299 @@
+"""One self-contained page for a result folder: the verdicts first, then what was done, figures, tables, limits.
+
+Everything on the page is read from result files in the folder; nothing is computed and nothing outside it is looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from PIL import Image
+
+from featattn_neuro.errors import StoreError
+from featattn_neuro.report import association_figures, figures, saliency_figures
+from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
+from featattn_neuro.report.results import Results, read_results
+from featattn_neuro.report.style import ARM_LABELS, VERDICT_COLOURS, number, png_bytes, probability
+from featattn_neuro.report.tables import all_tables, write_atomic, write_table
+
+SHOWN_PANELS = 6
+DPI = 170
+QUESTIONS = {
+    "T1": "Does multiplying filters, on top of a new head, improve a new task?",
+    "T2": "Is it learned faster than the whole network?",
+    "T3": "Are the filters that already told the classes apart the ones amplified?",
+    "T4": "Do the gains amplify the cued object in the image?",
+}
+CAPTIONS = {
+    "claims": "Each dot is one network, the diamond their mean with its 95 % interval; the grey band holds effects "
+    "too small to matter, fixed before the data.",
+    "arms": "Detection performance of every arm on images that nothing was fitted or chosen on. Dots are networks, "
+    "bars their mean.",
+    "curves": "How fast each arm learns. Thin lines are networks, thick lines their mean.",
+    "gains": "How large the learned gains are (arm gain, frozen head). Grey: 5–30 % up or down, the size reported for "
+    "attention in visual cortex.",
+    "live_filters": "Filters that respond with any variance in each class of every task. The others are counted and "
+    "left out.",
+    "gain_selectivity": "One network ({network}): gain of every live filter against its |d′|, colours are tasks. "
+    "Below, the rank correlation for the own task and for other tasks; the claim is about their difference.",
+    "forest": "Association of gain with selectivity, per network: for the own task, and in excess of other tasks. "
+    "Grey band: too small to matter.",
+    "task_matrix": "If gains were specific, the outlined diagonal would stand out from the rest.",
+    "refit_null": "Where the correlation lies when every fitted step is redone on permuted labels: a diagnostic of "
+    "location, never a yardstick.",
+    "agreement": "The cue swap asks whether the map of the cued class falls on the cued object rather than on the "
+    "other one. It cancels ink, centre and brightness.",
+}
+
+
+def write_page(folder: Path | str) -> Path:
+    """Write `report.html`, `figures/*.png` and `tables/*.csv` from the results in `folder`; return the page's path.
+
+    Parameters
+    ----------
+    folder : a result folder, see `featattn_neuro.report.results`. Parts whose files are absent are left out.
+
+    Raises
+    ------
+    StoreError : no result file in `folder`, an unreadable one, or a folder that cannot be written.
+    """
+    results = read_results(folder)
+    tables = all_tables(results)
+    for name, table in tables.items():
+        write_table(table, results.folder / "tables" / f"{name}.csv")
+    pictures: dict[str, dict[str, Any]] = {}
+    for name, draw in _figures(results).items():
+        data = png_bytes(draw(), dpi=DPI)
+        write_atomic(results.folder / "figures" / f"{name}.png", data)
+        pictures[name] = {"data": _embedded(data), "width": _shown_width(data)}
+    page = _environment().get_template("report.html.j2").render(_context(results, tables, pictures))
+    return write_atomic(results.folder / "report.html", page.encode("utf-8"))
+
+
+def verdict_lines(claims: xr.Dataset) -> list[str]:
+    """One line per claim for a terminal: verdict, effect, interval, p, n and the sentence.
+
+    Parameters
+    ----------
+    claims : CLAIMS.
+    """
+    lines = []
+    for row in _claim_rows(claims):
+        lines.append(
+            f"{row['claim']} {row['title']}: {row['verdict'].upper()}. {row['effect']}, {row['rest']}. {row['sentence']}"
+        )
+    return lines
+
+
+def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
+    """Name → drawing of every figure for which the files are there, in the order of the page."""
+    first = next(iter(r.association), "")
+    square = bool(r.association) and all("selectivity_task" in ds["z"].dims for ds in r.association.values())
+    summarised = bool(r.association) and all("specific" in ds for ds in r.association.values())
+    live = bool(r.selectivity) and all("live" in ds for ds in r.selectivity.values())
+    one = first in r.gains and first in r.selectivity
+    refitted = any("refit_null" in ds for ds in r.association.values())
+    made: dict[str, tuple[bool, Callable[[], Figure]]] = {
+        "claims": (r.claims is not None, lambda: figures.claims_figure(_there(r.claims))),
+        "arms": (bool(r.scores), lambda: figures.arms_figure(r.scores)),
+        "curves": (_drawable_curves(r), lambda: figures.curves_figure(r.curves)),
+        "gain_selectivity": (
+            one,
+            lambda: association_figures.gain_selectivity_figure(
+                r.gains[first], r.selectivity[first], r.association[first]
+            ),
+        ),
+        "forest": (summarised, lambda: association_figures.forest_figure(r.association, r.claims)),
+        "task_matrix": (square, lambda: association_figures.task_matrix_figure(r.association)),
+        "refit_null": (refitted, lambda: association_figures.refit_null_figure(r.association)),
+        "gains": (bool(r.gains), lambda: figures.gains_figure(r.gains)),
+        "live_filters": (live, lambda: figures.live_filters_figure(r.selectivity)),
+        "agreement": (bool(r.agreement), lambda: saliency_figures.agreement_figure(r.agreement)),
+    }
+    drawn = {name: draw for name, (there, draw) in made.items() if there}
+    for name, dataset in r.saliency.items():
+        if _panel_rows(r, dataset):
+            drawn[f"saliency_{name}"] = _saliency_drawing(r, dataset)
+    return drawn
+
+
+def _there(dataset: xr.Dataset | None) -> xr.Dataset:
+    assert dataset is not None
+    return dataset
+
+
+def _drawable_curves(r: Results) -> bool:
+    return any(all(f"auc_{a}" in ds for ds in r.curves.values()) for a in ("updates", "examples")) and bool(r.curves)
+
+
+def _panel_rows(r: Results, dataset: xr.Dataset) -> list[tuple[Mapping[str, Any], list[str]]]:
+    """Shown stimuli that have maps in `dataset`, each with the classes that it can be cued for."""
+    here, tasks = set(dataset["stimulus"].values), [str(t) for t in np.atleast_1d(dataset.get("task", []))]
+    rows = []
+    for entry in r.shown:
+        cued = [c for c in str(entry.get("label", "")).split("|") if c in tasks]
+        if entry["id"] in here and len(cued) == 2:
+            rows.append((entry, cued))
+    return rows[:SHOWN_PANELS]
+
+
+def _saliency_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
+    def draw() -> Figure:
+        rows = _panel_rows(r, dataset)
+        excess = dataset["excess"].squeeze([d for d in ("gain_set",) if d in dataset["excess"].dims])
+        return saliency_figures.saliency_panels(
+            [_picture(r.folder / "stimuli" / entry["file"]) for entry, _ in rows],
+            [[excess.sel(stimulus=entry["id"], task=c).values for c in cued] for entry, cued in rows],
+            [" + ".join(cued) for _, cued in rows],
+            map_titles=[[f"cued {c}" for c in cued] for _, cued in rows],
+        )
+
+    return draw
+
+
+def _picture(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except OSError as error:
+        raise StoreError(
+            f"wanted the shown stimulus {str(path)!r}; it cannot be read ({error}); run the job again"
+        ) from error
+
+
+def _claim_rows(claims: xr.Dataset) -> list[dict[str, Any]]:
+    rows = []
+    for name in map(str, claims["claim"].values):
+        claim = claims.sel(claim=name)
+        value = {v: claim[v].item() for v in claims.data_vars if claim[v].ndim == 0}
+        interval = f" [{number(value['ci_low'])}, {number(value['ci_high'])}]" if math.isfinite(value["ci_low"]) else ""
+        tested = math.isfinite(value["estimate"])
+        holm = f", {probability(value['p_holm'])} after Holm" if math.isfinite(value["p_holm"]) else ""
+        people = _count(value["n_networks"], "network") + ", " + _count(value["n_tasks"], "task")
+        undefined = f", {value['n_undefined']} undefined" if value["n_undefined"] else ""
+        effect = f"{number(value['estimate'])}{interval}" if tested else "not tested"
+        rest = (f"{probability(value['p'])}{holm}; " if tested else "") + people + undefined
+        rows.append(
+            {
+                "claim": name,
+                "title": figures.CLAIM_TITLES.get(name, ""),
+                "question": QUESTIONS.get(name, ""),
+                "unit": figures.CLAIM_UNITS.get(name, ""),
+                "verdict": str(value["verdict"]).replace("_", " "),
+                "colour": VERDICT_COLOURS[str(value["verdict"])],
+                "sentence": str(value["sentence"]),
+                "effect": effect,
+                "rest": rest,
+                "bound": number(value["bound"], 2),
+                "per_network": [number(float(v)) for v in claim["per_network"].values],
+            }
+        )
+    return rows
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def _context(
+    r: Results, tables: Mapping[str, pd.DataFrame], pictures: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    first = next(iter(r.association), "")
+    return {
+        "facts": r.facts,
+        "claims": _claim_rows(r.claims) if r.claims is not None else [],
+        "networks": [str(n) for n in r.claims["network"].values] if r.claims is not None else [],
+        "pictures": pictures,
+        "captions": {name: text.format(network=first) for name, text in CAPTIONS.items()},
+        "saliency": {name: name.removeprefix("saliency_") for name in pictures if name.startswith("saliency_")},
+        "trained": _trained_numbers(r),
+        "association": _summary_rows(tables),
+        "agreement": _rows(tables.get("saliency")),
+        "checks": _reliability_rows(tables),
+        "shown": [{**entry, "data": _embedded_file(r.folder / "stimuli" / entry["file"])} for entry in r.shown],
+        "tables": {name: COLUMNS[name] for name in COLUMNS if name in tables},
+        "lengths": {name: len(table) for name, table in tables.items()},
+        "tables_version": TABLES_VERSION,
+    }
+
+
+def _trained_numbers(r: Results) -> list[dict[str, Any]]:
+    """Arm and how many numbers it trains per task, of the first network (they are equal by design)."""
+    first = next(iter(r.scores.values()), None)
+    if first is None or "trained_numbers" not in first:
+        return []
+    counts = first["trained_numbers"]
+    return [
+        {"arm": ARM_LABELS.get(str(arm), str(arm)), "numbers trained": f"{int(counts.sel(arm=arm)):,}"}
+        for arm in counts["arm"].values
+    ]
+
+
+def _summary_rows(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    table = tables.get("association_summary")
+    return _rows(table.dropna(axis="columns", how="all") if table is not None else None)
+
+
+def _reliability_rows(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    table = tables.get("association_checks")
+    if table is None:
+        return []
+    kept = table[table["check"].isin(["gain_reliability", "selectivity_reliability"])]
+    return _rows(kept[["network", "check", "layer", "value"]])
+
+
+def _rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Rows for people: rounded numbers, dashes for the undefined."""
+    if table is None:
+        return []
+    rows: list[dict[str, Any]] = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    return [
+        {
+            key: probability(value).removeprefix("p = ").removeprefix("p ")
+            if key.startswith("p_") and isinstance(value, float)
+            else number(value)
+            if isinstance(value, float)
+            else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def _shown_width(png: bytes) -> int:
+    """CSS pixels at which a figure's text has the size of the page's text: the PNG header's width over its density."""
+    return round(int.from_bytes(png[16:20], "big") / DPI * 104)
+
+
+def _embedded(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _embedded_file(path: Path) -> str:
+    try:
+        return _embedded(path.read_bytes(), "image/jpeg" if path.suffix.lower() in (".jpg", ".jpeg") else "image/png")
+    except OSError as error:
+        raise StoreError(
+            f"wanted the shown stimulus {str(path)!r}; came {error.strerror}; run the job again"
+        ) from error
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("featattn_neuro.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["shown"] = lambda value: number(value) if isinstance(value, float) else value
+    return environment

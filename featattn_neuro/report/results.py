@@ -1,0 +1,127 @@
+"""Read a result folder: which files there are, what they say. Nothing is computed and nothing else is looked at.
+
+Layout (every part but `claims.nc` may be absent, e.g. while a run is going on)::
+
+    claims.nc                       CLAIMS
+    scores/NETWORK.nc               SCORES        curves/NETWORK.nc      CURVES
+    gains/NETWORK.nc                GAINS         selectivity/NETWORK.nc SELECTIVITY
+    association/NETWORK.nc, association/pooled.nc                        ASSOCIATION
+    agreement/NETWORK.nc            AGREEMENT     saliency/NAME.nc       SALIENCY
+    facts.json                      what the run did, in words and rows (see `Results.facts`)
+    stimuli/shown.json + images     the stimuli that are shown, with their ids
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from featattn_neuro.errors import StoreError
+from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, GAINS, SALIENCY, SCORES, SELECTIVITY, Kind
+
+PER_NETWORK: dict[str, Kind] = {
+    "scores": SCORES,
+    "curves": CURVES,
+    "gains": GAINS,
+    "selectivity": SELECTIVITY,
+    "association": ASSOCIATION,
+    "agreement": AGREEMENT,
+    "saliency": SALIENCY,
+}
+"""Sub-folder of a result folder → kind of the files in it."""
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The result files of one run.
+
+    Attributes
+    ----------
+    folder : where they are.
+    claims : CLAIMS, or None before the last stage.
+    scores, curves, gains, selectivity, association, agreement, saliency : Dataset by network (file name).
+    pooled : ASSOCIATION over all networks, or None.
+    facts : contents of facts.json: `title`, `lead` (one sentence), `command` (text); `config`, `provenance` (name →
+        value); `networks`, `splits`, `timings`, `secondary` (lists of rows with the same keys; `secondary` has keys
+        claim, quantity, estimate, ci_low, ci_high); `limits` (list of sentences). Every key may be absent.
+    shown : rows of stimuli/shown.json: `id`, `file` (relative to stimuli/), perhaps `label`, `network`, `split`,
+        `constituents`.
+    """
+
+    folder: Path
+    claims: xr.Dataset | None = None
+    scores: dict[str, xr.Dataset] = field(default_factory=dict)
+    curves: dict[str, xr.Dataset] = field(default_factory=dict)
+    gains: dict[str, xr.Dataset] = field(default_factory=dict)
+    selectivity: dict[str, xr.Dataset] = field(default_factory=dict)
+    association: dict[str, xr.Dataset] = field(default_factory=dict)
+    agreement: dict[str, xr.Dataset] = field(default_factory=dict)
+    saliency: dict[str, xr.Dataset] = field(default_factory=dict)
+    pooled: xr.Dataset | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    shown: tuple[Mapping[str, Any], ...] = ()
+
+
+def read_results(folder: Path | str) -> Results:
+    """Read every result file in `folder` into memory.
+
+    Raises
+    ------
+    StoreError : the folder is missing, holds no result file, or a file cannot be read or is of another kind.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StoreError(f"wanted a folder with results; {str(folder)!r} is none; start one with featattn run CONFIG")
+    parts: dict[str, dict[str, xr.Dataset]] = {
+        name: {path.stem: _load(path, kind) for path in sorted((folder / name).glob("*.nc"))}
+        for name, kind in PER_NETWORK.items()
+    }
+    claims = _load(folder / "claims.nc", CLAIMS) if (folder / "claims.nc").is_file() else None
+    if claims is None and not any(parts.values()):
+        raise StoreError(
+            f"wanted result files in {str(folder)!r} (claims.nc, scores/*.nc, …); found none; "
+            "let featattn run CONFIG --out FOLDER finish its first stages"
+        )
+    pooled = parts["association"].pop(POOLED, None)
+    shown = _json(folder / "stimuli" / "shown.json", list)
+    return Results(
+        folder=folder,
+        claims=claims,
+        pooled=pooled,
+        facts=_json(folder / "facts.json", dict),
+        shown=tuple(shown),
+        **parts,
+    )
+
+
+def _load(path: Path, kind: Kind) -> xr.Dataset:
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as opened:
+            dataset = opened.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"wanted a netCDF-4 file of kind {kind.name} at {str(path)!r}; it cannot be read ({error}); "
+            "delete it and run the job again"
+        ) from error
+    return kind.check(dataset)
+
+
+def _json(path: Path, wanted: type) -> Any:
+    if not path.is_file():
+        return wanted()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"wanted JSON in {str(path)!r}; came {error}; delete it and run the job again") from error
+    if not isinstance(value, wanted):
+        raise StoreError(
+            f"wanted a JSON {wanted.__name__} in {str(path)!r}; came {type(value).__name__}; delete it and run again"
+        )
+    return value

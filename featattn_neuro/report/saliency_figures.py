@@ -1,0 +1,131 @@
+"""Figures of saliency: maps over images with one signed scale, and the cue-swap scores of the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from featattn_neuro.errors import DataError
+from featattn_neuro.report.figures import spread
+from featattn_neuro.report.style import FAINT, INK, SOFT, VERMILION, new_figure, styled, zero_line
+from featattn_neuro.schema import AGREEMENT
+
+Datasets = Mapping[str, xr.Dataset]
+
+
+@styled
+def saliency_panels(
+    images: Sequence[np.ndarray],
+    maps: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    *,
+    map_titles: Sequence[Sequence[str]] | None = None,
+    label: str = "excess  Σ (g − 1) A",
+) -> Figure:
+    """Images in the top row; below each, its maps. One diverging scale, centred at zero, for all maps.
+
+    Parameters
+    ----------
+    images : n arrays (height, width) or (height, width, 3); any range, shown as grey or RGB.
+    maps : n sequences with the same number of signed arrays (rows, columns), statistics-free, at the layer's own grid.
+    titles : n texts above the images.
+    map_titles : n sequences of texts above the maps.
+    label : what the colour scale shows, with its units.
+
+    Raises
+    ------
+    DataError : the sequences differ in length, or there is nothing to show.
+    """
+    counts = {len(images), len(maps), len(titles)} | ({len(map_titles)} if map_titles is not None else set())
+    if len(counts) != 1 or not images or len({len(m) for m in maps}) != 1:
+        raise DataError(
+            f"wanted as many images, maps and titles, and as many maps for each image; came {len(images)} images, "
+            f"{len(maps)} maps, {len(titles)} titles; pass one entry per image"
+        )
+    rows = 1 + len(maps[0])
+    figure = new_figure(1.45 * len(images) + 1.1, 1.55 * rows + 0.2)
+    grid = figure.subplots(rows, len(images), squeeze=False)
+    reach = max(float(np.nanmax(np.abs(m))) for several in maps for m in several) or 1.0
+    shown = None
+    for column, image in enumerate(images):
+        _picture(grid[0, column], image, titles[column])
+        for row, values in enumerate(maps[column], start=1):
+            axes = grid[row, column]
+            height, width = image.shape[:2]
+            shown = axes.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=(0, width, height, 0))
+            _outline(axes, image)
+            _bare(axes, map_titles[column][row - 1] if map_titles is not None else "")
+    if shown is not None:
+        bar = figure.colorbar(shown, ax=grid[1:, :], shrink=0.8, aspect=30)
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
+    if image.ndim == 2:
+        axes.imshow(image, cmap="gray", extent=(0, image.shape[1], image.shape[0], 0))
+    else:
+        axes.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
+    _bare(axes, title)
+
+
+def _outline(axes: Axes, image: np.ndarray) -> None:
+    """The image as faint contour lines, so that a map can be read against what was shown."""
+    grey = image if image.ndim == 2 else image[..., :3].mean(axis=-1)
+    low, high = float(grey.min()), float(grey.max())
+    if high > low:
+        height, width = grey.shape
+        at = np.arange(width) + 0.5, np.arange(height) + 0.5
+        axes.contour(*at, grey, levels=[low + 0.25 * (high - low)], colors=INK, linewidths=0.5, alpha=0.7)
+
+
+def _bare(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=8.5, weight="normal", loc="center", pad=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+@styled
+def agreement_figure(agreements: Datasets) -> Figure:
+    """Cue-swap score per layer: a dot per network, against the range (mean ± 2 SD) under gains permuted in the layer.
+
+    Layers whose grid does not resolve the masks are hollow: they are no part of the claim.
+
+    Parameters
+    ----------
+    agreements : AGREEMENT by network.
+    """
+    checked = [AGREEMENT.check(ds) for ds in agreements.values()]
+    layers = [str(layer) for layer in checked[0]["layer"].values]
+    figure = new_figure(5.8, 0.55 * len(layers) + 1.2)
+    axes = figure.subplots()
+    for row, layer in enumerate(layers):
+        for dataset, offset in zip(checked, spread(len(checked), 0.24), strict=True):
+            at = dataset.sel(layer=layer)
+            if "null_mean" in at and "null_sd" in at:
+                mean, sd = float(at["null_mean"]), float(at["null_sd"])
+                axes.plot([mean - 2 * sd, mean + 2 * sd], [row + offset] * 2, color="#b9c1ca", linewidth=3, zorder=2)
+            face = VERMILION if int(at["usable"]) else "white"
+            axes.plot(
+                [float(at["layer_score"])], [row + offset], "o", color=VERMILION, markerfacecolor=face, markersize=6
+            )
+    zero_line(axes)
+    axes.set_yticks(range(len(layers)), layers)
+    axes.set_ylim(len(layers) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=FAINT)
+    axes.set_xlabel("cue-swap score, SDs of the map (> 0: the cued object is amplified)")
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=VERMILION, label="a network"),
+        Line2D([], [], marker="o", linestyle="", color=VERMILION, markerfacecolor="white", label="grid too coarse"),
+        Line2D([], [], color="#b9c1ca", linewidth=3, label="gains permuted, ± 2 SD"),
+    ]
+    axes.legend(handles=marks, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, labelcolor=SOFT)
+    return figure

@@ -1,0 +1,224 @@
+"""Kinds flattened to tables with frozen columns (`columns.COLUMNS`), and written as CSV without losing a digit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from featattn_neuro.errors import SchemaError, StoreError, choose
+from featattn_neuro.report.columns import COLUMNS
+from featattn_neuro.report.results import POOLED, Results
+from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, GAINS, SCORES, SELECTIVITY
+
+Datasets = Mapping[str, xr.Dataset]
+
+
+def selectivity_table(selectivity: Datasets) -> pd.DataFrame:
+    """One row per network, task and unit. `selectivity` is SELECTIVITY by network; columns as in `COLUMNS`."""
+    return _stack("selectivity", selectivity, lambda ds: _flat(SELECTIVITY.check(ds), drop=("selection_source",)))
+
+
+def gains_table(gains: Datasets) -> pd.DataFrame:
+    """One row per network, arm, task and unit. `gains` is GAINS by network; a `gain_set` is shown as the arm."""
+
+    def rows(dataset: xr.Dataset) -> pd.DataFrame:
+        frame = _flat(dataset[["gain"]])
+        return frame if "arm" in frame else frame.rename(columns={"gain_set": "arm"})
+
+    return _stack("gains", gains, lambda ds: rows(GAINS.check(ds)))
+
+
+def association_table(association: Datasets) -> pd.DataFrame:
+    """One row per network, measure, pair of tasks and layer. `association` is ASSOCIATION by network."""
+    return _stack(
+        "association",
+        association,
+        lambda ds: _flat(ASSOCIATION.check(ds)[["rho", "n_live", "status", "z"]]),
+    )
+
+
+def association_summary_table(association: Datasets, pooled: xr.Dataset | None = None) -> pd.DataFrame:
+    """One row per network and measure, and a row `pooled` per measure where `pooled` carries p_pooled."""
+    names = ["matched", "specific", "p_task_permutation"]
+    each = _stack("association_summary", association, lambda ds: _flat(_present(ASSOCIATION.check(ds), names)))
+    if pooled is None or "p_pooled" not in pooled:
+        return each
+    last = _stack("association_summary", {POOLED: pooled}, lambda ds: _flat(ds[["p_pooled"]]))
+    return pd.concat([each, last], ignore_index=True) if len(each) else last
+
+
+def association_checks_table(association: Datasets) -> pd.DataFrame:
+    """One row per network, check, layer (and task, item): partials, reliabilities, refit null."""
+    checks = {"partial": "covariate", "gain_reliability": "", "selectivity_reliability": "", "refit_null": "refit"}
+
+    def rows(dataset: xr.Dataset) -> pd.DataFrame:
+        found = []
+        for check, item in checks.items():
+            if check in dataset:
+                frame = _flat(dataset[[check]]).rename(columns={check: "value", **({item: "item"} if item else {})})
+                found.append(frame.assign(check=check))
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+    return _stack("association_checks", association, lambda ds: rows(ASSOCIATION.check(ds)))
+
+
+def arms_table(scores: Datasets) -> pd.DataFrame:
+    """One row per network, arm and task. `scores` is SCORES by network; an undefined area has status single_class."""
+
+    def rows(dataset: xr.Dataset) -> pd.DataFrame:
+        frame = _flat(_present(dataset, ["auc", "novel", "trained_numbers", "rate", "penalty"]))
+        return frame.assign(status=frame["auc"].notna().map({True: "ok", False: "single_class"}))
+
+    return _stack("arms", scores, lambda ds: rows(SCORES.check(ds)))
+
+
+def curves_table(curves: Datasets) -> pd.DataFrame:
+    """One row per network, arm, task and point of a curve. `curves` is CURVES by network."""
+
+    def rows(dataset: xr.Dataset) -> pd.DataFrame:
+        found = []
+        for axis in ("updates", "examples", "choice"):
+            name = f"auc_{axis}"
+            if name in dataset:
+                frame = _flat(dataset[[name]].reset_coords(drop=True))
+                found.append(frame.rename(columns={name: "auc", axis: "at"}).assign(axis=axis))
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+    return _stack("curves", curves, lambda ds: rows(CURVES.check(ds)))
+
+
+def saliency_table(agreement: Datasets) -> pd.DataFrame:
+    """One row per network and layer. `agreement` is AGREEMENT by network."""
+    drop = ("cue_swap", "stimulus", "label", "split", "constituents", "path")
+    return _stack("saliency", agreement, lambda ds: _flat(AGREEMENT.check(ds).drop_vars(drop, errors="ignore")))
+
+
+def saliency_stimuli_table(agreement: Datasets) -> pd.DataFrame:
+    """One row per network, layer and composite, where the per-composite scores were kept."""
+    kept = {name: ds for name, ds in agreement.items() if "cue_swap" in ds}
+    return _stack("saliency_stimuli", kept, lambda ds: _flat(AGREEMENT.check(ds)[["cue_swap"]]))
+
+
+def claims_table(claims: xr.Dataset) -> pd.DataFrame:
+    """One row per claim. `claims` is CLAIMS."""
+    flat = _flat(CLAIMS.check(claims)[[name for name in COLUMNS["claims"] if name != "claim"]])
+    return flat.reindex(columns=list(COLUMNS["claims"]))
+
+
+def claims_by_network_table(claims: xr.Dataset) -> pd.DataFrame:
+    """One row per claim and network: the claim's number."""
+    flat = _flat(CLAIMS.check(claims)[["per_network"]]).rename(columns={"per_network": "value"})
+    return flat.reindex(columns=list(COLUMNS["claims_by_network"]))
+
+
+def all_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Every table for which `results` has the files, by name."""
+    r = results
+    made: dict[str, tuple[bool, Callable[[], pd.DataFrame]]] = {
+        "selectivity": (bool(r.selectivity), lambda: selectivity_table(r.selectivity)),
+        "gains": (bool(r.gains), lambda: gains_table(r.gains)),
+        "association": (bool(r.association), lambda: association_table(r.association)),
+        "association_summary": (bool(r.association), lambda: association_summary_table(r.association, r.pooled)),
+        "association_checks": (bool(r.association), lambda: association_checks_table(r.association)),
+        "arms": (bool(r.scores), lambda: arms_table(r.scores)),
+        "curves": (bool(r.curves), lambda: curves_table(r.curves)),
+        "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
+        "saliency_stimuli": (bool(r.agreement), lambda: saliency_stimuli_table(r.agreement)),
+        "claims": (r.claims is not None, lambda: claims_table(_required(r.claims))),
+        "claims_by_network": (r.claims is not None, lambda: claims_by_network_table(_required(r.claims))),
+    }
+    return {name: make() for name, (there, make) in made.items() if there}
+
+
+def write_tables(results: Results, folder: Path | None = None) -> dict[str, Path]:
+    """Write every table that `results` allows as CSV; return name → path.
+
+    Parameters
+    ----------
+    folder : where to; `results.folder / "tables"` when not given.
+    """
+    target = results.folder / "tables" if folder is None else Path(folder)
+    return {name: write_table(frame, target / f"{name}.csv") for name, frame in all_tables(results).items()}
+
+
+def write_table(table: pd.DataFrame, path: Path | str) -> Path:
+    """Write `table` as CSV (UTF-8, shortest digits that read back to the same float) and return the path.
+
+    The file is written under a temporary name in the same folder and renamed, so it is whole or not there.
+
+    Raises
+    ------
+    StoreError : the folder cannot be written.
+    """
+    path = Path(path)
+    text = table.to_csv(index=False, lineterminator="\n")
+    return write_atomic(path, text.encode("utf-8"))
+
+
+def write_atomic(path: Path, data: bytes) -> Path:
+    """Write `data` to a temporary name beside `path`, then rename; `StoreError` when the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise StoreError(f"wanted to write {str(path)!r}; came {error.strerror}; choose another folder") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise StoreError(
+            f"wanted to write {str(path)!r}; came {error.strerror}; free space or change folder"
+        ) from error
+    return path
+
+
+def column_meanings(table: str) -> dict[str, str]:
+    """Column → meaning of one table; an unknown name prints the names.
+
+    >>> column_meanings("claims_by_network")["value"]
+    "the claim's number in this network"
+    """
+    return COLUMNS[choose(table, COLUMNS, "table")]
+
+
+def _stack(table: str, datasets: Datasets, flatten: Callable[[xr.Dataset], pd.DataFrame]) -> pd.DataFrame:
+    """Flatten each network's Dataset, say which network it is, and keep the frozen columns that have content."""
+    frames = []
+    for name, dataset in datasets.items():
+        frame = flatten(dataset)
+        if len(frame):
+            frames.append(frame if "network" in frame else frame.assign(network=name))
+    wanted = list(COLUMNS[table])
+    if not frames:
+        return pd.DataFrame(columns=wanted)
+    return pd.concat(frames, ignore_index=True).reindex(columns=wanted)
+
+
+def _flat(dataset: xr.Dataset, drop: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Cross product of the dimensions as rows, variables and coordinates as columns, ints kept as ints."""
+    dataset = dataset.drop_vars([name for name in drop if name in dataset])
+    if not dataset.data_vars:
+        return pd.DataFrame()
+    kept = {d for v in dataset.data_vars.values() for d in v.dims}
+    dataset = dataset.drop_dims([d for d in dataset.dims if d not in kept])
+    if not dataset.dims:
+        return pd.DataFrame([{str(name): dataset[name].item() for name in dataset.variables}])
+    return dataset.to_dataframe(dim_order=list(dataset.dims)).reset_index()
+
+
+def _present(dataset: xr.Dataset, names: list[str]) -> xr.Dataset:
+    return dataset[[name for name in names if name in dataset]]
+
+
+def _required(dataset: xr.Dataset | None) -> xr.Dataset:
+    if dataset is None:
+        raise SchemaError("wanted a Dataset of kind CLAIMS; came None; run the job to its last stage")
+    return dataset
