@@ -200,7 +200,7 @@ def _scores(measured: xr.Dataset) -> dict[str, np.ndarray]:
 
 def _live(measured: xr.Dataset) -> np.ndarray:
     defined = np.atleast_2d((measured["status"] == "ok").transpose(..., "unit").values).all(axis=0)
-    return defined & (measured["live"].values == 1) if "live" in measured else defined
+    return np.asarray(defined & (measured["live"].values == 1) if "live" in measured else defined)
 
 
 def _layer_status(gain: np.ndarray, score: np.ndarray, inside: np.ndarray) -> str:

@@ -1,0 +1,163 @@
+"""Plain words for what was found on a claim, also when the claim fails."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from featattn_neuro.measures.claim_evidence import Evidence
+
+Interval = tuple[float, float]
+_NONE: Interval = (float("nan"), float("nan"))
+
+QUANTITY = {
+    "T1": "ROC area of gain + head minus probe",
+    "T2": "area between the learning curves of gain + head and full fine-tuning",
+    "T3": "z of gain with selectivity, matched minus mismatched tasks",
+    "T4": "cue swap of the gain-weighted saliency, in SDs of the map",
+}
+WORDS = {
+    "T1": {
+        "supported": "learned gains with a new head detect better than a new head alone",
+        "contradicted": "learned gains with a new head detect worse than a new head alone",
+        "negligible": "adding learned gains to a new head makes no difference that matters",
+        "inconclusive": "whether learned gains add to a new head is not decided",
+    },
+    "T2": {
+        "supported": "gain + head learns faster than full fine-tuning, over examples and over updates",
+        "contradicted": "gain + head learns slower than full fine-tuning, over examples and over updates",
+        "negligible": "gain + head and full fine-tuning learn equally fast, over examples and over updates",
+        "inconclusive": "whether gain + head learns faster than full fine-tuning is not decided",
+    },
+    "T3": {
+        "supported": "filters that discriminate a task best are amplified most by the gains of that task",
+        "contradicted": "filters that discriminate a task best are amplified less by its own gains than by those of other tasks",
+        "negligible": "gains follow the selectivity of their own task no more than that of other tasks",
+        "inconclusive": "whether gains follow the selectivity of their own task is not decided",
+    },
+    "T4": {
+        "supported": "gains amplify the cued object more than the other object of the same image",
+        "contradicted": "gains amplify the cued object less than the other object of the same image",
+        "negligible": "gains do not favour the cued object by an amount that matters",
+        "inconclusive": "whether gains amplify the cued object is not decided",
+    },
+}
+
+
+@dataclass
+class Finding:
+    """Evidence with its means, intervals and verdict. NaN = not computed."""
+
+    evidence: Evidence
+    bound: float
+    replicated: bool
+    estimates: list[float] = field(default_factory=list)
+    intervals: list[Interval] = field(default_factory=list)
+    intervals_90: list[Interval] = field(default_factory=list)
+    chosen: int = 0
+    n_networks: int = 0
+    condition: float = float("nan")
+    condition_interval: Interval = _NONE
+    condition_met: bool = False
+    p: float = float("nan")
+    p_holm: float = float("nan")
+    verdict: str = ""
+
+    @property
+    def estimate(self) -> float:
+        return self.estimates[self.chosen] if self.estimates else float("nan")
+
+    @property
+    def interval(self) -> Interval:
+        return self.intervals[self.chosen] if self.intervals else _NONE
+
+    @property
+    def interval_90(self) -> Interval:
+        return self.intervals_90[self.chosen] if self.intervals_90 else _NONE
+
+
+def sentence(finding: Finding) -> str:
+    """One line: verdict, words, effect, interval, N, p, and what else must be said beside them."""
+    evidence = finding.evidence
+    head = f"{evidence.claim} {finding.verdict.replace('_', ' ')}"
+    if evidence.absent:
+        return f"{head}: not tested, because {evidence.absent}."
+    if not finding.replicated or finding.n_networks < 2:
+        return f"{head}: {_each_network(finding)}"
+    low, high = finding.interval
+    tasks = f", {evidence.n_tasks} tasks" if evidence.n_tasks else ""
+    parts = [
+        f"{head}: {WORDS[evidence.claim][finding.verdict]}.",
+        f"{QUANTITY[evidence.claim]} {finding.estimate:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}], "
+        f"N = {finding.n_networks} networks{tasks}, p = {_p(finding.p)}, Holm p = {_p(finding.p_holm)}.",
+        *_why(finding),
+        *_beside(finding),
+    ]
+    return " ".join(parts)
+
+
+def _each_network(finding: Finding) -> str:
+    """No interval over networks: each network speaks for itself."""
+    evidence = finding.evidence
+    numbers = evidence.numbers[finding.chosen]
+    if len(numbers) == 1:
+        start = "one network, so there is no interval over networks."
+    elif not finding.replicated:
+        start = "the networks are no replicates of one design, so there is no interval over networks."
+    else:
+        start = f"{finding.n_networks} of {len(numbers)} networks have a value, so there is no interval over networks."
+    said = []
+    for name, value in numbers.items():
+        p = evidence.p_networks.get(name, float("nan"))
+        permuted = f" (task-permutation p = {_p(p)})" if math.isfinite(p) else ""
+        said.append(f"{name}: in this network {value:+.4f}{permuted}" if math.isfinite(value) else f"{name}: undefined")
+    parts = [start, f"{QUANTITY[evidence.claim]}: {'; '.join(said)}.", *_beside(finding)]
+    return " ".join(parts)
+
+
+def _why(finding: Finding) -> list[str]:
+    """What decided, where the verdict alone does not say it."""
+    claim, verdict = finding.evidence.claim, finding.verdict
+    low, high = finding.condition_interval
+    interval = f"{finding.condition:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}]"
+    parts = []
+    if finding.n_networks < 5:
+        parts.append("Fewer than five networks: no verdict.")
+    if verdict == "negligible":
+        inside = finding.interval_90
+        parts.append(
+            f"The 90 % interval [{inside[0]:+.4f}, {inside[1]:+.4f}] lies inside ±{finding.bound:g}; "
+            f"the sign is {'positive' if finding.estimate > 0 else 'negative' if finding.estimate < 0 else 'zero'}."
+        )
+    positive = finding.n_networks >= 5 and verdict == "inconclusive" and finding.p_holm <= 0.05 and finding.estimate > 0
+    if claim == "T1":
+        beats = "beats" if finding.condition_met else "does not clearly beat"
+        parts.append(f"Gain with frozen head {beats} one scalar a layer (uniform): {interval}.")
+    if claim == "T3":
+        parts.append(f"Matched z {interval}.")
+        if positive and not finding.condition_met:
+            parts.append("Specific but not positive.")
+        if finding.condition_met and verdict != "supported":
+            parts.append("Generic only: filters useful for any task.")
+    return parts
+
+
+def _beside(finding: Finding) -> list[str]:
+    """Both areas of T2, novel and trained cells apart, layers of T4, undefined cells."""
+    evidence = finding.evidence
+    parts = []
+    if evidence.claim == "T2":
+        parts.append(f"Over examples {finding.estimates[0]:+.4f}, over updates {finding.estimates[1]:+.4f}.")
+    if math.isfinite(evidence.novel) or math.isfinite(evidence.trained):
+        parts.append(f"Novel cells {evidence.novel:+.4f}, trained cells {evidence.trained:+.4f}.")
+    if evidence.layers:
+        parts.append(f"Layers: {', '.join(evidence.layers)}.")
+    parts.append(f"Undefined cells left out: {evidence.n_undefined}.")
+    return parts
+
+
+def _p(value: float) -> str:
+    """p to two significant digits, never 0."""
+    if not math.isfinite(value):
+        return "not computed"
+    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
