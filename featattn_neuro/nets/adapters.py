@@ -171,13 +171,13 @@ class _Request:
         """The weight file, if one was asked for."""
         return None if self.weights in (None, "random", "pretrained") else Path(str(self.weights))
 
-    def said(self, name: str, *, offers: tuple[str, ...]) -> None:
+    def said(self, name: str, *, offers: tuple[str | None, ...]) -> None:
         """Refuse weights that are not said, or that this sort of network does not come with."""
         if self.file is None and self.weights not in offers:
             came = "nothing was said" if self.weights is None else f"{self.weights!r} came"
             raise ConfigError(
                 f"say which weights {name} shall have: {came}; give weights= a weight file"
-                + "".join(f" or {offer!r}" for offer in offers)
+                + "".join(f" or {offer!r}" for offer in offers if offer is not None)
             )
 
     def describe(self) -> str:
@@ -242,7 +242,7 @@ def _build_torchvision(name: str, request: _Request) -> Network:
 
     choose(name, torchvision.models.list_models(module=torchvision.models), "torchvision network")
     request.said(f"torchvision:{name}", offers=("random", "pretrained"))
-    options = {} if request.num_classes is None else {"num_classes": request.num_classes}
+    options: dict[str, Any] = {} if request.num_classes is None else {"num_classes": request.num_classes}
     published = list(torchvision.models.get_model_weights(name))
     if request.weights == "pretrained":
         entry = torchvision.models.get_model_weights(name).DEFAULT
@@ -279,7 +279,7 @@ def _build_timm(name: str, request: _Request) -> Network:
     if not timm.is_model(name):
         choose(name, timm.list_models(), "timm network")
     request.said(f"timm:{name}", offers=("random", "pretrained"))
-    options = {} if request.num_classes is None else {"num_classes": request.num_classes}
+    options: dict[str, Any] = {} if request.num_classes is None else {"num_classes": request.num_classes}
     with _seeded(request.seed):
         if request.weights == "pretrained":
             module = _download(name, lambda: timm.create_model(name, pretrained=True, **options))
@@ -312,7 +312,7 @@ def _build_function(function: Callable[..., Any], name: str, request: _Request) 
                 "or give a function that makes the network"
             )
         return built
-    options = {} if request.num_classes is None else {"num_classes": request.num_classes}
+    options: dict[str, Any] = {} if request.num_classes is None else {"num_classes": request.num_classes}
     with _seeded(request.seed):
         try:
             made = function(**options)

@@ -170,13 +170,13 @@ def _shape(output: Any) -> tuple[int, ...]:
 class LeafTracer(fx.Tracer):
     """Symbolic tracer that keeps every module without children, and every batch norm, as one node.
 
-    `returned` holds, for each module that was entered, the nodes that its calls gave, and how many users each had
-    inside the module.
+    `returned` holds, for each module, the node that each of its calls gave, and whether that value has another
+    reader than those who call the module: it is used inside too, or is the module's input passed on.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.returned: dict[str, list[tuple[fx.Node, int]]] = {}
+        self.returned: dict[str, list[tuple[fx.Node, bool]]] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether `m` is kept as one node."""
@@ -186,7 +186,9 @@ class LeafTracer(fx.Tracer):
         """Trace the call and note the node it returns."""
         output = super().call_module(m, forward, args, kwargs)
         if isinstance(output, fx.Proxy):
-            self.returned.setdefault(self.path_of_module(m), []).append((output.node, len(output.node.users)))
+            passed_on = any(isinstance(a, fx.Proxy) and a.node is output.node for a in (*args, *kwargs.values()))
+            shared = passed_on or len(output.node.users) > 0
+            self.returned.setdefault(self.path_of_module(m), []).append((output.node, shared))
         return output
 
 

@@ -109,11 +109,12 @@ class Preprocessing:
         ------
         DataError : another dtype or shape, values outside [0, 1] or not finite, or an image smaller than `crop`.
         """
-        array = torch.as_tensor(raw)
-        if array.dtype == torch.uint8:
+        array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
+        if array.dtype == np.uint8:
             unit = self._from_pixels(array)
-        elif array.is_floating_point():
-            unit = self._from_unit(array.to(torch.float32))
+        elif array.dtype.kind == "f":
+            # a copy, since arrays that were read from a file may not be writable, which torch warns of
+            unit = self._from_unit(torch.from_numpy(array.astype(np.float32, copy=True)))
         else:
             raise DataError(
                 "wanted a raw image as uint8 (H, W, 3) or floating point (C, H, W) in [0, 1]; "
@@ -136,13 +137,13 @@ class Preprocessing:
         steps += [f"scale {self.scale}", self.channel_order, f"minus {self.mean}", f"divided by {self.std}"]
         return ", ".join(steps)
 
-    def _from_pixels(self, array: Tensor) -> Tensor:
+    def _from_pixels(self, array: np.ndarray) -> Tensor:
         if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise DataError(
-                f"wanted a uint8 image (H, W, 3), RGB; came {tuple(array.shape)}; move channels last, "
+                f"wanted a uint8 image (H, W, 3), RGB; came {array.shape}; move channels last, "
                 "or give floating point (C, H, W) in [0, 1]"
             )
-        image: Any = Image.fromarray(array.cpu().numpy())
+        image: Any = Image.fromarray(array)
         if self.size is not None and min(image.size) != self.size:
             height, width = _scaled(image.size[1], image.size[0], self.size)
             image = image.resize((width, height), _FILTERS[self.interpolation])

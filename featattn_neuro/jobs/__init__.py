@@ -1,0 +1,1 @@
+"""Runs: a configuration becomes resumable stages, worker processes, tables and one page."""

@@ -1,0 +1,231 @@
+"""Configurations of runs: what may be said in the YAML file, validated before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from featattn_neuro.errors import ConfigError
+
+GAIN_ARMS = ("gain", "gain_head", "uniform")
+ARMS = ("ungained", "probe", "gain", "gain_head", "full", "uniform", "permuted", "permuted_head")
+"""All arms of a run, in the order of tables and figures; `ungained` is the frozen detector itself."""
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+Penalty = Annotated[float, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainConfig(_Strict):
+    """Small networks trained here, one per seed, on single images of R with some classes left out."""
+
+    architecture: str = "digits_cnn"
+    count: Positive = 5
+    first_seed: int = 0
+    omitted_classes: Annotated[int, Field(ge=0)] = 2
+    epochs: Positive = 20
+    batch_size: Positive = 50
+    rate: Rate = 0.002
+
+
+class PretrainedConfig(_Strict):
+    """One network with given weights. `model` is a name, or module:function of the user's own code."""
+
+    name: str
+    model: str
+    weights: str = "pretrained"
+    layers: list[str]
+    pixels: Positive | None = None
+    head: str | None = None
+    detector: Literal["logistic", "head"] = "logistic"
+
+
+class NetworksConfig(_Strict):
+    """Networks of the run: trained here, or given."""
+
+    train: TrainConfig | None = None
+    pretrained: list[PretrainedConfig] = []
+    layers: list[str] = []
+    partition_seed: int = 1000
+
+    @model_validator(mode="after")
+    def _one_of(self) -> NetworksConfig:
+        if (self.train is None) == (not self.pretrained):
+            raise ValueError("give `train` or `pretrained`, one of them")
+        if self.train is not None and not self.layers:
+            raise ValueError("trained networks need `layers`, the gained sites")
+        return self
+
+
+class SplitConfig(_Strict):
+    """Images per class of one split; `path` keeps only files whose relative path matches this glob."""
+
+    per_class: Positive
+    path: str | None = None
+
+
+class ArmConfig(_Strict):
+    """Choices of learning rate and penalty of one arm; with more than one the best mean ROC area on V is taken."""
+
+    rates: list[Rate]
+    penalties: list[Penalty] = [0.0]
+
+    @model_validator(mode="after")
+    def _some(self) -> ArmConfig:
+        if not self.rates or not self.penalties:
+            raise ValueError("give at least one rate and one penalty")
+        return self
+
+    def choices(self) -> list[tuple[float, float]]:
+        """(rate, penalty), in the order that settles ties: smaller rate first, then larger penalty."""
+        return [(rate, penalty) for rate in sorted(self.rates) for penalty in sorted(self.penalties, reverse=True)]
+
+
+class LearningConfig(_Strict):
+    """Batches and length of learning, the same for all arms; `shuffles` of the permuted arms."""
+
+    batch_size: Positive = 60
+    epochs: Positive = 30
+    shuffles: Positive = 5
+
+
+class CurvesConfig(_Strict):
+    """Learning curves of T2: over examples per class after `updates`, and over updates with all of G."""
+
+    examples: list[Positive] = [1, 2, 5, 10, 20, 50, 100]
+    updates: Positive = 120
+    every: Positive = 10
+    batch_size: Positive = 50
+    rates_examples: dict[Literal["gain_head", "full"], list[Rate]]
+    rates_updates: dict[Literal["gain_head", "full"], list[Rate]]
+
+    @model_validator(mode="after")
+    def _both(self) -> CurvesConfig:
+        for name in ("rates_examples", "rates_updates"):
+            rates = getattr(self, name)
+            if set(rates) != {"gain_head", "full"} or not all(rates.values()):
+                raise ValueError(f"{name} needs rates for gain_head and for full")
+        if self.updates % self.every:
+            raise ValueError(f"updates ({self.updates}) must be a multiple of every ({self.every})")
+        if sorted(self.examples) != self.examples or self.examples[0] != 1:
+            raise ValueError("examples must ascend from 1")
+        return self
+
+
+class StatisticsConfig(_Strict):
+    """Permutations of the tests, and the refit null: how many relabellings, at which layers (empty: none)."""
+
+    permutations: Positive = 9999
+    seed: int = 0
+    refits: Positive = 50
+    refit_layers: list[str] = []
+
+
+class SaliencyConfig(_Strict):
+    """Cue swap: ink threshold, permutations of gains within layer, and how many composites the page shows."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    permutations: Positive = 1000
+    shown: Positive = 6
+
+
+class RunConfig(_Strict):
+    """A whole run."""
+
+    name: str
+    title: str = ""
+    stimuli: str
+    classes: list[str] = []
+    networks: NetworksConfig
+    splits: dict[Literal["R", "G", "V", "S", "P"], SplitConfig]
+    composites: dict[Literal["G", "V", "S", "P"], Positive]
+    learning: LearningConfig = LearningConfig()
+    arms: dict[Literal["probe", "gain", "gain_head", "full", "uniform"], ArmConfig]
+    curves: CurvesConfig | None = None
+    statistics: StatisticsConfig = StatisticsConfig()
+    saliency: SaliencyConfig | None = None
+    workers: Positive = 2
+
+    @model_validator(mode="after")
+    def _complete(self) -> RunConfig:
+        missing = [split for split in "RGVSP" if split not in self.splits]
+        if missing:
+            raise ValueError(f"splits needs all of R, G, V, S, P; missing {', '.join(missing)}")
+        if set(self.composites) != set("GVSP"):
+            raise ValueError("composites needs all of G, V, S, P")
+        needed = [arm for arm in ("probe", "gain", "gain_head", "uniform") if arm not in self.arms]
+        if needed:
+            raise ValueError(f"arms needs probe, gain, gain_head and uniform; missing {', '.join(needed)}")
+        return self
+
+    def arm_names(self) -> list[str]:
+        """Arms of this run in table order."""
+        learned = [*self.arms, "ungained", "permuted", "permuted_head"]
+        return [arm for arm in ARMS if arm in learned]
+
+
+def _known_keys(where: tuple[str | int, ...]) -> list[str]:
+    """Keys that are allowed at a place of the configuration, to name the nearest one."""
+    model: Any = RunConfig
+    for part in where:
+        if isinstance(part, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
+            continue
+        if part not in model.model_fields:
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next((t for t in _inside(annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return list(model.model_fields)
+    return []
+
+
+def _inside(annotation: Any) -> list[Any]:
+    arguments = getattr(annotation, "__args__", ())
+    return [annotation] if not arguments else [t for a in arguments for t in _inside(a)]
+
+
+def parse_config(text: str, origin: str) -> RunConfig:
+    """Validate YAML text; one sentence naming field and reason, and the nearest known key for an unknown one."""
+    import difflib
+
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where else ""
+        raise ConfigError(f"{origin} is not valid YAML{line}: {getattr(error, 'problem', error)}; mend it") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{origin} must be a YAML mapping of settings; came {type(raw).__name__}; see analyses/configs")
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"]) or "the top level"
+        if first["type"] == "extra_forbidden":
+            key = str(first["loc"][-1])
+            known = _known_keys(first["loc"][:-1])
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
+            raise ConfigError(f"{origin}: unknown key {place!r}; {hint}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{origin}: {place}: {reason}; came {_short(first.get('input'))}") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read and validate a configuration file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"no configuration file at {path}; the ones that come with the package are in analyses/configs")
+    return parse_config(path.read_text(encoding="utf-8"), str(path))

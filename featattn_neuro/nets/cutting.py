@@ -1,0 +1,237 @@
+"""A frozen network cut before its first gained layer: the prefix runs once per image, the rest for many tasks at once.
+
+The base network never changes while gains are learned, so everything up to the first gained map is computed once and
+kept. After the cut, images of several tasks travel together as one batch of T x B rows, each task with its own gains:
+the frozen weights are shared, so T fits cost one pass over the network and not T.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from featattn_neuro.errors import ConfigError, DataError, choose
+from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.hooks import channel_axis, hooked
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalMean)
+
+
+class _Tracer(fx.Tracer):
+    """Keeps childless modules, gained sites and the head whole, so that they stay nodes of the graph."""
+
+    def __init__(self, whole: set[str]) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name in self._whole or next(m.children(), None) is None
+
+
+def _scale(rows: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """Rows (T * B, C, ...) times gains (T, C)."""
+    grouped = rows.unflatten(0, (gain.shape[0], -1))
+    return (grouped * gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
+
+
+class CutNetwork:
+    """Frozen copy of a network: `prefix` once per image, `features` for many tasks at once.
+
+    Parameters
+    ----------
+    module : the network; it is copied, never altered.
+    layers : gained sites, names of modules.
+    head : name of the final linear layer; its input (N, F) is the feature vector.
+
+    Attributes
+    ----------
+    cached : whether a prefix could be split off; `reason` says why not.
+    whole : the frozen copy to run from images to head; ReLU and max pooling may have changed places (same values).
+    n_filters : filters per gained layer, known after the first `prefix`.
+
+    Gains are positive here (g = exp theta), so a gain may be moved past a pooling layer that alone consumes the map:
+    max(g a) = g max(a), mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
+    """
+
+    def __init__(self, module: nn.Module, layers: Sequence[str], head: str, device: str | torch.device = "cpu") -> None:
+        modules = dict(module.named_modules())
+        for layer in layers:
+            choose(layer, modules, "layer")
+        choose(head, modules, "head")
+        self.layers, self.head, self.device = tuple(layers), head, torch.device(device)
+        frozen = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
+        self.module = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.whole: nn.Module = self.module
+        self.cached, self.reason = True, ""
+        self.n_filters: dict[str, int] = {}
+        try:
+            graph = _Tracer({*layers, head}).trace(self.module)
+        except Exception as error:  # torch.fx raises many types for control flow it cannot follow
+            self.cached, self.reason = False, f"torch.fx cannot trace it: {type(error).__name__}: {error}"
+            return
+        _pool_before_relu(self.module, graph)
+        self.whole = _without_dead_code(self.module, graph)
+        try:
+            self._prefix, self._suffix = self._split(graph)
+        except _NotSplit as error:
+            self.cached, self.reason = False, str(error)
+
+    def prefix(self, images: torch.Tensor, chunk: int = 128) -> tuple[torch.Tensor, ...]:
+        """Everything before the first gain, for images (N, C, H, W): tensors with N rows each."""
+        parts: list[tuple[torch.Tensor, ...]] = []
+        with torch.no_grad():
+            for start in range(0, len(images), chunk):
+                batch = images[start : start + chunk].to(self.device, memory_format=torch.channels_last)
+                parts.append(tuple(self._prefix(batch)) if self.cached else (batch,))
+            if not self.n_filters:
+                self._count_filters(images[:2])
+        return tuple(torch.cat(list(column)) for column in zip(*parts, strict=True))
+
+    def features(self, rows: Sequence[torch.Tensor], gains: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Input of the head, (T * B, F), for prefix rows (T * B, ...) in task-major order and gains (T, C) a layer."""
+        if self.cached:
+            return self._suffix(*rows, *[gains[layer] for layer in self.layers])
+        seen: dict[str, torch.Tensor] = {}
+        hooks: dict[str, Any] = {
+            layer: lambda module, inputs, output, gain=gains[layer]: _scale(output, gain) for layer in self.layers
+        }
+        hooks[self.head] = lambda module, inputs, output: seen.__setitem__("features", inputs[0])
+        with hooked(self.module, hooks):
+            self.module(rows[0])
+        return self._flat(seen["features"])
+
+    def _flat(self, features: torch.Tensor) -> torch.Tensor:
+        if features.ndim != 2:
+            raise DataError(
+                f"the input of head {self.head!r} must be vectors (N, F); came {tuple(features.shape)}; name another head"
+            )
+        return features
+
+    def _count_filters(self, images: torch.Tensor) -> None:
+        def count(layer: str) -> Any:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+                self.n_filters[layer] = output.shape[channel_axis(output, layer)]
+
+            return hook
+
+        seen: dict[str, torch.Tensor] = {}
+        hooks = {layer: count(layer) for layer in self.layers}
+        hooks[self.head] = lambda module, inputs, output: seen.__setitem__("features", inputs[0])
+        with hooked(self.module, hooks):
+            self.module(images.to(self.device))
+        missing = [layer for layer in self.layers if layer not in self.n_filters]
+        if missing or "features" not in seen:
+            raise DataError(f"layer {(missing or [self.head])[0]!r} exists but did not run; leave it out")
+        self._flat(seen["features"])
+
+    def _split(self, graph: fx.Graph) -> tuple[fx.GraphModule, fx.GraphModule]:
+        nodes = list(graph.nodes)
+        position = {node: index for index, node in enumerate(nodes)}
+        heads = [node for node in nodes if node.op == "call_module" and node.target == self.head]
+        if len(heads) != 1:
+            raise _NotSplit(f"the head {self.head!r} runs {len(heads)} times")
+        places: dict[fx.Node, str] = {}
+        for layer in self.layers:
+            sites = [node for node in nodes if node.op == "call_module" and node.target == layer]
+            if not sites:
+                raise _NotSplit(f"layer {layer!r} is not a step of the traced graph")
+            for site in sites:
+                place = self._past_pools(site)
+                if place in places:
+                    raise _NotSplit(f"layers {layer!r} and {places[place]!r} act on the same map")
+                places[place] = layer
+        cut = min(position[place] for place in places)
+        before = set(nodes[: cut + 1])
+        features = heads[0].args[0]
+        needed = _ancestors(features)
+        crossing = [n for n in nodes[: cut + 1] if n in needed and (n is nodes[cut] or any(u not in before for u in n.users))]
+        return self._prefix_graph(nodes[: cut + 1], crossing), self._suffix_graph(nodes, cut, crossing, places, features)
+
+    def _past_pools(self, node: fx.Node) -> fx.Node:
+        while len(node.users) == 1:
+            user = next(iter(node.users))
+            is_pool = user.op == "call_module" and isinstance(self.module.get_submodule(str(user.target)), _POOLS)
+            if user.op == "call_module" and getattr(self.module.get_submodule(str(user.target)), "return_indices", False):
+                is_pool = False
+            is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
+            if not (is_pool or is_mean):
+                break
+            node = user
+        return node
+
+    def _prefix_graph(self, nodes: list[fx.Node], crossing: list[fx.Node]) -> fx.GraphModule:
+        graph, values = fx.Graph(), {}
+        for node in nodes:
+            values[node] = graph.node_copy(node, lambda n: values[n])
+        graph.output(tuple(values[node] for node in crossing))
+        return _without_dead_code(self.module, graph)
+
+    def _suffix_graph(
+        self, nodes: list[fx.Node], cut: int, crossing: list[fx.Node], places: dict[fx.Node, str], features: Any
+    ) -> fx.GraphModule:
+        graph = fx.Graph()
+        values = {node: graph.placeholder(f"row_{index}") for index, node in enumerate(crossing)}
+        gains = {layer: graph.placeholder(f"gain_{index}") for index, layer in enumerate(self.layers)}
+        for index, node in enumerate(nodes):
+            if index > cut and node.op != "output":
+                values[node] = graph.node_copy(node, lambda n: values[n])
+            if node in places and node in values:
+                values[node] = graph.call_function(_scale, (values[node], gains[places[node]]))
+            if node is features:
+                break
+        graph.output(values[features])
+        return _without_dead_code(self.module, graph)
+
+
+class _NotSplit(Exception):
+    """The network cannot be cut; learning then runs all of it, with hooks, and says so."""
+
+
+def _pool_before_relu(module: nn.Module, graph: fx.Graph) -> None:
+    """max pooling of a ReLU = ReLU of the max pooling, values and gradients alike; the second has fewer numbers."""
+    for relu in list(graph.nodes):
+        users = list(relu.users)
+        if relu.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
+            continue
+        pool = users[0]
+        parts = module.get_submodule(str(relu.target)), module.get_submodule(str(pool.target))
+        if type(parts[0]) is nn.ReLU and type(parts[1]) is nn.MaxPool2d and not parts[1].return_indices:
+            with graph.inserting_after(pool):
+                moved = graph.call_module(str(relu.target), (pool,))
+            pool.replace_all_uses_with(moved, delete_user_cb=lambda user, keep=moved: user is not keep)
+            pool.args = (relu.args[0], *pool.args[1:])
+            graph.erase_node(relu)
+
+
+def _without_dead_code(module: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    made = fx.GraphModule(module, graph)
+    made.graph.eliminate_dead_code()
+    made.recompile()
+    return made
+
+
+def _mean_dims(node: fx.Node) -> tuple[int, ...] | None:
+    dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    return tuple(dims) if isinstance(dims, list | tuple) else None  # type: ignore[arg-type]
+
+
+def _ancestors(node: Any) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting.extend(current.all_input_nodes)
+    return found
+
+
+def require_head(head: str | None, name: str) -> str:
+    """The name of the head, or `ConfigError` that says how to name it."""
+    if head is None:
+        raise ConfigError(f"network {name!r} has no final linear layer that could be found; name it with head=")
+    return head

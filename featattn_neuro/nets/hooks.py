@@ -1,0 +1,88 @@
+"""Context managers that change a network for a while and give it back as it was, also when something raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from featattn_neuro.errors import choose
+
+ForwardHook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
+
+
+@contextmanager
+def hooked(module: nn.Module, hooks: Mapping[str, ForwardHook]) -> Iterator[None]:
+    """Register forward hooks on named modules; remove them on the way out, whatever happens.
+
+    >>> net = nn.Sequential(nn.ReLU())
+    >>> with hooked(net, {"0": lambda m, inputs, output: output * 2}):
+    ...     net(torch.ones(1)).item()
+    2.0
+    >>> net(torch.ones(1)).item()
+    1.0
+    """
+    modules = dict(module.named_modules())
+    targets = [(modules[choose(name, modules, "layer")], hook) for name, hook in hooks.items()]
+    handles = []
+    try:
+        for target, hook in targets:
+            handles.append(target.register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """Put `module` in evaluation mode; give every module's own training flag back on the way out.
+
+    Flags are kept per module, so a part that was frozen in evaluation mode before stays so.
+
+    >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(net):
+    ...     [m.training for m in net.modules()]
+    [False, False, False]
+    >>> [m.training for m in net.modules()]
+    [True, True, False]
+    """
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield module
+    finally:
+        for part, flag in flags:
+            part.training = flag
+
+
+@contextmanager
+def preserved(module: nn.Module) -> Iterator[nn.Module]:
+    """As `evaluating`, and every parameter's `requires_grad` and `.grad` are given back too."""
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
+    try:
+        with evaluating(module):
+            yield module
+    finally:
+        for parameter, requires_grad, grad in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+
+def channel_axis(output: torch.Tensor, layer: str) -> int:
+    """Axis of the filters in a layer's output: 1 for maps (N, C, H, W) and vectors (N, C); others are refused.
+
+    >>> channel_axis(torch.zeros(2, 8, 4, 4), "conv1")
+    1
+    """
+    from featattn_neuro.errors import DataError
+
+    if not isinstance(output, torch.Tensor) or output.ndim not in (2, 4):
+        came = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise DataError(
+            f"layer {layer!r} must give maps (N, C, H, W) or vectors (N, C); came {came}; choose a layer inside it"
+        )
+    return 1

@@ -1,0 +1,363 @@
+"""Learning gains and read-outs on a frozen network, for all tasks at once; and full fine-tuning beside it.
+
+Objective of one task (SCIENCE of the digits job): binary cross-entropy of the detector's logit with the two classes
+weighted to equal mass, plus penalty times the mean square of what is trained, measured from its start (log gains from
+0, the read-out from the frozen one). Tasks share the batches and the frozen weights and nothing else: the sum of their
+losses has independent gradients, and Adam is elementwise, so T tasks together are T fits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.nets.cutting import CutNetwork
+from featattn_neuro.nets.detectors import Detector, as_tensors
+from featattn_neuro.nets.hooks import hooked
+
+
+TASK_BLOCK = 2
+"""Tasks learned in one pass: more spill the maps of small networks out of the cache (measured on 2 MB a core)."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to learn: rate and penalty, batch size, and either epochs or a number of updates; the seed orders batches."""
+
+    rate: float
+    penalty: float = 0.0
+    batch_size: int = 60
+    epochs: int | None = 30
+    updates: int | None = None
+    seed: int = 0
+
+    def batches(self, n: int) -> Iterator[torch.Tensor]:
+        """Positions of each update's images: a fresh permutation per epoch, its incomplete last batch kept."""
+        if (self.epochs is None) == (self.updates is None):
+            raise ConfigError(f"wanted epochs or updates, one of them; came {self.epochs} and {self.updates}")
+        generator = torch.Generator().manual_seed(self.seed)
+        size = min(self.batch_size, n)
+        left = self.updates if self.updates is not None else -(-n // size) * int(self.epochs or 0)
+        while left > 0:
+            order = torch.randperm(n, generator=generator)
+            for start in range(0, n, size):
+                if left == 0:
+                    return
+                yield order[start : start + size]
+                left -= 1
+
+
+@dataclass
+class Trained:
+    """Numbers of T tasks while they are learned: log gains (T, C or 1) per layer, read-out weight (T, F) and bias."""
+
+    theta: dict[str, torch.Tensor]
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor
+    filters: Mapping[str, int] = field(default_factory=dict)
+
+    def gains(self) -> dict[str, torch.Tensor]:
+        """Layer to gains (T, C), g = exp(theta)."""
+        return {k: v.exp().expand(-1, self.filters[k]) for k, v in self.theta.items()}
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """(T, B) from features (T * B, F)."""
+        grouped = features.unflatten(0, (self.weight.shape[0], -1)) / self.scale
+        return torch.einsum("tbf,tf->tb", grouped, self.weight) + self.bias[:, None]
+
+    def tasks(self, which: slice) -> Trained:
+        """A copy that holds some of the tasks."""
+        theta = {layer: values[which].detach().clone() for layer, values in self.theta.items()}
+        return Trained(
+            theta, self.weight[which].detach().clone(), self.bias[which].detach().clone(), self.scale, self.filters
+        )
+
+    def detector(self) -> Detector:
+        weight, bias, scale = (v.detach().cpu().double().numpy() for v in (self.weight, self.bias, self.scale))
+        return Detector(weight, bias, scale)
+
+
+Watch = Callable[[int, Trained], None]
+
+
+def class_weights(target: torch.Tensor) -> torch.Tensor:
+    """Per-image weights (T, N) that give targets and distractors equal mass, mean 1 over the images of a task.
+
+    >>> class_weights(torch.tensor([[True, False, False, False]]))
+    tensor([[2.0000, 0.6667, 0.6667, 0.6667]])
+    """
+    n_target = target.sum(dim=1, keepdim=True)
+    n_other = target.shape[1] - n_target
+    if ((n_target == 0) | (n_other == 0)).any():
+        task = int(((n_target == 0) | (n_other == 0)).flatten().nonzero()[0])
+        raise DataError(f"task {task} needs targets and distractors; came {int(n_target[task])} of {target.shape[1]}")
+    return torch.where(target, target.shape[1] / (2.0 * n_target), target.shape[1] / (2.0 * n_other))
+
+
+def start(cut: CutNetwork, detector: Detector, *, per_filter: bool = True) -> Trained:
+    """All gains 1 (theta = 0), the read-out at `detector`; `per_filter=False` is one gain per layer (uniform)."""
+    weight, bias, scale = as_tensors(detector, cut.device)
+    tasks = len(weight)
+    theta = {
+        layer: torch.zeros(tasks, cut.n_filters[layer] if per_filter else 1, device=cut.device) for layer in cut.layers
+    }
+    return Trained(theta, weight.clone(), bias.clone(), scale, dict(cut.n_filters))
+
+
+def learn(
+    cut: CutNetwork,
+    rows: Sequence[torch.Tensor],
+    target: np.ndarray,
+    state: Trained,
+    schedule: Schedule,
+    *,
+    train_gains: bool,
+    train_head: bool,
+    chosen: np.ndarray | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Learn log gains, the read-out, or both, for all tasks at once; `state` is updated and returned.
+
+    Parameters
+    ----------
+    rows : `cut.prefix(images)`, N rows each. target : (T, N) bool.
+    chosen : (T, M) positions of each task's own images; all images for every task if None.
+    watch : called with (updates done, state) before the first and after every update.
+
+    Raises
+    ------
+    DataError : a task without both classes, or a loss that is not finite (task and update are named).
+    """
+    labels = torch.as_tensor(np.asarray(target, dtype=bool), device=cut.device)
+    tasks = labels.shape[0]
+    mine = None if chosen is None else torch.as_tensor(np.asarray(chosen), device=cut.device)
+    weights = class_weights(labels if mine is None else labels.gather(1, mine))
+    gain_parameters = list(state.theta.values()) if train_gains else []
+    head_parameters = [state.weight, state.bias] if train_head else []
+    origin = (state.weight.clone(), state.bias.clone())
+    for parameter in gain_parameters + head_parameters:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.Adam(gain_parameters + head_parameters, lr=schedule.rate)
+    fixed = None if train_gains else _all_features(cut, rows, state)
+    if watch is not None:
+        watch(0, state)
+    for update, batch in enumerate(schedule.batches(labels.shape[1] if mine is None else mine.shape[1]), start=1):
+        images = batch.to(cut.device).expand(tasks, -1) if mine is None else mine[:, batch.to(cut.device)]
+        if fixed is None:
+            flat = images.flatten()
+            features = cut.features([row[flat] for row in rows], state.gains())
+        else:
+            features = fixed[torch.arange(tasks, device=cut.device)[:, None], images].flatten(0, 1)
+        loss = binary_cross_entropy_with_logits(
+            state.logits(features), labels.gather(1, images).float(), weights[:, batch], reduction="none"
+        ).mean(dim=1)
+        loss = loss + schedule.penalty * _distance(state, origin, train_gains, train_head)
+        if not torch.isfinite(loss).all():
+            task = int((~torch.isfinite(loss)).nonzero()[0])
+            raise DataError(f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})")
+        optimiser.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        optimiser.step()
+        if watch is not None:
+            watch(update, state)
+    for parameter in gain_parameters + head_parameters:
+        parameter.requires_grad_(False)
+    return state
+
+
+def _distance(
+    state: Trained, origin: tuple[torch.Tensor, torch.Tensor], gains: bool, head: bool
+) -> torch.Tensor | float:
+    total: torch.Tensor | float = 0.0
+    if gains:
+        total = total + torch.cat(list(state.theta.values()), dim=1).square().mean(dim=1)
+    if head:
+        total = total + (state.weight - origin[0]).square().mean(dim=1)
+    return total
+
+
+def _all_features(cut: CutNetwork, rows: Sequence[torch.Tensor], state: Trained, chunk: int = 60) -> torch.Tensor:
+    """Features (T, N, F) of all rows under the current gains, without gradients."""
+    tasks, n = state.weight.shape[0], len(rows[0])
+    parts = []
+    with torch.no_grad():
+        gains = state.gains()
+        for begin in range(0, n, chunk):
+            block = [row[begin : begin + chunk] for row in rows]
+            repeated = [row.repeat(tasks, *[1] * (row.ndim - 1)) for row in block]
+            parts.append(cut.features(repeated, gains).unflatten(0, (tasks, -1)))
+    return torch.cat(parts, dim=1)
+
+
+def logits(cut: CutNetwork, rows: Sequence[torch.Tensor], state: Trained) -> np.ndarray:
+    """(T, N) logits of all rows under the current gains and read-out, float64."""
+    with torch.no_grad():
+        features = _all_features(cut, rows, state)
+        return state.logits(features.flatten(0, 1)).double().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `fit_tasks` gives: the learned numbers, and (len(at), T, P) logits of the evaluation rows."""
+
+    state: Trained
+    logits: np.ndarray
+
+
+def fit_tasks(
+    cut: CutNetwork,
+    rows: Sequence[torch.Tensor],
+    target: np.ndarray,
+    initial: Trained,
+    schedule: Schedule,
+    *,
+    train_gains: bool,
+    train_head: bool,
+    evaluate: Sequence[torch.Tensor] = (),
+    at: Sequence[int] = (),
+    chosen: np.ndarray | None = None,
+    block: int = TASK_BLOCK,
+) -> Fit:
+    """`learn` for blocks of tasks whose maps fit the cache together, with logits of `evaluate` after updates `at`.
+
+    Parameters
+    ----------
+    initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
+    block : tasks that share one pass; results agree between block sizes to float32 rounding.
+    """
+    states, found = [], []
+    for begin in range(0, len(target), block):
+        state = initial.tasks(slice(begin, begin + block))
+        seen: dict[int, np.ndarray] = {}
+
+        def watch(update: int, now: Trained, seen: dict[int, np.ndarray] = seen) -> None:
+            if update in at:
+                seen[update] = logits(cut, evaluate, now)
+
+        learn(
+            cut,
+            rows,
+            np.asarray(target)[begin : begin + block],
+            state,
+            schedule,
+            train_gains=train_gains,
+            train_head=train_head,
+            chosen=None if chosen is None else chosen[begin : begin + block],
+            watch=watch if at else None,
+        )
+        missing = [step for step in at if step not in seen]
+        if missing:
+            raise ConfigError(f"wanted logits after {missing[0]} updates, but the schedule ends before; learn longer")
+        states.append(state)
+        if evaluate:
+            found.append(np.stack([seen[step] for step in at]) if at else logits(cut, evaluate, state)[None])
+    joined = Trained(
+        {layer: torch.cat([s.theta[layer] for s in states]) for layer in initial.theta},
+        torch.cat([s.weight for s in states]),
+        torch.cat([s.bias for s in states]),
+        initial.scale,
+        initial.filters,
+    )
+    return Fit(joined, np.concatenate(found, axis=1) if found else np.empty((0, len(target), 0)))
+
+
+def permute_gains(state: Trained, rng: np.random.Generator) -> Trained:
+    """A copy with each task's gains shuffled among the filters of their layer; the read-out is kept."""
+    shuffled = {}
+    for layer, theta in state.theta.items():
+        order = np.stack([rng.permutation(theta.shape[1]) for _ in range(len(theta))])
+        shuffled[layer] = theta.detach().gather(1, torch.as_tensor(order, device=theta.device))
+    return Trained(shuffled, state.weight.detach().clone(), state.bias.detach().clone(), state.scale, state.filters)
+
+
+def learn_full(
+    cut: CutNetwork,
+    images: torch.Tensor,
+    target: np.ndarray,
+    detector: Detector,
+    task: int,
+    schedule: Schedule,
+    *,
+    evaluate: torch.Tensor,
+    at: Sequence[int] = (),
+    chosen: np.ndarray | None = None,
+) -> np.ndarray:
+    """Fine-tune all base weights and one task's read-out; logits of `evaluate` after the updates in `at`.
+
+    Parameters
+    ----------
+    images : (N, C, H, W) network input. target : (N,) bool. chosen : (M,) positions to learn from; all if None.
+    evaluate : (P, C, H, W). at : update counts (0 = before learning); the end if empty.
+
+    Returns
+    -------
+    (len(at), P) logits, or (1, P). Batch-norm statistics stay those of the base network (evaluation mode).
+    """
+    module = copy.deepcopy(cut.whole)
+    base = [p for name, p in module.named_parameters() if not name.startswith(f"{cut.head}.")]
+    for parameter in base:
+        parameter.requires_grad_(True)
+    weight, bias, scale = as_tensors(detector, cut.device)
+    weight, bias = weight[task].clone().requires_grad_(True), bias[task].clone().requires_grad_(True)
+    origin = [p.detach().clone() for p in (*base, weight)]
+    optimiser = torch.optim.Adam([*base, weight, bias], lr=schedule.rate)
+    labels = torch.as_tensor(np.asarray(target, dtype=bool), device=cut.device)
+    mine = torch.arange(len(labels)) if chosen is None else torch.as_tensor(np.asarray(chosen))
+    mine = mine.to(cut.device)
+    weights = class_weights(labels[mine][None])[0]
+    images = images.to(cut.device, memory_format=torch.channels_last)
+    found: dict[int, np.ndarray] = {}
+    steps = list(at)
+    update = 0
+    if 0 in steps:
+        found[0] = _full_logits(module, cut.head, evaluate, weight, bias, scale)
+    for update, batch in enumerate(schedule.batches(len(mine)), start=1):
+        picked = mine[batch.to(cut.device)]
+        z = (_head_input(module, cut.head, images[picked]) / scale) @ weight + bias
+        loss = (binary_cross_entropy_with_logits(z, labels[picked].float(), weights[batch])) + (
+            schedule.penalty * _mean_square([*base, weight], origin) if schedule.penalty else 0.0
+        )
+        if not torch.isfinite(loss):
+            raise DataError(f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if update in steps:
+            found[update] = _full_logits(module, cut.head, evaluate, weight, bias, scale)
+    if not steps:
+        return _full_logits(module, cut.head, evaluate, weight, bias, scale)[None]
+    missing = [step for step in steps if step not in found]
+    if missing:
+        raise ConfigError(f"wanted logits after {missing[0]} updates; the schedule ends after {update}; learn longer")
+    return np.stack([found[step] for step in steps])
+
+
+def _mean_square(now: Sequence[torch.Tensor], origin: Sequence[torch.Tensor]) -> torch.Tensor:
+    total = torch.stack([(a - b).square().sum() for a, b in zip(now, origin, strict=True)]).sum()
+    return total / sum(a.numel() for a in now)
+
+
+def _head_input(module: nn.Module, head: str, images: torch.Tensor) -> torch.Tensor:
+    seen: dict[str, torch.Tensor] = {}
+    with hooked(module, {head: lambda part, inputs, output: seen.__setitem__("features", inputs[0])}):
+        module(images)
+    return seen["features"]
+
+
+def _full_logits(
+    module: nn.Module, head: str, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: torch.Tensor
+) -> np.ndarray:
+    out = []
+    with torch.no_grad():
+        for begin in range(0, len(images), 128):
+            batch = images[begin : begin + 128].to(weight.device, memory_format=torch.channels_last)
+            out.append(((_head_input(module, head, batch) / scale) @ weight + bias).double().cpu())
+    return torch.cat(out).numpy()
