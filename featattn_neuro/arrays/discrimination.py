@@ -37,7 +37,7 @@ def _blocks(values: NDArray) -> Iterator[tuple[slice, Float]]:
 
 def _class_moments(block: Float, chosen: NDArray[np.bool_]) -> tuple[Float, Float]:
     """Mean and variance (ddof 1) over the chosen observations; two passes."""
-    part = block[:, chosen]
+    part = np.ascontiguousarray(block[:, chosen])  # so that sums do not depend on how many units share a block
     n = part.shape[1]
     if n < 2:
         return np.full(block.shape[0], np.nan), np.full(block.shape[0], np.nan)

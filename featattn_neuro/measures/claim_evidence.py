@@ -123,14 +123,14 @@ def gain_evidence(associations: Mapping[str, xr.Dataset], novel: Novel, *, permu
         for dim in ("task", "selectivity_task"):
             same_ids(tasks, z[dim].values, what="task", wanted_name="the first network", came_name=f"network {name}")
         tables[str(name)] = z.sel(task=tasks, selectivity_task=tasks).transpose("task", "selectivity_task")
-        if "p_task_permutation" in checked:
-            own = checked["p_task_permutation"]
-            evidence.p_networks[str(name)] = float(own.sel(measure="dprime") if "measure" in own.dims else own)
     stack = np.stack([table.values for table in tables.values()])
     found = task_mismatch(stack, permutations=permutations, rng=np.random.default_rng(seed))
     evidence.numbers = [dict(zip(tables, found.specific.tolist(), strict=True))]
     evidence.condition = dict(zip(tables, found.matched.tolist(), strict=True))
     evidence.p = found.p
+    for name, table in tables.items():
+        own = task_mismatch(table.values, permutations=permutations, rng=np.random.default_rng(seed))
+        evidence.p_networks[name] = own.p
     evidence.n_tasks = stack.shape[1]
     evidence.n_undefined = int(np.isnan(stack).sum())
     evidence.novel, evidence.trained = _apart({name: _specific_by_task(table) for name, table in tables.items()}, novel)

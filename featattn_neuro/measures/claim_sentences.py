@@ -12,9 +12,9 @@ _NONE: Interval = (float("nan"), float("nan"))
 
 QUANTITY = {
     "T1": "ROC area of gain + head minus probe",
-    "T2": "area between the learning curves of gain + head and full fine-tuning",
-    "T3": "z of gain with selectivity, matched minus mismatched tasks",
-    "T4": "cue swap of the gain-weighted saliency, in SDs of the map",
+    "T2": "Area between the learning curves of gain + head and full fine-tuning",
+    "T3": "Fisher z of gain with selectivity, matched minus mismatched tasks",
+    "T4": "Cue swap of the gain-weighted saliency, in SDs of the map",
 }
 WORDS = {
     "T1": {
@@ -31,7 +31,7 @@ WORDS = {
     },
     "T3": {
         "supported": "filters that discriminate a task best are amplified most by the gains of that task",
-        "contradicted": "filters that discriminate a task best are amplified less by its own gains than by those of other tasks",
+        "contradicted": "the gains of a task follow the selectivity of other tasks more than that of their own",
         "negligible": "gains follow the selectivity of their own task no more than that of other tasks",
         "inconclusive": "whether gains follow the selectivity of their own task is not decided",
     },
