@@ -36,6 +36,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "zero_fraction": "fraction of stimuli with response exactly 0",
         "n_target": "number of target stimuli",
         "n_distractor": "number of distractor stimuli",
+        "interval_status": "why auc_low and auc_high are undefined: constant = area 0 or 1, else as status",
     },
     "gains": {
         **_NETWORK,
@@ -101,6 +102,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "mass_in_mask_plain": "the same for the plain sum of activations: brightness alone",
         "usable": "1 if the layer's grid resolves the masks; 0 = not part of the claim",
         "share_resolved": "share of composites with at least 5 cells in both masks",
+        **_STATUS,
     },
     "saliency_stimuli": {
         **_NETWORK,
@@ -123,11 +125,20 @@ COLUMNS: dict[str, dict[str, str]] = {
         "n_undefined": "undefined cells left out",
         "condition_met": "1 if the claim's further condition holds",
         "sentence": "the finding in plain words",
+        "ci90_low": "lower end of the 90 % t interval (for 'negligible')",
+        "ci90_high": "upper end",
+        "condition": "mean over networks of the further condition's number",
+        "condition_low": "lower end of its 95 % t interval",
+        "condition_high": "upper end",
+        "novel": "estimate over cells whose class the network's reference training left out",
+        "trained": "estimate over the other cells",
     },
     "claims_by_network": {
         "claim": "T1, T2, T3 or T4",
         **_NETWORK,
         "value": "the claim's number in this network",
+        "condition": "the further condition's number in this network",
+        "p": "task-permutation p of this network alone",
     },
 }
 """`COLUMNS[table][column]` is the column's meaning; the order is the order in the file. The file is `table`.csv."""

@@ -88,9 +88,8 @@ def verdict_lines(claims: xr.Dataset) -> list[str]:
     """
     lines = []
     for row in _claim_rows(claims):
-        lines.append(
-            f"{row['claim']} {row['title']}: {row['verdict'].upper()}. {row['effect']}, {row['rest']}. {row['sentence']}"
-        )
+        verdict = f"{row['claim']} {row['title']}: {row['verdict'].upper()}"
+        lines.append(f"{verdict}. {row['effect']}, {row['rest']}. {row['sentence']}")
     return lines
 
 
@@ -174,7 +173,7 @@ def _claim_rows(claims: xr.Dataset) -> list[dict[str, Any]]:
     rows = []
     for name in map(str, claims["claim"].values):
         claim = claims.sel(claim=name)
-        value = {v: claim[v].item() for v in claims.data_vars if claim[v].ndim == 0}
+        value = {str(v): claim[v].item() for v in claims.data_vars if claim[v].ndim == 0}
         interval = f" [{number(value['ci_low'])}, {number(value['ci_high'])}]" if math.isfinite(value["ci_low"]) else ""
         tested = math.isfinite(value["estimate"])
         holm = f", {probability(value['p_holm'])} after Holm" if math.isfinite(value["p_holm"]) else ""
@@ -193,11 +192,25 @@ def _claim_rows(claims: xr.Dataset) -> list[dict[str, Any]]:
                 "sentence": str(value["sentence"]),
                 "effect": effect,
                 "rest": rest,
+                "apart": _apart(value),
                 "bound": number(value["bound"], 2),
                 "per_network": [number(float(v)) for v in claim["per_network"].values],
             }
         )
     return rows
+
+
+def _apart(value: Mapping[str, Any]) -> list[str]:
+    """What CLAIMS holds beside the effect: the further condition, novel and trained cells apart."""
+    texts = []
+    if math.isfinite(value.get("condition", math.nan)):
+        low, high = (number(value.get(f"condition_{end}", math.nan)) for end in ("low", "high"))
+        met = "holds" if value["condition_met"] else "does not hold"
+        texts.append(f"further condition: {number(value['condition'])} [{low}, {high}], {met}")
+    if math.isfinite(value.get("novel", math.nan)) or math.isfinite(value.get("trained", math.nan)):
+        novel, trained = (number(value.get(name, math.nan)) for name in ("novel", "trained"))
+        texts.append(f"novel classes {novel}, trained classes {trained}")
+    return texts
 
 
 def _count(count: int, what: str) -> str:

@@ -106,13 +106,14 @@ def saliency_stimuli_table(agreement: Datasets) -> pd.DataFrame:
 
 def claims_table(claims: xr.Dataset) -> pd.DataFrame:
     """One row per claim. `claims` is CLAIMS."""
-    flat = _flat(CLAIMS.check(claims)[[name for name in COLUMNS["claims"] if name != "claim"]])
+    flat = _flat(_present(CLAIMS.check(claims), [name for name in COLUMNS["claims"] if name != "claim"]))
     return flat.reindex(columns=list(COLUMNS["claims"]))
 
 
 def claims_by_network_table(claims: xr.Dataset) -> pd.DataFrame:
-    """One row per claim and network: the claim's number."""
-    flat = _flat(CLAIMS.check(claims)[["per_network"]]).rename(columns={"per_network": "value"})
+    """One row per claim and network: the claim's number, its condition's, and p where each network has its own."""
+    names = {"per_network": "value", "condition_per_network": "condition", "p_per_network": "p"}
+    flat = _flat(_present(CLAIMS.check(claims), list(names))).rename(columns=names)
     return flat.reindex(columns=list(COLUMNS["claims_by_network"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,11 @@ def claims(verdicts: tuple[str, ...] = ("supported", "contradicted", "inconclusi
             "verdict": (("claim",), np.array(verdicts)),
             "sentence": (("claim",), np.array(sentences)),
             "per_network": (("claim", "network"), per),
+            "condition": (("claim",), np.array([0.05, np.nan, 0.39, np.nan])),
+            "condition_low": (("claim",), np.array([0.02, np.nan, 0.30, np.nan])),
+            "condition_high": (("claim",), np.array([0.08, np.nan, 0.48, np.nan])),
+            "novel": (("claim",), np.array([0.051, np.nan, np.nan, np.nan])),
+            "trained": (("claim",), np.array([0.017, np.nan, np.nan, np.nan])),
         },
         {"claim": ["T1", "T2", "T3", "T4"], "network": NETWORKS},
     )
@@ -221,8 +227,12 @@ def write_results(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def made_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_results(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
-def results_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    return write_results(folder)
+def results_folder(tmp_path: Path, made_results: Path) -> Path:
+    """A copy that the test may change."""
+    return Path(shutil.copytree(made_results, tmp_path / "results"))

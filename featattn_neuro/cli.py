@@ -1,0 +1,391 @@
+"""The command `featattn`: whole runs, and the single steps from file to file. Thin: it parses, calls, and prints.
+
+Heavy libraries are imported inside the commands, so that `featattn --help` is quick. A user's mistake ends with one
+sentence on standard error and exit status 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from featattn_neuro import __version__
+from featattn_neuro.errors import ConfigError, FeatattnError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+app = typer.Typer(
+    name="featattn",
+    help="Learned multiplicative filter gains in frozen convolutional networks, measured like neurons.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[str, typer.Argument(help="Network: a name, torchvision:NAME, timm:NAME, or module:function.")]
+Images = Annotated[str, typer.Argument(help="Name in the manifest, folder (sub-folders = labels), or zip of images.")]
+Weights = Annotated[str | None, typer.Option(help="Weight file, 'pretrained' or 'random'.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Labels = Annotated[Path | None, typer.Option(help="CSV with columns path and label, instead of folder names.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, spread over the classes.")]
+Layers = Annotated[str, typer.Option(help="Layers: names, patterns (layer3.*) or stages (conv), comma-separated.")]
+Output = Annotated[Path, typer.Option("--out", help="File to write: .nc (netCDF-4) or .zarr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Folder = Annotated[Path, typer.Argument(help="Result folder.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; exit status 0 = done, 1 = done and different (compare), 2 = a mistake in what was given."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="featattn")
+    except FeatattnError as error:
+        typer.echo(f"featattn: {error}", err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"featattn_neuro {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Learned multiplicative filter gains in frozen convolutional networks, measured like neurons."""
+
+
+# ---------------------------------------------------------------------------------------------------- whole runs
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="Configuration (YAML), e.g. analyses/configs/digits.yaml.")],
+    out: Annotated[Path, typer.Option(help="Result folder; an interrupted run goes on where it stopped.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Print fits, minutes and disk, then stop.")] = False,
+    until: Annotated[str | None, typer.Option(help="Last stage to run.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Also the refit nulls of every layer (hours).")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Parallel workers, one thread each.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on the terminal; the log is written.")] = False,
+) -> None:
+    """Run a whole job: stages, tables, figures, and one page with the verdicts."""
+    from featattn_neuro.jobs import runner
+
+    if plan:
+        given = {"--until": until, "--full": full, "--workers": workers, "--quiet": quiet}
+        unused = [name for name, value in given.items() if value]
+        if unused:
+            raise ConfigError(f"--plan shows the whole run; came {', '.join(unused)}; leave it out")
+        typer.echo(runner.plan(config, out))
+        return
+    raise typer.Exit(runner.run(config, out, quiet=quiet, until=until, full=full, workers=workers))
+
+
+@app.command()
+def status(folder: Folder) -> None:
+    """Show which stages of a run are done."""
+    from featattn_neuro.jobs import runner
+
+    typer.echo(runner.status(folder))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Result folder.")],
+    second: Annotated[Path, typer.Argument(help="Result folder to compare it with.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell two result folders apart; exit status 1 if they differ."""
+    from featattn_neuro.jobs.compare import compare as compare_folders
+
+    differences = compare_folders(first, second)
+    if as_json:
+        _print_json({"same": not differences, "differences": differences})
+    else:
+        typer.echo("\n".join(differences) if differences else "same")
+    raise typer.Exit(1 if differences else 0)
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write report.html, figures and tables from the result files in a folder, and print the verdicts."""
+    from featattn_neuro.report.page import verdict_lines, write_page
+    from featattn_neuro.report.results import read_results
+
+    page = write_page(folder)
+    claims = read_results(folder).claims
+    for line in verdict_lines(claims) if claims is not None else []:
+        typer.echo(line)
+    typer.echo(str(page))
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+@app.command()
+def data(
+    as_json: AsJson = False,
+    kind: Annotated[str | None, typer.Option(help="Only images, weights, neural or dissimilarity.")] = None,
+) -> None:
+    """List the data sets and weights of the manifest, and which are here."""
+    from featattn_neuro.errors import choose
+    from featattn_neuro.io.manifest import is_present, load_manifest
+
+    manifest = load_manifest()
+    if kind is not None:
+        choose(kind, dict.fromkeys(entry.kind for entry in manifest.entries), "kind of data")
+    rows = [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "here": "yes" if is_present(entry.name) else "no",
+            "MB": round(entry.size / 1e6, 1),
+            "source": entry.source,
+            "licence": entry.licence,
+        }
+        for entry in manifest.entries
+        if kind in (None, entry.kind)
+    ]
+    _print_rows(rows, as_json=as_json)
+
+
+@app.command()
+def fetch(name: Annotated[str, typer.Argument(help="Name in the manifest, see featattn data.")]) -> None:
+    """Find or download a data set, check its checksum, and print where it is."""
+    from featattn_neuro.io.manifest import fetch as fetch_entry
+
+    typer.echo(str(fetch_entry(name, progress=sys.stderr.isatty())))
+
+
+# ---------------------------------------------------------------------------------------------------- single steps
+
+
+@app.command()
+def layers(
+    model: Model,
+    weights: Weights = None,
+    seed: Seed = 0,
+    stage: Annotated[str | None, typer.Option(help="Only this stage: conv, activation, …")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a network's layers in the order in which they run: name, type, stage, output shape, filters."""
+    from featattn_neuro import api
+    from featattn_neuro.errors import choose
+
+    found = api.list_layers(api.load_model(model, weights=weights, seed=seed))
+    if stage is not None:
+        choose(stage, dict.fromkeys(layer.stage for layer in found), "stage")
+    rows = [asdict(layer) for layer in found if stage in (None, layer.stage)]
+    if not as_json:
+        rows = [{**row, "output_shape": " × ".join(map(str, row["output_shape"]))} for row in rows]
+    _print_rows(rows, as_json=as_json)
+
+
+@app.command()
+def record(
+    model: Model,
+    images: Images,
+    layers: Layers,
+    out: Output,
+    weights: Weights = None,
+    seed: Seed = 0,
+    labels: Labels = None,
+    limit: Limit = None,
+    reduce: Annotated[str, typer.Option(help="Reduction over positions: mean, max, …, comma-separated.")] = "mean",
+) -> None:
+    """Record the responses of a network's filters to images (ACTIVATIONS)."""
+    from featattn_neuro import api
+
+    network, stimuli = api.load_model(model, weights=weights, seed=seed), _stimuli(images, labels, limit)
+    reductions = _names(reduce)
+    recorded = api.record(
+        network, stimuli, _names(layers), reduce=reductions[0] if len(reductions) == 1 else reductions
+    )
+    _save(recorded, out)
+
+
+@app.command()
+def gains(
+    model: Model,
+    images: Images,
+    layers: Layers,
+    out: Output,
+    target: Annotated[str, typer.Option(help="Labels to detect, one task each, comma-separated.")],
+    head_images: Annotated[
+        str | None, typer.Option(help="Other labelled images, on which a read-out is fitted first and then frozen.")
+    ] = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    labels: Labels = None,
+    limit: Limit = None,
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 0.03,
+    penalty: Annotated[float, typer.Option(min=0, help="Pull towards gain 1: weight of the mean squared log.")] = 0.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 30,
+) -> None:
+    """Learn one gain per filter for the detection of each target label (GAINS).
+
+    Without --head-images the read-out is learned together with the gains, and gains should not be compared with
+    selectivity.
+    """
+    from featattn_neuro import api
+
+    network, stimuli = api.load_model(model, weights=weights, seed=seed), _stimuli(images, labels, limit)
+    heads: dict[str, Any] = {}
+    if head_images is not None:
+        others = _stimuli(head_images, None, None)
+        heads = {"head_stimuli": others, "head_labels": _targets(others, head_images, target)}
+    learned = api.learn_gains(
+        network,
+        stimuli,
+        _targets(stimuli, images, target),
+        _names(layers),
+        rate=rate,
+        penalty=penalty,
+        epochs=epochs,
+        seed=seed,
+        **heads,
+    )
+    _save(learned, out)
+
+
+@app.command()
+def selectivity(
+    activations: Annotated[Path, typer.Argument(help="ACTIVATIONS file.")],
+    out: Output,
+    target: Annotated[str, typer.Option(help="Labels that count as targets, one task each, comma-separated.")],
+    permutations: Annotated[int, typer.Option(min=0, help="Label permutations for the floor of |d'|.")] = 0,
+    seed: Seed = 0,
+) -> None:
+    """d' and ROC area of every filter (SELECTIVITY). Use images that no gain was learned from."""
+    from featattn_neuro import api
+    from featattn_neuro.measures.selectivity import targets_from_labels
+
+    recorded, wanted = api.open_kind(activations, "ACTIVATIONS"), _names(target)
+    chosen = wanted[0] if len(wanted) == 1 else targets_from_labels(recorded, wanted)
+    _save(api.selectivity(recorded, chosen, permutations=permutations, seed=seed), out)
+
+
+@app.command()
+def associate(
+    gains: Annotated[Path, typer.Argument(help="GAINS file.")],
+    selectivity: Annotated[Path, typer.Argument(help="SELECTIVITY file of the same network, un-gained.")],
+    out: Output,
+    arm: Annotated[str | None, typer.Option(help="Which arm, where the gains have several.")] = None,
+    permutations: Annotated[int, typer.Option(min=1, help="Permutations of the tasks.")] = 9999,
+    seed: Seed = 0,
+    circular: Annotated[str, typer.Option(help="refuse shared images, or demonstrate what they do.")] = "refuse",
+) -> None:
+    """Association of gain with selectivity within layers (ASSOCIATION)."""
+    from featattn_neuro import api
+
+    learned = _one_arm(api.open_kind(gains, "GAINS"), arm)
+    measured = api.open_kind(selectivity, "SELECTIVITY")
+    found = api.gain_selectivity(learned, measured, permutations=permutations, seed=seed, circular=circular)
+    _save(found, out)
+
+
+@app.command()
+def saliency(
+    model: Model,
+    gains: Annotated[Path, typer.Argument(help="GAINS file.")],
+    images: Images,
+    layer: Annotated[str, typer.Option(help="Layer whose maps are shown.")],
+    out: Output,
+    weights: Weights = None,
+    seed: Seed = 0,
+    arm: Annotated[str | None, typer.Option(help="Which arm, where the gains have several.")] = None,
+    labels: Labels = None,
+    limit: Limit = None,
+) -> None:
+    """Where the gains amplify, and where they suppress (SALIENCY)."""
+    from featattn_neuro import api
+
+    network = api.load_model(model, weights=weights, seed=seed)
+    learned = _one_arm(api.open_kind(gains, "GAINS"), arm)
+    _save(api.gain_saliency(network, learned, _stimuli(images, labels, limit), layer=layer), out)
+
+
+# ---------------------------------------------------------------------------------------------------- helpers
+
+
+def _stimuli(images: str, labels: Path | None, limit: int | None) -> Any:
+    from featattn_neuro import api
+
+    return api.load_stimuli(images, label="folder" if labels is None else labels, limit=limit)
+
+
+def _targets(stimuli: Any, images: str, text: str) -> xr.DataArray:
+    """Which stimuli are targets: over stimulus for one label, over (task, stimulus) for several."""
+    import xarray as xr
+
+    from featattn_neuro.measures.selectivity import targets_from_labels
+
+    if stimuli.label is None:
+        raise ConfigError(f"wanted labelled images; {images!r} has no labels; use sub-folders or --labels CSV")
+    found = xr.DataArray(stimuli.label, {"stimulus": stimuli.id}, "stimulus", name="label")
+    tasks = _names(text)
+    targets = targets_from_labels(found, tasks)
+    return targets.isel(task=0, drop=True) if len(tasks) == 1 else targets
+
+
+def _save(dataset: xr.Dataset, out: Path) -> None:
+    from featattn_neuro import api
+
+    typer.echo(str(api.save_kind(dataset, out)))
+
+
+def _one_arm(gains: xr.Dataset, arm: str | None) -> xr.Dataset:
+    """The arm that was named, or the only one there is."""
+    from featattn_neuro.errors import choose
+
+    names = [str(name) for name in gains["arm"].values] if "arm" in gains.dims else []
+    if not names:
+        if arm is not None:
+            raise ConfigError(f"wanted arm {arm!r}; the gains have no arms; leave --arm out")
+        return gains
+    if arm is None and len(names) > 1:
+        raise ConfigError(f"wanted one arm; the gains have several: {', '.join(names)}; say which with --arm")
+    return gains.sel(arm=names[0] if arm is None else choose(arm, names, "arm")).drop_vars("arm")
+
+
+def _names(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise ConfigError(f"wanted one name or more, separated by commas; came {text!r}")
+    return names
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_rows(rows: Iterable[dict[str, Any]], *, as_json: bool) -> None:
+    rows = list(rows)
+    if as_json:
+        _print_json(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, key in enumerate(rows[0] if rows else ()):
+        table.add_column(key.replace("_", " "), overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The page: verdicts first, self-contained, every number from a file, nothing else read."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from featattn_neuro.errors import StoreError
+from featattn_neuro.report import page as page_module
+from featattn_neuro.report.page import verdict_lines, write_page
+from featattn_neuro.report.results import read_results
+from featattn_neuro.report.style import new_figure, png_bytes
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch, request):
+    """Figures are drawn but not rasterised, which is most of the time, except where a test is about them."""
+    if "real_figures" not in request.fixturenames:
+        blank = png_bytes(new_figure(0.1, 0.1), dpi=20)
+        monkeypatch.setattr(page_module, "png_bytes", lambda figure, dpi: blank)
+
+
+@pytest.fixture
+def real_figures(monkeypatch):
+    monkeypatch.setattr(page_module, "DPI", 40)
+
+
+class Tags(html.parser.HTMLParser):
+    """Checks nesting and collects links."""
+
+    void = ("meta", "img", "br", "link", "input", "hr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [v for k, v in attrs if k == "href"]
+        self.sources += [v for k, v in attrs if k == "src"]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> out of place"
+
+
+def read(page) -> tuple[str, Tags]:
+    text, tags = page.read_text(encoding="utf-8"), Tags()
+    tags.feed(text)
+    assert tags.open == []
+    return text, tags
+
+
+def test_page_is_whole_and_self_contained(results_folder):
+    page = write_page(results_folder)
+    _, tags = read(page)
+    assert all(source.startswith("data:image/") for source in tags.sources)
+    assert len(tags.sources) >= 12
+    for link in tags.links:
+        assert (results_folder / link).is_file(), link
+    assert not list(results_folder.rglob(".*"))
+
+
+def test_the_four_verdicts_come_first_with_what_was_found(results_folder):
+    text, _ = read(write_page(results_folder))
+    assert text.index("Gains with a new head beat") < text.index("What was done") < text.index("T1 · Arms")
+    claims = read_results(results_folder).claims
+    for name in claims["claim"].values:
+        assert str(claims["verdict"].sel(claim=name).item()) in text
+    assert "0.0340 [0.0140, 0.0540]" in text
+    assert "p = .016 after Holm" in text
+    assert "novel classes 0.0510, trained classes 0.0170" in text.lower()
+
+
+def test_text_from_files_is_escaped(results_folder):
+    text, _ = read(write_page(results_folder))
+    assert "<untested>" not in text
+    assert "&lt;untested&gt;" in text
+
+
+def test_same_results_same_page(results_folder, real_figures):
+    first = write_page(results_folder).read_bytes()
+    assert write_page(results_folder).read_bytes() == first
+    assert len({path.read_bytes() for path in (results_folder / "figures").iterdir()}) == 11
+
+
+def test_page_says_nothing_of_this_machine(results_folder):
+    text = write_page(results_folder).read_text(encoding="utf-8")
+    assert str(results_folder) not in text
+    assert not re.search(r"/(tmp|home|root)/", text)
+
+
+@pytest.mark.parametrize("part", ["scores", "curves", "gains", "selectivity", "association", "agreement", "saliency"])
+def test_a_part_may_be_absent(results_folder, part):
+    for path in (results_folder / part).iterdir():
+        path.unlink()
+    read(write_page(results_folder))
+
+
+def test_an_unfinished_run_says_so(results_folder):
+    for name in ("claims.nc", "facts.json", "stimuli/shown.json"):
+        (results_folder / name).unlink()
+    text, _ = read(write_page(results_folder))
+    assert "No verdicts yet" in text
+
+
+def test_a_lost_stimulus_or_broken_facts_are_named(results_folder):
+    (results_folder / "stimuli" / "aa11.png").unlink()
+    with pytest.raises(StoreError, match=r"aa11\.png"):
+        write_page(results_folder)
+    (results_folder / "facts.json").write_text("{")
+    with pytest.raises(StoreError, match=r"facts\.json"):
+        write_page(results_folder)
+    (results_folder / "facts.json").write_text(json.dumps([]))
+    with pytest.raises(StoreError, match="wanted a JSON dict"):
+        write_page(results_folder)
+
+
+def test_verdict_lines_have_effect_interval_n_and_words(results_folder):
+    lines = verdict_lines(read_results(results_folder).claims)
+    assert lines[0] == (
+        "T1 Transfer: SUPPORTED. 0.0340 [0.0140, 0.0540], p = .004, p = .016 after Holm; 3 networks, 4 tasks, "
+        "1 undefined. Gains with a new head beat a new head alone on every network."
+    )
+    assert [line[:2] for line in lines] == ["T1", "T2", "T3", "T4"]
+
+
+def test_an_untested_claim_is_said_to_be_so(results_folder):
+    claims = read_results(results_folder).claims.copy(deep=True)
+    for name in ("estimate", "ci_low", "ci_high", "p", "p_holm"):
+        claims[name].loc["T2"] = float("nan")
+    claims["verdict"] = claims["verdict"].astype(object)
+    claims["verdict"].loc["T2"] = "not_applicable"
+    line = verdict_lines(claims.assign(verdict=claims["verdict"].astype(str)))[1]
+    assert line.startswith("T2 Speed: NOT APPLICABLE. not tested, 3 networks")

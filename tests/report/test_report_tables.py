@@ -1,0 +1,116 @@
+"""Tables: frozen columns, full precision, ids kept, undefined kept undefined."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featattn_neuro.errors import SchemaError, StoreError
+from featattn_neuro.report import tables
+from featattn_neuro.report.columns import COLUMNS
+from featattn_neuro.report.results import read_results
+
+
+def test_every_table_has_its_frozen_columns_and_reads_back(results_folder):
+    written = tables.write_tables(read_results(results_folder))
+    assert set(written) == set(COLUMNS)
+    for name, path in written.items():
+        assert list(pd.read_csv(path).columns) == list(COLUMNS[name]), name
+
+
+def test_values_survive_the_file_to_the_last_bit(results_folder):
+    results = read_results(results_folder)
+    path = tables.write_tables(results)["selectivity"]
+    back = pd.read_csv(path, dtype={"task": str})
+    for name, dataset in results.selectivity.items():
+        rows = back[back["network"] == name].set_index(["task", "unit"])["dprime"]
+        wanted = dataset["dprime"].to_series()
+        assert rows.reindex(wanted.index).equals(wanted)
+
+
+def test_dead_filters_are_empty_cells_with_a_reason(results_folder):
+    text = tables.write_tables(read_results(results_folder))["selectivity"].read_text()
+    dead = [line for line in text.splitlines() if ",dead," in line]
+    assert len(dead) == 3 * 4 * 2
+    columns = list(COLUMNS["selectivity"])
+    assert {line.split(",")[columns.index("dprime")] for line in dead} == {""}
+
+
+def test_rows_are_one_per_unit_or_comparison(results_folder):
+    made = tables.all_tables(read_results(results_folder))
+    keys = {
+        "selectivity": ["network", "task", "unit"],
+        "gains": ["network", "arm", "task", "unit"],
+        "association": ["network", "measure", "task", "selectivity_task", "layer"],
+        "arms": ["network", "arm", "task"],
+        "curves": ["network", "arm", "task", "axis", "at"],
+        "saliency": ["network", "layer"],
+        "claims": ["claim"],
+        "claims_by_network": ["claim", "network"],
+        "association_summary": ["network", "measure"],
+    }
+    for name, key in keys.items():
+        assert not made[name].duplicated(key).any(), name
+        assert made[name][key].notna().all(axis=None), name
+    assert made["association_summary"]["network"].tolist() == ["net0", "net1", "net2", "pooled"]
+    assert len(made["arms"]) == 3 * 8 * 4
+    undefined = made["arms"][made["arms"]["auc"].isna()]
+    assert undefined["status"].unique().tolist() == ["single_class"]
+
+
+def test_integers_stay_integers(results_folder):
+    made = tables.all_tables(read_results(results_folder))
+    assert made["arms"]["trained_numbers"].dtype.kind == "i"
+    assert made["association"]["n_live"].dtype.kind == "i"
+
+
+def test_wrong_kind_is_refused(results_folder):
+    results = read_results(results_folder)
+    with pytest.raises(SchemaError, match="wanted a Dataset of kind SELECTIVITY; came kind GAINS"):
+        tables.selectivity_table(results.gains)
+
+
+def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tables.write_table(pd.DataFrame({"a": [1]}), tmp_path / "t.csv")
+    assert path.read_text() == "a\n1\n"
+
+    def fail(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(StoreError, match="No space left"):
+        tables.write_table(pd.DataFrame({"a": [2]}), path)
+    assert path.read_text() == "a\n1\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_unwritable_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="choose another folder"):
+        tables.write_table(pd.DataFrame({"a": [1]}), tmp_path / "file" / "t.csv")
+
+
+def test_shortest_digits_that_read_back(tmp_path):
+    values = np.array([0.1, 1 / 3, 1e-17, np.nan, 2.0**60])
+    path = tables.write_table(pd.DataFrame({"v": values}), tmp_path / "v.csv")
+    text = path.read_text().splitlines()
+    assert text[1] == "0.1"
+    back = [float(cell) if cell not in ("", '""') else np.nan for cell in text[1:]]
+    np.testing.assert_array_equal(back, values)
+
+
+@pytest.mark.parametrize("broken", ["claims.nc", "gains/net1.nc"])
+def test_unreadable_result_file_is_named(results_folder, broken):
+    (results_folder / broken).write_bytes(b"not a file")
+    with pytest.raises(StoreError, match=broken.split("/")[-1]):
+        read_results(results_folder)
+
+
+def test_empty_and_missing_folders(tmp_path):
+    with pytest.raises(StoreError, match="found none"):
+        read_results(tmp_path)
+    with pytest.raises(StoreError, match="is none; start one"):
+        read_results(tmp_path / "nowhere")

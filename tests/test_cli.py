@@ -1,0 +1,228 @@
+"""The command line: it calls the right function with what was typed, and a mistake is one sentence and status 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+from featattn_neuro import cli
+from featattn_neuro.errors import StoreError
+from featattn_neuro.io.store import load_kind, save_kind
+
+
+def featattn(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(a) for a in arguments])
+    code = stopped.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Put a module with these functions where the commands import it from, and note the calls."""
+    calls: list[tuple[str, tuple, dict]] = []
+
+    def install(module: str, **functions):
+        made = types.ModuleType(module)
+        for name, answer in functions.items():
+
+            def call(*args, _name=name, _answer=answer, **kwargs):
+                calls.append((_name, args, kwargs))
+                if isinstance(_answer, Exception):
+                    raise _answer
+                return _answer
+
+            setattr(made, name, call)
+        monkeypatch.setitem(sys.modules, module, made)
+        parent, _, child = module.rpartition(".")
+        monkeypatch.setattr(sys.modules[parent], child, made, raising=False)
+        return calls
+
+    import featattn_neuro.jobs  # noqa: F401  (the parent of the modules that are replaced)
+
+    return install
+
+
+def test_help_lists_every_command(capsys):
+    assert featattn("--help") == 0
+    shown = capsys.readouterr().out
+    for command in (
+        *("run", "status", "compare", "report", "data", "fetch"),
+        *("layers", "record", "gains", "selectivity", "associate", "saliency"),
+    ):
+        assert command in shown
+
+
+def test_version_and_module_entry():
+    done = subprocess.run(
+        [sys.executable, "-m", "featattn_neuro", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("featattn_neuro 0.")
+
+
+def test_run_passes_its_options_and_exit_status(fake, capsys):
+    calls = fake("featattn_neuro.jobs.runner", run=3)
+    assert featattn("run", "a.yaml", "--out", "b", "--quiet", "--until", "gains", "--workers", 2) == 3
+    (name, args, kwargs) = calls[0]
+    assert (name, [str(a) for a in args]) == ("run", ["a.yaml", "b"])
+    assert kwargs == {"quiet": True, "until": "gains", "full": False, "workers": 2}
+
+
+def test_plan_and_status_print(fake, capsys):
+    calls = fake("featattn_neuro.jobs.runner", plan="12 fits", status="all done")
+    assert featattn("run", "a.yaml", "--out", "b", "--plan") == 0
+    assert featattn("status", "b") == 0
+    assert capsys.readouterr().out == "12 fits\nall done\n"
+    assert [c[0] for c in calls] == ["plan", "status"]
+    assert featattn("run", "a.yaml", "--out", "b", "--plan", "--full") == 2
+    assert "--full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("found", "code"), [([], 0), (["claims.csv: row 2 differs"], 1)])
+def test_compare_says_whether_folders_differ(fake, capsys, found, code):
+    fake("featattn_neuro.jobs.compare", compare=found)
+    assert featattn("compare", "a", "b") == code
+    assert capsys.readouterr().out.strip() == (found[0] if found else "same")
+    assert featattn("compare", "a", "b", "--json") == code
+    assert json.loads(capsys.readouterr().out) == {"same": not found, "differences": found}
+
+
+def test_mistake_is_one_sentence_without_traceback(fake, capsys):
+    fake("featattn_neuro.jobs.runner", run=StoreError("wanted a folder; came none; make one"))
+    assert featattn("run", "a.yaml", "--out", "b") == 2
+    assert capsys.readouterr().err == "featattn: wanted a folder; came none; make one\n"
+
+
+def test_our_own_mistakes_keep_their_traceback(fake):
+    fake("featattn_neuro.jobs.runner", run=ZeroDivisionError("ours"))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "a.yaml", "--out", "b"])
+
+
+def test_unknown_option_and_missing_argument_are_status_2(capsys):
+    assert featattn("run") == 2
+    assert featattn("data", "--jsn") == 2
+    assert "--json" in capsys.readouterr().err
+
+
+def test_data_lists_the_manifest(capsys):
+    assert featattn("data", "--json", "--kind", "images") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"name", "kind", "here", "MB", "source", "licence"} == set(rows[0])
+    assert "digits" in [row["name"] for row in rows]
+    assert {row["kind"] for row in rows} == {"images"}
+    assert featattn("data") == 0
+    assert "efficientnet_lite0" in capsys.readouterr().out
+
+
+def test_fetch_of_an_unknown_name_prints_the_close_match(capsys):
+    assert featattn("fetch", "digts") == 2
+    assert "did you mean 'digits'" in capsys.readouterr().err
+
+
+def test_report_of_no_folder(capsys, tmp_path):
+    assert featattn("report", tmp_path / "none") == 2
+    assert "featattn run CONFIG" in capsys.readouterr().err
+
+
+def gains_file(path, arms):
+    units = {"unit": ["a/0", "a/1"], "layer": ("unit", ["a", "a"]), "channel": ("unit", [0, 1])}
+    values = np.arange(1.0, 1 + 2 * len(arms)).reshape(len(arms), 2)
+    ds = xr.Dataset({"gain": (("arm", "unit"), values)}, {"arm": arms, **units}, {"kind": "GAINS"})
+    return save_kind(ds, path)
+
+
+def test_one_arm_is_taken_only_when_it_is_clear(tmp_path):
+    one = load_kind(gains_file(tmp_path / "one.nc", ["gain"]))
+    assert cli._one_arm(one, None)["gain"].values.tolist() == [1.0, 2.0]
+    two = load_kind(gains_file(tmp_path / "two.nc", ["gain", "full"]))
+    assert cli._one_arm(two, "full")["gain"].values.tolist() == [3.0, 4.0]
+    for dataset, arm, text in ((two, None, "say which with --arm"), (two, "ful", "did you mean 'full'")):
+        with pytest.raises(cli.FeatattnError, match=text):
+            cli._one_arm(dataset, arm)
+
+
+def test_names_are_split_at_commas():
+    assert cli._names("relu1, layer3.*,conv") == ["relu1", "layer3.*", "conv"]
+    with pytest.raises(cli.FeatattnError, match="one name or more"):
+        cli._names(" , ")
+
+
+@pytest.fixture(scope="module")
+def image_folders(tmp_path_factory):
+    """Three sets of small labelled images, bars in two directions, none of them shared."""
+    rng, top = np.random.default_rng(0), tmp_path_factory.mktemp("bars")
+    for part, count in (("head", 12), ("gains", 12), ("test", 16)):
+        for label in ("across", "upright"):
+            (top / part / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 60, (28, 28, 3)).astype(np.uint8)
+                at = int(rng.integers(4, 20))
+                bar = np.s_[at : at + 4, 3:25] if label == "across" else np.s_[3:25, at : at + 4]
+                pixels[bar] = 230
+                Image.fromarray(pixels).save(top / part / label / f"{number:02d}.png")
+    (top / "tiny_network.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 10, 5, padding=2)\n        self.relu = nn.ReLU()\n"
+        "        self.head = nn.Linear(10, 2)\n\n"
+        "    def forward(self, x):\n        return self.head(self.relu(self.conv(x)).mean(dim=(2, 3)))\n\n\n"
+        "def make():\n    torch.manual_seed(0)\n    return Net()\n"
+    )
+    return top
+
+
+def test_the_steps_meet_in_files(image_folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(image_folders)
+    model, layers = "tiny_network:make", ("--layers", "relu")
+    assert featattn("layers", model, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["stage"]) for row in rows][:2] == [("conv", "conv"), ("relu", "activation")]
+
+    recorded, measured = tmp_path / "activations.nc", tmp_path / "selectivity.nc"
+    assert featattn("record", model, "test", *layers, "--out", recorded) == 0
+    assert load_kind(recorded, "ACTIVATIONS")["response"].shape == (32, 10)
+    assert featattn("selectivity", recorded, "--target", "across", "--out", measured) == 0
+    assert load_kind(measured, "SELECTIVITY")["dprime"].dims == ("unit",)
+
+    learned, found = tmp_path / "gains.nc", tmp_path / "association.nc"
+    options = ("--target", "across", "--head-images", "head", "--epochs", 2, "--out", learned)
+    assert featattn("gains", model, "gains", *layers, *options) == 0
+    gain = load_kind(learned, "GAINS")["gain"]
+    assert gain.dims == ("unit",)
+    assert (gain > 0).all()
+    assert (gain != 1).any()
+    assert featattn("associate", learned, measured, "--out", found) == 0
+    assert abs(float(load_kind(found, "ASSOCIATION")["rho"].sel(measure="dprime", layer="relu"))) <= 1
+
+    where = tmp_path / "saliency.nc"
+    assert featattn("saliency", model, learned, "test", "--layer", "relu", "--limit", 4, "--out", where) == 0
+    assert load_kind(where, "SALIENCY")["excess"].sizes["stimulus"] == 4
+
+
+def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(image_folders)
+    out = tmp_path / "x.nc"
+    for arguments, text in (
+        (("record", "tiny_network:make", "test", "--layers", "rleu", "--out", out), "relu"),
+        (("record", "tiny_network:make", "nowhere", "--layers", "relu", "--out", out), "nowhere"),
+        (
+            ("record", "tiny_network:make", "test/across", "--layers", "relu", "--out", tmp_path / "x.csv"),
+            ".nc or .zarr",
+        ),
+        (("gains", "tiny_network:make", "test/across", "--layers", "relu", "--target", "a", "--out", out), "no labels"),
+        (("gains", "tiny_network:make", "test", "--layers", "relu", "--target", "acros", "--out", out), "across"),
+        (("selectivity", tmp_path / "none.nc", "--target", "a", "--out", out), "none.nc"),
+    ):
+        assert featattn(*arguments) == 2, arguments
+        shown = capsys.readouterr().err
+        assert text in shown
+        assert "Traceback" not in shown
+    assert not out.exists()
