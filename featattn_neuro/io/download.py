@@ -49,6 +49,9 @@ def download(
     import pooch
 
     algorithm, wanted = checksum
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # the progress bar says it
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +79,8 @@ def download(
                         ) from error
     except OSError as error:
         raise _explained(error, url, target, advice) from error
+    finally:
+        logger.setLevel(level)
     raise AssertionError("the second attempt returns or raises")
 
 

@@ -93,7 +93,7 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def check_image(data: bytes, name: str) -> None:
-    """Raise `DataError` that names the image if its bytes do not decode to the end (JPEGs at an eighth of the size)."""
+    """Raise `DataError` that names the image if its bytes do not decode to the end (JPEGs at an eighth scale)."""
     from PIL import Image
 
     try:

@@ -202,11 +202,13 @@ def find(name: str, *, data_dir: str | Path | None = None) -> Path:
         Not there (it says how to get it), or a file with another checksum than the manifest's (it gives both).
     """
     entry = load_manifest().entry(name)
-    for root in _roots(entry, data_dir):
-        if any((root / f.path).is_file() for f in entry.files):
-            for file in entry.files:
-                _verify(root / file.path, file, entry.name)
-            return root / entry.relative
+    roots = list(_roots(entry, data_dir))
+    for wanted in (all, any):  # a complete copy anywhere before an incomplete one, which is an error
+        for root in roots:
+            if wanted((root / f.path).is_file() for f in entry.files):
+                for file in entry.files:
+                    _verify(root / file.path, file, entry.name)
+                return root / entry.relative
     raise StoreError(f"data set {name!r} is not on this machine; {how_to_get(entry)}")
 
 
@@ -353,7 +355,8 @@ def _has_size(path: Path, size: int) -> bool:
 def _verify(path: Path, file: FileEntry, name: str) -> None:
     if not path.is_file():
         raise StoreError(
-            f"data set {name!r} is incomplete: there is no {str(path)!r} ({file.algorithm} {file.checksum}); add it"
+            f"data set {name!r} is incomplete: there is no {str(path)!r} ({file.algorithm} {file.checksum}); add it, "
+            f"or run 'featattn fetch {name}'"
         )
     stat = path.stat()
     came = _digest(path, file.algorithm, stat.st_size, stat.st_mtime_ns)

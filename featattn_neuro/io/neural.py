@@ -26,7 +26,7 @@ from featattn_neuro.io.store import load_kind
 from featattn_neuro.schema import DISSIMILARITY, NEURAL
 
 MT_CONTROLS = (-9999.0, -99.0, 98.0, 99.0)
-"""Values in the MT files' disparity that are codes of control stimuli (blank, uncorrelated, one eye), no disparities."""
+"""Values in the MT files' disparity that are codes of control stimuli, no disparities."""
 
 V1V2_CONTROLS_BELOW = -500.0
 """Disparities below this are codes of control stimuli in the V1 and V2 file."""
@@ -296,8 +296,8 @@ def _read_csv(path: Path, stimulus_column: str) -> xr.Dataset:
     key = ["session", "trial"] if "session" in table else ["trial"]
     twice = table.duplicated([*key, "unit"])
     if twice.any():
-        row = table[twice].iloc[0]
-        raise DataError(f"{str(path)!r} gives trial {row['trial']} of unit {row['unit']!r} twice; keep one")
+        first = table[twice].iloc[0]
+        raise DataError(f"{str(path)!r} gives trial {first['trial']} of unit {first['unit']!r} twice; keep one")
     per_trial = ["stimulus", *(c for c in _TRIAL_COLUMNS if c in table and c not in key)]
     per_unit = [c for c in _UNIT_COLUMNS if c in table]
     trials = _one_each(table, key, per_trial, path)
@@ -351,14 +351,17 @@ def _checked_table(path: Path, stimulus_column: str) -> pd.DataFrame:
 
 def _converted(column: pd.Series, kind: type, path: Path) -> pd.Series:
     """Text to numbers where the column is one; an empty response or level is NaN; the first bad line is named."""
+    bad: NDArray[np.bool_]
     if kind is str:
-        bad = (column == "") & (column.name in ("unit", "stimulus"))
+        needed = column.name in ("unit", "stimulus")
+        bad = (column == "").to_numpy(dtype=bool) & needed
         result = column.astype(object)
     else:
-        result = pd.to_numeric(column.where(column != "", "nan"), errors="coerce").astype(float)
-        bad = result.isna() & ~column.str.lower().isin(["", "nan"]) | np.isinf(result)
+        result = pd.Series(pd.to_numeric(column.where(column != "", "nan"), errors="coerce")).astype(float)
+        number = result.to_numpy(dtype=float)
+        bad = np.isnan(number) & ~column.str.lower().isin(["", "nan"]).to_numpy(dtype=bool) | np.isinf(number)
         if kind is int:
-            bad |= result.isna() | (result != result.round())
+            bad |= np.isnan(number) | (number != np.round(number))
     if bad.any():
         line = int(np.flatnonzero(bad)[0])
         what = {str: "text", int: "a whole number", float: "a finite number"}[kind]

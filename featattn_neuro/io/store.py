@@ -8,6 +8,7 @@ which loses integers and text, so netCDF-3 is neither written nor read. Text com
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -69,6 +70,7 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
             encoding = {
                 name: dict(_COMPRESSION) for name, v in ready.variables.items() if v.dtype.kind in "fiub" and v.ndim
             }
+            _reserve(temporary, _upper_size(ready))
             ready.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
         else:
             # format 2 is what every zarr reader knows; its text encoding is settled, that of format 3 is not yet
@@ -247,6 +249,22 @@ def _replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         _remove(temporary)
+
+
+def _upper_size(dataset: xr.Dataset) -> int:
+    """Bytes that the uncompressed netCDF file cannot exceed: values, and heap entries of text."""
+    text = sum(48 * v.size for v in dataset.variables.values() if v.dtype.kind == "U")
+    return int(1.25 * (dataset.nbytes + text)) + (1 << 20)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Raise OSError now if `size` bytes cannot be written: HDF5 kills the process when a disk fills up under it."""
+    with open(path, "wb") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that cannot tell
+                raise
 
 
 def _move_over(temporary: Path, path: Path) -> None:

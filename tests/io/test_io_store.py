@@ -1,0 +1,174 @@
+"""Store: whole or not at all, netCDF-4 only, and errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from featattn_neuro.errors import SchemaError, StoreError
+from featattn_neuro.io import store
+from featattn_neuro.schema import SCHEMA_VERSION
+
+
+@pytest.fixture
+def small() -> xr.Dataset:
+    return xr.Dataset(
+        {"response": (("stimulus", "unit"), np.arange(6, dtype=np.float32).reshape(2, 3))},
+        coords={
+            "stimulus": ["i", "j"],
+            "unit": ["c/0", "c/1", "c/2"],
+            "layer": ("unit", ["c"] * 3),
+            "channel": ("unit", [0, 1, 2]),
+        },
+        attrs={"kind": "ACTIVATIONS"},
+    )
+
+
+def test_netcdf_is_hdf5_and_compressed(tmp_path, small):
+    large = small.isel(stimulus=[0]).drop_vars("stimulus").expand_dims(copies=4096).squeeze("stimulus", drop=True)
+    large = large.rename(copies="stimulus").assign_coords(stimulus=[f"s{i}" for i in range(4096)])
+    path = store.save_kind(large, tmp_path / "a.nc")
+    assert path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n"
+    with xr.open_dataset(path, engine="h5netcdf") as raw:
+        assert raw["response"].encoding["zlib"]
+
+
+def test_two_saves_are_the_same_bytes(tmp_path, small):
+    a, b = (store.save_kind(small, tmp_path / n).read_bytes() for n in ("a.nc", "b.nc"))
+    assert hashlib.sha256(a).digest() == hashlib.sha256(b).digest()
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_replaces_and_leaves_nothing_beside(tmp_path, small, suffix):
+    path = store.save_kind(small, tmp_path / f"a{suffix}")
+    opened = store.open_kind(path)
+    opened.close()
+    store.save_kind(small.assign(response=small["response"] * 2), path)
+    assert float(store.load_kind(path)["response"].max()) == 10.0
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_a_failed_write_keeps_the_old_file(tmp_path, small, suffix, monkeypatch):
+    path = store.save_kind(small, tmp_path / f"a{suffix}")
+
+    def broken(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", broken)
+    monkeypatch.setattr(xr.Dataset, "to_zarr", broken)
+    with pytest.raises(StoreError, match=r"cannot be written .*No space left on device.*free space"):
+        store.save_kind(small, path)
+    monkeypatch.undo()
+    assert float(store.load_kind(path)["response"].max()) == 5.0
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_file_size_limit_like_a_full_disk_is_one_clear_error(tmp_path):
+    script = textwrap.dedent(
+        """
+        import resource, signal, sys
+        import numpy as np, xarray as xr
+        from featattn_neuro.errors import StoreError
+        from featattn_neuro.io.store import save_kind
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        n = 300_000
+        values = np.random.default_rng(0).normal(size=(n, 1))
+        units = dict(unit=["c/0"], layer=("unit", ["c"]), channel=("unit", [0]))
+        big = xr.Dataset({"response": (("stimulus", "unit"), values)},
+                         coords={"stimulus": np.arange(n).astype(str), **units}, attrs={"kind": "ACTIVATIONS"})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        try:
+            save_kind(big, sys.argv[1])
+        except StoreError as error:
+            print("clear:", error)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.nc")], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "clear:" in done.stdout, done.stderr
+    assert "free space" in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_provenance_has_versions_and_threads_but_no_place_or_time(small, tmp_path):
+    text = store.load_kind(store.save_kind(small, tmp_path / "a.nc")).attrs["provenance"]
+    content = json.loads(text)
+    assert content["versions"]["numpy"] == np.__version__
+    assert all(isinstance(n, int) for n in content["blas"].values())
+    assert content["cpu"]
+    assert not any(word in text for word in (str(tmp_path), os.uname().nodename, os.sep + "home"))
+
+
+def test_messages(tmp_path, small):
+    with pytest.raises(StoreError, match=r"ends in \.nc or \.zarr; came .*a\.csv"):
+        store.save_kind(small, tmp_path / "a.csv")
+    with pytest.raises(StoreError, match=r"there is none at .*nowhere"):
+        store.save_kind(small, tmp_path / "nowhere" / "a.nc")
+    with pytest.raises(SchemaError, match="attribute kind"):
+        store.save_kind(xr.Dataset(), tmp_path / "a.nc")
+    with pytest.raises(StoreError, match="there is none at"):
+        store.open_kind(tmp_path / "a.nc")
+    path = store.save_kind(small, tmp_path / "a.nc")
+    with pytest.raises(SchemaError, match=r"wanted a Dataset of kind GAINS; .*a\.nc.* holds kind ACTIVATIONS"):
+        store.open_kind(path, "GAINS")
+    with pytest.raises(SchemaError, match="wanted a declared kind"):
+        store.open_kind(path, "GAIN")
+    (tmp_path / "cut.nc").write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(StoreError, match=r"cut\.nc.* damaged"):
+        store.load_kind(tmp_path / "cut.nc")
+    (tmp_path / "text.nc").write_text("hello")
+    with pytest.raises(StoreError, match=r"wanted netCDF-4.*another format"):
+        store.open_kind(tmp_path / "text.nc")
+
+
+def test_netcdf3_is_refused(tmp_path):
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf(tmp_path / "old.nc", engine="scipy", format="NETCDF3_64BIT")
+    with pytest.raises(StoreError, match="netCDF-3"):
+        store.open_kind(tmp_path / "old.nc")
+
+
+def test_a_newer_schema_is_refused(tmp_path, small, monkeypatch):
+    path = store.save_kind(small, tmp_path / "a.nc")
+    monkeypatch.setattr(store, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
+    with pytest.raises(StoreError, match="newer featattn_neuro"):
+        store.open_kind(path)
+
+
+def test_foreign_netcdf4_is_named(tmp_path):
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf(tmp_path / "foreign.nc", engine="h5netcdf")
+    with pytest.raises(SchemaError, match=r"foreign\.nc.*attribute kind"):
+        store.open_kind(tmp_path / "foreign.nc")
+
+
+def test_text_with_a_hole_is_refused(tmp_path, small):
+    holed = small.assign_coords(label=("stimulus", np.array(["a", None], dtype=object)))
+    with pytest.raises(SchemaError, match="'label' must hold text only; came nan"):
+        store.save_kind(holed, tmp_path / "a.nc")
+
+
+def test_load_closes_the_file(tmp_path, small):
+    path = store.save_kind(small, tmp_path / "a.nc")
+    loaded = store.load_kind(path)
+    path.unlink()
+    assert float(loaded["response"].sum()) == 15.0
+    assert not any(os.path.realpath(f"/proc/self/fd/{fd}").startswith(str(path)) for fd in os.listdir("/proc/self/fd"))
+
+
+def test_checksum_and_atomic_writes(tmp_path):
+    path = store.write_text_atomic(tmp_path / "a.txt", "abc")
+    assert store.file_sha256(path) == hashlib.sha256(b"abc").hexdigest()
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.write_bytes_atomic(tmp_path, b"a folder is there")
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.file_sha256(tmp_path / "nowhere")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
