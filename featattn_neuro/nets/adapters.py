@@ -143,7 +143,7 @@ def build_network(
     >>> network.head, network.module.training
     ('head', False)
     """
-    request = _Request(weights, seed, num_classes)
+    request = _Request(weights, seed, num_classes, preprocess)
     built = _build_named(model, request) if isinstance(model, str) else _build_function(model, _label(model), request)
     built.module.eval()
     if head is not None:
@@ -165,6 +165,7 @@ class _Request:
     weights: str | Path | None
     seed: int
     num_classes: int | None
+    preprocess: Preprocessing | None
 
     @property
     def file(self) -> Path | None:
@@ -288,15 +289,25 @@ def _build_timm(name: str, request: _Request) -> Network:
     if request.file is not None:
         put_weights(module, read_weights(request.file), what=request.file.name)
     config = timm.data.resolve_model_data_config(module)
-    crop = config["input_size"][-1]
-    preprocess = Preprocessing(
-        size=int(crop / config["crop_pct"]),
+    preprocess = request.preprocess or _timm_preprocessing(config, name)
+    return Network(name, module, preprocess, None, f"timm {name}, {request.describe()}", tuple(config["input_size"]))
+
+
+def _timm_preprocessing(config: dict[str, Any], name: str) -> Preprocessing:
+    channels, height, width = config["input_size"]
+    mode = config.get("crop_mode", "center")
+    if mode != "center" or height != width or channels != 3:
+        raise ConfigError(
+            f"timm:{name} was published for {channels} x {height} x {width} inputs with crop mode {mode!r}, which "
+            "Preprocessing does not offer; give preprocess= what you want instead"
+        )
+    return Preprocessing(
+        size=int(height / config["crop_pct"]),
         interpolation=config["interpolation"],
-        crop=crop,
+        crop=height,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
-    return Network(name, module, preprocess, None, f"timm {name}, {request.describe()}", tuple(config["input_size"]))
 
 
 def _build_function(function: Callable[..., Any], name: str, request: _Request) -> Network:

@@ -138,3 +138,10 @@ def weights_sha256(module: nn.Module) -> str:
         digest.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
         digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def weights_bytes(module: nn.Module) -> bytes:
+    """The module's state as a safetensors file, in bytes: the same weights always give the same bytes."""
+    from safetensors.torch import save
+
+    return save({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()})
