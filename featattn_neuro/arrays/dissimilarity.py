@@ -25,12 +25,14 @@ def correlation_distance(patterns: ArrayLike) -> Float:
     -----
     Kriegeskorte, Mur & Bandettini 2008.
 
-    >>> correlation_distance([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]).tolist()
+    >>> correlation_distance([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]).round(9).tolist()
     [[0.0, 2.0], [2.0, 0.0]]
     """
     values = np.asarray(patterns, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"patterns must be (stimulus, feature); came {values.shape}")
+    if values.shape[1] < 2:
+        return np.full((values.shape[0], values.shape[0]), np.nan)
     centred = values - values.mean(axis=1, keepdims=True)
     norm = np.sqrt((centred**2).sum(axis=1, keepdims=True))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -87,7 +89,9 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, unbiased: bool = True) -> float:
     if first.ndim != 2 or second.ndim != 2 or first.shape[0] != second.shape[0]:
         raise ValueError(f"x and y must be (stimulus, feature), same stimuli; came {first.shape} and {second.shape}")
     n = first.shape[0]
-    if (unbiased and n < 4) or n < 2 or not (np.isfinite(first).all() and np.isfinite(second).all()):
+    if 0 in (first.size, second.size) or (unbiased and n < 4) or n < 2:
+        return float("nan")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return float("nan")
     kernels = []
     for values in (first, second):

@@ -16,7 +16,7 @@ def ridge_predictivity(features: ArrayLike, responses: ArrayLike, *, folds: int 
     Parameters
     ----------
     features : (stimulus, feature), finite.
-    responses : (stimulus, neuron); NaN where a neuron has no response to a stimulus (those stimuli are left out for it).
+    responses : (stimulus, neuron); NaN where a neuron has no response to a stimulus, which is left out for it.
     folds : cross-validation folds, shuffled; penalty and scaling are fitted inside the training folds.
     seed : of the shuffle.
 

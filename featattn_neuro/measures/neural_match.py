@@ -42,9 +42,10 @@ def neural_match(
 
     Returns
     -------
-    MATCH: `score` (layer, method), see `METHODS`; `ceiling` (method): for "ridge" the median over neurons of
-    split-half reliability (Spearman–Brown), a ratio of variances that r² is compared with; NaN for the others and
-    where no stimulus was repeated. No layer is chosen: choosing it on these scores would be circular.
+    MATCH: `score` (layer, method), see `METHODS` ("rsa" and "cka" over the neurons recorded with every stimulus);
+    `ceiling` (method): for "ridge" the median over neurons of split-half reliability (Spearman–Brown), a ratio of
+    variances that r² is compared with; NaN for the others and where no stimulus was repeated. No layer is chosen:
+    choosing it on these scores would be circular.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def neural_match(
     else:
         averages = _averages(neural)
         neurons, ids = averages["response"].transpose("stimulus", "unit").values, averages["stimulus"].values
-        reference = correlation_distance(neurons) if "rsa" in wanted else np.empty((0, 0))
+        reference = correlation_distance(_complete(neurons))
         if "ridge" in wanted:
             ceiling[wanted.index("ridge")] = _ceiling(neural, seed)
     same_ids(
@@ -89,10 +90,14 @@ def _score(
     if neurons is None:
         raise DataError(f"method {method!r} needs neurons; a dissimilarity matrix came; use methods=['rsa']")
     if method == "cka":
-        complete = np.isfinite(neurons).all(axis=0)  # neurons that were recorded with every stimulus
-        return linear_cka(features, neurons[:, complete])
+        return linear_cka(features, _complete(neurons))
     found = ridge_predictivity(features, neurons, folds=folds, seed=seed)
     return float(np.nanmedian(found)) if np.isfinite(found).any() else float("nan")
+
+
+def _complete(neurons: np.ndarray) -> np.ndarray:
+    """The neurons that were recorded with every stimulus; geometry over stimuli needs the same neurons throughout."""
+    return neurons[:, np.isfinite(neurons).all(axis=0)]
 
 
 def _matrix(neural: xr.Dataset, wanted: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def tuning(responses: xr.Dataset, *, level: xr.DataArray | None = None) -> xr.Da
 
 def _observations(
     responses: xr.Dataset, level: xr.DataArray | None
-) -> tuple[np.ndarray, np.ndarray, dict[str, xr.DataArray]]:
+) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[str, np.ndarray]]]:
     """(observation, unit) responses, the level of each observation, and the coordinates of the units."""
     given = without_scalars(responses)
     neural = isinstance(given, xr.Dataset) and "trial" in given.dims
@@ -78,7 +78,7 @@ def _observations(
     first = "trial" if neural else "stimulus"
     names = [name for name in ("unit", "area", "subject") if name in checked.coords]
     values = checked["response"].transpose(first, "unit").values.astype(np.float64)
-    return values, levels, {name: checked[name] for name in names}
+    return values, levels, {name: ("unit", checked[name].values) for name in names}
 
 
 def _status(values: np.ndarray, counts: np.ndarray) -> str:
