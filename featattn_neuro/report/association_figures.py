@@ -13,11 +13,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from featattn_neuro.errors import DataError
-from featattn_neuro.report.figures import layer_names, one_arm, spread
+from featattn_neuro.report.figures import evenly, layer_names, one_arm, spread
 from featattn_neuro.report.style import BLUE, FAINT, INK, SERIES, SOFT, VERMILION, new_figure, styled, zero_line
 from featattn_neuro.schema import ASSOCIATION, CLAIMS, GAINS, SELECTIVITY
 
 Datasets = Mapping[str, xr.Dataset]
+SHOWN_LAYERS = 5
 GAIN_TICKS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10, 20]
 
 
@@ -42,12 +43,15 @@ def gain_selectivity_figure(
     if set(gains["unit"].values) != set(selectivity["unit"].values):
         raise DataError("gains and selectivity have different units; came files of two networks; pass the same one")
     selectivity = selectivity.sel(unit=gains["unit"].values)
-    layers = [layer for layer in layer_names(gains) if layer in association["layer"].values]
+    every = [layer for layer in layer_names(gains) if layer in association["layer"].values]
+    layers = evenly(every, SHOWN_LAYERS)
     figure = new_figure(min(3.2 * len(layers), 13), 4.4)
     grid = figure.subplots(2, len(layers), height_ratios=[2.4, 1], squeeze=False, sharey="row")
     for column, layer in enumerate(layers):
         _filters(grid[0, column], gains, selectivity, layer)
         _pairs(grid[1, column], association["rho"].sel(layer=layer))
+    if len(layers) < len(every):
+        figure.suptitle(f"{len(layers)} of {len(every)} layers, evenly spread over depth", fontsize=9, color=SOFT)
     grid[0, 0].set_ylabel("learned gain")
     grid[1, 0].set_yticks([0, 1], ["same task", "other task"])
     grid[1, 0].set_ylim(1.6, -0.6)
@@ -180,14 +184,20 @@ def refit_null_figure(associations: Datasets, *, measure: str = "dprime") -> Fig
     having = {name: ASSOCIATION.check(ds) for name, ds in associations.items() if "refit_null" in ds}
     if not having:
         raise DataError("wanted an association with refit_null; came none; run the job with --full")
-    first = next(iter(having.values()))
-    layers = [
-        name for name in map(str, first["layer"].values) if np.isfinite(first["refit_null"].sel(layer=name)).any()
+    defined = [
+        str(layer)
+        for ds in having.values()
+        for layer in ds["layer"].values
+        if np.isfinite(ds["refit_null"].sel(layer=layer)).any()
     ]
-    figure = new_figure(3.4 * max(len(layers), 1), 2.6)
-    for axes, layer in zip(np.atleast_1d(figure.subplots(1, max(len(layers), 1))), layers, strict=True):
-        null = np.concatenate([ds["refit_null"].sel(layer=layer).values.ravel() for ds in having.values()])
-        matched = np.concatenate([_matched(_select(ds, measure)["rho"].sel(layer=layer)) for ds in having.values()])
+    layers = evenly(list(dict.fromkeys(defined)), SHOWN_LAYERS)
+    if not layers:
+        raise DataError("wanted a refit null of one layer or more; all are undefined; refit more often")
+    figure = new_figure(3.4 * len(layers), 2.6)
+    for axes, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
+        here = {name: ds for name, ds in having.items() if layer in ds["layer"].values}
+        null = np.concatenate([ds["refit_null"].sel(layer=layer).values.ravel() for ds in here.values()])
+        matched = np.concatenate([_matched(_select(ds, measure)["rho"].sel(layer=layer)) for ds in here.values()])
         axes.hist(null[np.isfinite(null)], bins=20, color=FAINT, edgecolor="white", label="refitted to permuted labels")
         clipped = np.arctanh(np.clip(matched, -0.999, 0.999))
         axes.plot(clipped, np.full(len(clipped), -0.6), "|", color=VERMILION, markersize=9, label="observed, own task")

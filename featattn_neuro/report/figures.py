@@ -34,6 +34,9 @@ from featattn_neuro.schema import CLAIMS, CURVES, GAINS, SCORES, SELECTIVITY
 
 Datasets = Mapping[str, xr.Dataset]
 
+MANY_LAYERS = 8
+"""Up to so many layers get a panel each."""
+
 CLAIM_TITLES = {"T1": "Transfer", "T2": "Speed", "T3": "Selective gain", "T4": "Saliency"}
 CLAIM_UNITS = {
     "T1": "AUC, gain + head − probe",
@@ -201,36 +204,44 @@ def _curve_panel(axes: Axes, means: Sequence[xr.DataArray], name: str) -> None:
 
 @styled
 def gains_figure(gains: Datasets, *, arm: str = "gain") -> Figure:
-    """How large the learned gains are: all filters of all tasks and networks, one histogram per layer.
+    """How large the learned gains are: all filters and tasks, a histogram per layer (networks of one design pooled).
 
-    The grey band is 5–30 % up or down, the range reported for attention in visual cortex.
+    Networks of different designs, or with more than eight gained layers, get a histogram each instead. The grey band
+    is 5–30 % up or down, the range reported for attention in visual cortex.
 
     Parameters
     ----------
     gains : GAINS by network.
     arm : which arm, where the Datasets have several.
     """
-    picked = [one_arm(GAINS.check(ds), arm) for ds in gains.values()]
-    layers = layer_names(picked[0])
-    figure = new_figure(min(3.1 * len(layers), 12.4), 2.4 * (1 + (len(layers) - 1) // 4))
-    grid = figure.subplots(1 + (len(layers) - 1) // 4, min(len(layers), 4), sharex=True, squeeze=False)
-    values = {layer: np.concatenate([of_layer(ds["gain"], layer).ravel() for ds in picked]) for layer in layers}
+    picked = {name: one_arm(GAINS.check(ds), arm) for name, ds in gains.items()}
+    layers = common_layers(picked)
+    if layers and len(layers) <= MANY_LAYERS:
+        values = {
+            layer: np.concatenate([of_layer(ds["gain"], layer).ravel() for ds in picked.values()]) for layer in layers
+        }
+    else:
+        values = {name: ds["gain"].values.ravel() for name, ds in picked.items()}
+    rows, columns = 1 + (len(values) - 1) // 4, min(len(values), 4)
+    figure = new_figure(3.1 * columns, 2.4 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
     positive = np.concatenate([v[v > 0] for v in values.values()])
     reach = max(1.3, float(np.exp(np.abs(np.log(positive)).max()))) if positive.size else 2.0
     edges = np.geomspace(1 / reach, reach, 42)
-    for axes, layer in zip(grid.ravel(), layers, strict=False):
+    for axes, (title, found) in zip(grid.ravel(), values.items(), strict=False):
         axes.axvspan(1.05, 1.30, color=FAINT, alpha=0.8, linewidth=0)
         axes.axvspan(1 / 1.30, 1 / 1.05, color=FAINT, alpha=0.8, linewidth=0)
-        axes.hist(values[layer], bins=edges.tolist(), color=VERMILION, alpha=0.85)
+        axes.hist(found, bins=edges.tolist(), color=VERMILION, alpha=0.85)
         axes.axvline(1, color=INK, linewidth=0.8)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axes.set_title(layer)
+        axes.set_title(title)
         axes.set_xlabel("gain")
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-    _hide_rest(grid, len(layers))
-    grid[0, 0].set_ylabel("filters × tasks × networks")
+    for axes in grid.ravel()[len(values) :]:
+        axes.set_visible(False)
+    grid[0, 0].set_ylabel("how many")
     return figure
 
 
@@ -243,22 +254,64 @@ def live_filters_figure(selectivity: Datasets) -> Figure:
     selectivity : SELECTIVITY by network, with `live`.
     """
     checked = {name: SELECTIVITY.check(ds) for name, ds in selectivity.items()}
-    layers = layer_names(next(iter(checked.values())))
-    figure = new_figure(min(2.6 * len(layers), 13), 0.26 * len(checked) + 1.2)
-    panels = np.atleast_1d(figure.subplots(1, len(layers), sharey=True))
+    layers = common_layers(checked)
+    if layers and len(layers) <= MANY_LAYERS:
+        return _live_by_layer(checked, layers)
+    figure = new_figure(8.4, 1.5 * len(checked) + 0.5)
+    panels = figure.subplots(len(checked), 1, squeeze=False)[:, 0]
+    for axes, (name, dataset) in zip(panels, checked.items(), strict=True):
+        counts = np.array([_live_and_dead(dataset, layer) for layer in layer_names(dataset)])
+        at = np.arange(len(counts))
+        axes.bar(at, counts[:, 0], color=BLUE, width=0.8, label="live")
+        axes.bar(at, counts[:, 1], bottom=counts[:, 0], label="dead", linewidth=0.6, **_DEAD)
+        axes.set_title(name)
+        axes.set_ylabel("filters")
+    panels[-1].set_xlabel("layer, in order of depth")
+    panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+_DEAD: dict[str, Any] = {"color": "white", "edgecolor": SKY, "hatch": "////"}
+
+
+def _live_by_layer(selectivity: Datasets, layers: Sequence[str]) -> Figure:
+    figure = new_figure(2.6 * len(layers), 0.26 * len(selectivity) + 1.2)
+    panels = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
     for axes, layer in zip(panels, layers, strict=True):
-        for row, dataset in enumerate(checked.values()):
-            live = dataset["live"].values[dataset["layer"].values == layer]
-            axes.barh(row, live.sum(), color=BLUE, height=0.66, label="live" if row == 0 else None)
-            left = {"left": live.sum(), "color": "white", "edgecolor": SKY, "hatch": "////", "height": 0.66}
-            axes.barh(row, (live == 0).sum(), label="dead" if row == 0 else None, linewidth=0.6, **left)
+        for row, dataset in enumerate(selectivity.values()):
+            live, dead = _live_and_dead(dataset, layer)
+            axes.barh(row, live, color=BLUE, height=0.66, label="live" if row == 0 else None)
+            look = {**_DEAD, "label": "dead" if row == 0 else None, "linewidth": 0.6, "height": 0.66}
+            axes.barh(row, dead, left=live, **look)
         axes.set_title(layer)
         axes.set_xlabel("filters")
         axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(checked)), list(checked))
+    panels[0].set_yticks(range(len(selectivity)), list(selectivity))
     panels[0].invert_yaxis()
     panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _live_and_dead(dataset: xr.Dataset, layer: str) -> tuple[int, int]:
+    live = dataset["live"].values[dataset["layer"].values == layer]
+    return int((live == 1).sum()), int((live == 0).sum())
+
+
+def common_layers(datasets: Datasets) -> list[str]:
+    """The layers, in order, if every network has the same ones; else nothing."""
+    found = [layer_names(ds) for ds in datasets.values()]
+    return found[0] if all(names == found[0] for names in found) else []
+
+
+def evenly(names: Sequence[str], count: int) -> list[str]:
+    """At most `count` names, first and last among them, evenly spread.
+
+    >>> evenly(["a", "b", "c", "d", "e"], 3), evenly(["a", "b"], 3)
+    (['a', 'c', 'e'], ['a', 'b'])
+    """
+    if len(names) <= count:
+        return list(names)
+    return [names[k] for k in np.linspace(0, len(names) - 1, count).round().astype(int)]
 
 
 def one_arm(gains: xr.Dataset, arm: str) -> xr.Dataset:
@@ -274,11 +327,6 @@ def layer_names(dataset: xr.Dataset) -> list[str]:
 
 def of_layer(values: xr.DataArray, layer: str) -> np.ndarray:
     return values.isel(unit=np.flatnonzero(values["layer"].values == layer)).values
-
-
-def _hide_rest(grid: np.ndarray, used: int) -> None:
-    for axes in grid.ravel()[used:]:
-        axes.set_visible(False)
 
 
 def spread(count: int, half_width: float) -> np.ndarray:

@@ -24,6 +24,7 @@ from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
 from featattn_neuro.report.results import Results, read_results
 from featattn_neuro.report.style import ARM_LABELS, VERDICT_COLOURS, number, png_bytes, probability
 from featattn_neuro.report.tables import all_tables, write_atomic, write_table
+from featattn_neuro.schema import CLAIMS
 
 SHOWN_PANELS = 6
 DPI = 170
@@ -80,17 +81,13 @@ def write_page(folder: Path | str) -> Path:
 
 
 def verdict_lines(claims: xr.Dataset) -> list[str]:
-    """One line per claim for a terminal: verdict, effect, interval, p, n and the sentence.
+    """One line per claim for a terminal: verdict, what was found in plain words, effect, interval, n and p.
 
     Parameters
     ----------
     claims : CLAIMS.
     """
-    lines = []
-    for row in _claim_rows(claims):
-        verdict = f"{row['claim']} {row['title']}: {row['verdict'].upper()}"
-        lines.append(f"{verdict}. {row['effect']}, {row['rest']}. {row['sentence']}")
-    return lines
+    return [str(text) for text in CLAIMS.check(claims)["sentence"].values]
 
 
 def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
@@ -173,48 +170,38 @@ def _claim_rows(claims: xr.Dataset) -> list[dict[str, Any]]:
     rows = []
     for name in map(str, claims["claim"].values):
         claim = claims.sel(claim=name)
-        value = {str(v): claim[v].item() for v in claims.data_vars if claim[v].ndim == 0}
-        interval = f" [{number(value['ci_low'])}, {number(value['ci_high'])}]" if math.isfinite(value["ci_low"]) else ""
-        tested = math.isfinite(value["estimate"])
-        holm = f", {probability(value['p_holm'])} after Holm" if math.isfinite(value["p_holm"]) else ""
-        people = _count(value["n_networks"], "network") + ", " + _count(value["n_tasks"], "task")
-        undefined = f", {value['n_undefined']} undefined" if value["n_undefined"] else ""
-        effect = f"{number(value['estimate'])}{interval}" if tested else "not tested"
-        rest = (f"{probability(value['p'])}{holm}; " if tested else "") + people + undefined
+        verdict = str(claim["verdict"].item())
+        headline, details = _headline(str(claim["sentence"].item()), name, verdict)
+        estimate, low, high = (float(claim[v]) for v in ("estimate", "ci_low", "ci_high"))
+        interval = f" [{number(low)}, {number(high)}]" if math.isfinite(low) else ""
         rows.append(
             {
                 "claim": name,
                 "title": figures.CLAIM_TITLES.get(name, ""),
                 "question": QUESTIONS.get(name, ""),
                 "unit": figures.CLAIM_UNITS.get(name, ""),
-                "verdict": str(value["verdict"]).replace("_", " "),
-                "colour": VERDICT_COLOURS[str(value["verdict"])],
-                "sentence": str(value["sentence"]),
-                "effect": effect,
-                "rest": rest,
-                "apart": _apart(value),
-                "bound": number(value["bound"], 2),
+                "verdict": verdict.replace("_", " "),
+                "colour": VERDICT_COLOURS[verdict],
+                "headline": headline,
+                "details": details,
+                "effect": f"{number(estimate)}{interval}" if math.isfinite(estimate) else "",
+                "p_holm": probability(float(claim["p_holm"])) if math.isfinite(float(claim["p_holm"])) else "",
+                "bound": number(float(claim["bound"]), 2),
                 "per_network": [number(float(v)) for v in claim["per_network"].values],
             }
         )
     return rows
 
 
-def _apart(value: Mapping[str, Any]) -> list[str]:
-    """What CLAIMS holds beside the effect: the further condition, novel and trained cells apart."""
-    texts = []
-    if math.isfinite(value.get("condition", math.nan)):
-        low, high = (number(value.get(f"condition_{end}", math.nan)) for end in ("low", "high"))
-        met = "holds" if value["condition_met"] else "does not hold"
-        texts.append(f"further condition: {number(value['condition'])} [{low}, {high}], {met}")
-    if math.isfinite(value.get("novel", math.nan)) or math.isfinite(value.get("trained", math.nan)):
-        novel, trained = (number(value.get(name, math.nan)) for name in ("novel", "trained"))
-        texts.append(f"novel classes {novel}, trained classes {trained}")
-    return texts
+def _headline(sentence: str, claim: str, verdict: str) -> tuple[str, str]:
+    """The finding and its details: the claim and verdict stand in the card's head already.
 
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
+    >>> _headline("T1 supported: gains help. Effect +0.03, N = 5.", "T1", "supported")
+    ('Gains help.', 'Effect +0.03, N = 5.')
+    """
+    text = sentence.removeprefix(f"{claim} {verdict.replace('_', ' ')}: ")
+    first, dot, rest = text.partition(". ")
+    return first[:1].upper() + first[1:] + dot.strip(), rest
 
 
 def _context(
@@ -229,8 +216,8 @@ def _context(
         "captions": {name: text.format(network=first) for name, text in CAPTIONS.items()},
         "saliency": {name: name.removeprefix("saliency_") for name in pictures if name.startswith("saliency_")},
         "trained": _trained_numbers(r),
-        "association": _summary_rows(tables),
-        "agreement": _rows(tables.get("saliency")),
+        "association": _filled_rows(tables, "association_summary"),
+        "agreement": _filled_rows(tables, "saliency"),
         "checks": _reliability_rows(tables),
         "shown": [{**entry, "data": _embedded_file(r.folder / "stimuli" / entry["file"])} for entry in r.shown],
         "tables": {name: COLUMNS[name] for name in COLUMNS if name in tables},
@@ -251,8 +238,9 @@ def _trained_numbers(r: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _summary_rows(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    table = tables.get("association_summary")
+def _filled_rows(tables: Mapping[str, pd.DataFrame], name: str) -> list[dict[str, Any]]:
+    """Rows of a table without the columns that this run has nothing for."""
+    table = tables.get(name)
     return _rows(table.dropna(axis="columns", how="all") if table is not None else None)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import StoreError
@@ -110,6 +111,9 @@ def _load(path: Path, kind: Kind) -> xr.Dataset:
             f"wanted a netCDF-4 file of kind {kind.name} at {str(path)!r}; it cannot be read ({error}); "
             "delete it and run the job again"
         ) from error
+    for attrs in (dataset.attrs, *(dataset[name].attrs for name in dataset.variables)):
+        # HDF5 gives numbers back as numpy scalars; the schema wants plain ones
+        attrs.update({k: v.item() for k, v in attrs.items() if isinstance(v, np.generic)})
     return kind.check(dataset)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from featattn_neuro.errors import DataError
-from featattn_neuro.report.figures import spread
+from featattn_neuro.report.figures import MANY_LAYERS, spread
 from featattn_neuro.report.style import FAINT, INK, SOFT, VERMILION, new_figure, styled, zero_line
 from featattn_neuro.schema import AGREEMENT
 
@@ -103,11 +103,12 @@ def agreement_figure(agreements: Datasets) -> Figure:
     agreements : AGREEMENT by network.
     """
     checked = [AGREEMENT.check(ds) for ds in agreements.values()]
-    layers = [str(layer) for layer in checked[0]["layer"].values]
-    figure = new_figure(5.8, 0.55 * len(layers) + 1.2)
+    layers = list(dict.fromkeys(str(layer) for ds in checked for layer in ds["layer"].values))
+    figure = new_figure(5.8, (0.55 if len(layers) <= MANY_LAYERS else 0.2) * len(layers) + 1.2)
     axes = figure.subplots()
     for row, layer in enumerate(layers):
-        for dataset, offset in zip(checked, spread(len(checked), 0.24), strict=True):
+        here = [ds for ds in checked if layer in ds["layer"].values]
+        for dataset, offset in zip(here, spread(len(here), 0.24), strict=True):
             at = dataset.sel(layer=layer)
             if "null_mean" in at and "null_sd" in at:
                 mean, sd = float(at["null_mean"]), float(at["null_sd"])

@@ -138,10 +138,10 @@ def agreement(rng: np.random.Generator) -> xr.Dataset:
 def claims(verdicts: tuple[str, ...] = ("supported", "contradicted", "inconclusive", "negligible")) -> xr.Dataset:
     per = np.array([[0.031, 0.044, 0.027], [-0.030, -0.022, -0.041], [0.35, -0.05, 0.22], [0.02, -0.01, 0.03]])
     sentences = [
-        "Gains with a new head beat a new head alone on every network.",
-        "Gains learned more slowly than full fine-tuning.",
-        "Filters with higher d' may be amplified more; three networks cannot tell. Generic only & <untested>.",
-        "The gain-weighted maps hardly favour the cued digit.",
+        f"T1 {verdicts[0]}: gains with a new head beat a new head alone. Effect +0.0340, N = 3 networks.",
+        f"T2 {verdicts[1]}: gains are learned more slowly than the whole network. Effect -0.0310, N = 3 networks.",
+        f"T3 {verdicts[2]}: whether gains follow d' is not decided. Generic only & <untested>.",
+        f"T4 {verdicts[3]}: the maps hardly favour the cued digit. Undefined cells left out: 2.",
     ]
     return dataset(
         "CLAIMS",
@@ -213,6 +213,7 @@ def write_results(folder: Path) -> Path:
     files["saliency/net0_relu2.nc"] = saliency(rng)
     for name, ds in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        ds.attrs["seed"] = 7  # numbers come back from HDF5 as numpy scalars
         ds.to_netcdf(folder / name, engine="h5netcdf")
     (folder / "facts.json").write_text(json.dumps(FACTS))
     shown = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 import pytest
+import xarray as xr
 
 from featattn_neuro.errors import DataError
 from featattn_neuro.report import association_figures, figures, saliency_figures, style
@@ -155,3 +156,34 @@ def test_gains_figure_takes_the_named_arm(results):
     assert max(heights) < 3 * 4 * 12
     same = figures.gains_figure(results.gains, arm="uniform")
     assert max(bar.get_height() for bar in same.axes[0].patches[2:]) == 3 * 4 * 12  # all gains are 1
+
+
+def renamed(dataset: xr.Dataset, old: str, new: str) -> xr.Dataset:
+    """The same Dataset with one layer called otherwise: a network of another design."""
+    names = np.array([str(v).replace(old, new) for v in dataset["layer"].values])
+    return dataset.assign_coords(layer=(dataset["layer"].dims, names))
+
+
+def test_networks_of_different_designs_are_drawn_apart(results):
+    agreement = dict(results.agreement)
+    agreement["net1"] = renamed(agreement["net1"], "relu2", "features.9")
+    labels = [t.get_text() for t in saliency_figures.agreement_figure(agreement).axes[0].get_yticklabels()]
+    assert labels == ["relu1", "relu2", "relu3", "features.9"]
+    for kind, draw in (("gains", figures.gains_figure), ("selectivity", figures.live_filters_figure)):
+        datasets = dict(getattr(results, kind))
+        datasets["net1"] = renamed(datasets["net1"], "relu2", "features.9")
+        assert [axes.get_title("left") for axes in draw(datasets).axes] == ["net0", "net1", "net2"]
+
+
+def test_deep_networks_show_some_layers_and_say_so(results):
+    gains, selectivity, association = (getattr(results, k)["net0"] for k in ("gains", "selectivity", "association"))
+    layers = np.array([f"layer{k // 2}" for k in range(gains.sizes["unit"])])
+    deep = [ds.assign_coords(layer=("unit", layers)) for ds in (gains, selectivity)]
+    many = list(dict.fromkeys(layers))
+    rho = xr.concat([association["rho"].isel(layer=[0])] * len(many), "layer").assign_coords(layer=many)
+    deep_association = association.drop_dims("layer").assign(
+        rho=rho, n_live=("layer", np.full(len(many), 2)), status=("layer", np.full(len(many), "ok"))
+    )
+    figure = association_figures.gain_selectivity_figure(*deep, deep_association)
+    assert [axes.get_title("left") for axes in figure.axes[:5]][::4] == [many[0], many[-1]]
+    assert f"5 of {len(many)} layers" in figure.get_suptitle()

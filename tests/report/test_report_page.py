@@ -6,6 +6,7 @@ import html.parser
 import json
 import re
 
+import numpy as np
 import pytest
 
 from featattn_neuro.errors import StoreError
@@ -68,13 +69,17 @@ def test_page_is_whole_and_self_contained(results_folder):
 
 def test_the_four_verdicts_come_first_with_what_was_found(results_folder):
     text, _ = read(write_page(results_folder))
-    assert text.index("Gains with a new head beat") < text.index("What was done") < text.index("T1 · Arms")
+    assert (
+        text.index("Gains with a new head beat a new head alone.")
+        < text.index("What was done")
+        < text.index("T1 · Arms")
+    )
     claims = read_results(results_folder).claims
     for name in claims["claim"].values:
         assert str(claims["verdict"].sel(claim=name).item()) in text
     assert "0.0340 [0.0140, 0.0540]" in text
     assert "p = .016 after Holm" in text
-    assert "novel classes 0.0510, trained classes 0.0170" in text.lower()
+    assert "Undefined cells left out: 2." in text
 
 
 def test_text_from_files_is_escaped(results_folder):
@@ -121,20 +126,27 @@ def test_a_lost_stimulus_or_broken_facts_are_named(results_folder):
         write_page(results_folder)
 
 
-def test_verdict_lines_have_effect_interval_n_and_words(results_folder):
+def test_verdict_lines_are_the_findings_in_words(results_folder):
     lines = verdict_lines(read_results(results_folder).claims)
-    assert lines[0] == (
-        "T1 Transfer: SUPPORTED. 0.0340 [0.0140, 0.0540], p = .004, p = .016 after Holm; 3 networks, 4 tasks, "
-        "1 undefined. Gains with a new head beat a new head alone on every network."
-    )
-    assert [line[:2] for line in lines] == ["T1", "T2", "T3", "T4"]
+    assert [line[:3] for line in lines] == ["T1 ", "T2 ", "T3 ", "T4 "]
+    assert lines[0].startswith("T1 supported: gains with a new head beat a new head alone. Effect +0.0340")
 
 
 def test_an_untested_claim_is_said_to_be_so(results_folder):
     claims = read_results(results_folder).claims.copy(deep=True)
+    at = int(np.flatnonzero(claims["claim"].values == "T2")[0])
     for name in ("estimate", "ci_low", "ci_high", "p", "p_holm"):
-        claims[name].loc["T2"] = float("nan")
-    claims["verdict"] = claims["verdict"].astype(object)
-    claims["verdict"].loc["T2"] = "not_applicable"
-    line = verdict_lines(claims.assign(verdict=claims["verdict"].astype(str)))[1]
-    assert line.startswith("T2 Speed: NOT APPLICABLE. not tested, 3 networks")
+        claims[name][at] = np.nan
+    claims["per_network"][at] = np.nan
+    for name, text in (("verdict", "not_applicable"), ("sentence", "T2 not applicable: not tested, because none.")):
+        values = [str(v) for v in claims[name].values]
+        values[at] = text
+        claims[name] = (("claim",), np.array(values))
+    claims.to_netcdf(results_folder / "new.nc", engine="h5netcdf")
+    (results_folder / "new.nc").replace(results_folder / "claims.nc")
+    text, _ = read(write_page(results_folder))
+    card = text[text.index("<b>T2</b>") : text.index("<b>T3</b>")]
+    assert "not applicable" in card
+    assert "Not tested, because none." in card
+    assert "nan" not in card.lower()
+    assert 'class="effect"' not in card
