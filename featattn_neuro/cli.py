@@ -84,11 +84,10 @@ def run(
     from featattn_neuro.jobs import runner
 
     if plan:
-        given = {"--until": until, "--full": full, "--workers": workers, "--quiet": quiet}
-        unused = [name for name, value in given.items() if value]
+        unused = [name for name, value in {"--until": until, "--quiet": quiet}.items() if value]
         if unused:
-            raise ConfigError(f"--plan shows the whole run; came {', '.join(unused)}; leave it out")
-        typer.echo(runner.plan(config, out))
+            raise ConfigError(f"--plan only shows the run; came also {', '.join(unused)}; leave it out")
+        typer.echo(runner.plan(config, out, full=full, workers=workers))
         return
     raise typer.Exit(runner.run(config, out, quiet=quiet, until=until, full=full, workers=workers))
 

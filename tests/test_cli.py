@@ -81,8 +81,10 @@ def test_plan_and_status_print(fake, capsys):
     assert featattn("status", "b") == 0
     assert capsys.readouterr().out == "12 fits\nall done\n"
     assert [c[0] for c in calls] == ["plan", "status"]
-    assert featattn("run", "a.yaml", "--out", "b", "--plan", "--full") == 2
-    assert "--full" in capsys.readouterr().err
+    assert featattn("run", "a.yaml", "--out", "b", "--plan", "--full", "--workers", 2) == 0
+    assert calls[-1][2] == {"full": True, "workers": 2}
+    assert featattn("run", "a.yaml", "--out", "b", "--plan", "--quiet") == 2
+    assert "--quiet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("found", "code"), [([], 0), (["claims.csv: row 2 differs"], 1)])
