@@ -165,6 +165,13 @@ class RunConfig(_Strict):
             raise ValueError(f"arms needs probe, gain, gain_head and uniform; missing {', '.join(needed)}")
         return self
 
+    def network_names(self) -> list[str]:
+        """Names of the run's networks, in order."""
+        if self.networks.train is not None:
+            first = self.networks.train.first_seed
+            return [f"network_{first + k}" for k in range(self.networks.train.count)]
+        return [one.name for one in self.networks.pretrained]
+
     def arm_names(self) -> list[str]:
         """Arms of this run in table order."""
         learned = [*self.arms, "ungained", "permuted", "permuted_head"]

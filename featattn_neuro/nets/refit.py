@@ -25,7 +25,7 @@ def refit_gains(
     schedule: Schedule,
     *,
     refits: int,
-    seed: int,
+    seed: int | Sequence[int],
     block: int = 100,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from featattn_neuro.arrays.agreement import exclusive_masks, resolved
+from featattn_neuro.arrays.agreement import INK, exclusive_masks, resolved
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.nets.batches import StimulusSource, batches
 from featattn_neuro.nets.cutting import CutNetwork
@@ -170,6 +170,7 @@ def masked_maps(
     source_b: np.ndarray,
     *,
     preprocess: Preprocess = None,
+    threshold: float = INK,
     batch_size: int = 50,
     device: str | torch.device = "cpu",
 ) -> xr.Dataset:
@@ -179,7 +180,7 @@ def masked_maps(
 
     Parameters
     ----------
-    source_a, source_b : (N, height, width) in [0, 1], the two sources of each composite.
+    source_a, source_b : (N, height, width) in [0, 1], the two sources of each composite; ink is above `threshold`.
 
     Returns
     -------
@@ -192,7 +193,7 @@ def masked_maps(
     contrasts, covariances, flags, units, per_unit = [], [], [], [], []
     for layer in names:
         maps = _layer_maps(module, stimuli, layer, preprocess, batch_size, device, None, None)
-        mask_a, mask_b = exclusive_masks(source_a, source_b, (maps.shape[2], maps.shape[3]))
+        mask_a, mask_b = exclusive_masks(source_a, source_b, (maps.shape[2], maps.shape[3]), threshold=threshold)
         flags.append(resolved(mask_a, mask_b).astype(np.int8))
         contrasts.append(_masked_mean(maps, mask_a) - _masked_mean(maps, mask_b))
         flat = maps.transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)

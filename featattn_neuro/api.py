@@ -1,0 +1,318 @@
+"""The public names, wired: a name becomes a file, a network, stimuli. No logic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.io import manifest
+from featattn_neuro.io.neural import read_neural
+from featattn_neuro.io.splits import check_disjoint
+from featattn_neuro.io.stimuli import Stimuli, load_stimuli
+from featattn_neuro.io.store import open_kind, save_kind
+from featattn_neuro.measures.gain_selectivity import gain_selectivity
+from featattn_neuro.measures.neural_match import neural_match
+from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.nets import gains as _gains
+from featattn_neuro.nets.adapters import Network, as_network, build_network, list_layers
+from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.cutting import CutNetwork, require_head
+from featattn_neuro.nets.detectors import Detector, feature_scale, logistic_detectors
+from featattn_neuro.nets.folding import fold_gains
+from featattn_neuro.nets.gain_sets import to_gain_set
+from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.plan import select_layers
+from featattn_neuro.nets.preprocessing import Preprocessing
+from featattn_neuro.nets.recording import record_activations
+from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
+from featattn_neuro.nets.training import head_inputs
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = [
+    "fold_gains",
+    "gain_saliency",
+    "gain_selectivity",
+    "learn_gains",
+    "list_layers",
+    "load_model",
+    "load_stimuli",
+    "neural_match",
+    "open_kind",
+    "read_neural",
+    "record",
+    "save_kind",
+    "selectivity",
+    "with_gains",
+]
+
+
+def load_model(
+    model: str | nn.Module | Network,
+    *,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    preprocess: Preprocessing | None = None,
+    head: str | None = None,
+    num_classes: int | None = None,
+) -> Network:
+    """A network by name, or one in hand, with the preprocessing that its weights were trained with.
+
+    Parameters
+    ----------
+    model : "efficientnet_lite0", "cifar_resnet20" (32, 56), "digits_cnn", "torchvision:NAME", "timm:NAME",
+        "module:function" (your code; the function returns an `nn.Module`), or an `nn.Module`.
+    weights : None or "pretrained" = the published weights named in the data manifest (they must be present: nothing is
+        downloaded here, see `featattn fetch`); "random" with `seed`; a file (state dict or safetensors). torchvision and
+        timm networks want it said, since "pretrained" lets those libraries download.
+    preprocess, head : override what comes with the network; `head` is the dotted name of the final linear layer.
+
+    Returns
+    -------
+    Network : `module` in evaluation mode, `preprocess`, `head`, `source`, `weights_sha256`.
+
+    Raises
+    ------
+    ConfigError : unknown name (the table is printed). StoreError, DataError : weights missing, corrupt or of another network.
+
+    >>> load_model("digits_cnn", weights="random").head
+    'head'
+    """
+    if not isinstance(model, str):
+        if weights is not None or num_classes is not None:
+            raise ConfigError("weights and num_classes are for networks by name; load weights into your module yourself")
+        network = as_network(model)
+        return replace(network, preprocess=preprocess or network.preprocess, head=head or network.head)
+    if weights in (None, "pretrained") and model in manifest.load_manifest().names("weights"):
+        weights = manifest.find(model)
+    return build_network(model, weights=weights, seed=seed, preprocess=preprocess, head=head, num_classes=num_classes)
+
+
+def _network(model: nn.Module | Network) -> Network:
+    return as_network(model)
+
+
+def _stimuli(stimuli: Any, network: Network) -> tuple[Stimuli, Preprocessing | None]:
+    """Stimuli and how to preprocess them: arrays are taken as they stand."""
+    if isinstance(stimuli, Stimuli):
+        return stimuli, network.preprocess
+    if isinstance(stimuli, str | Path):
+        return load_stimuli(stimuli), network.preprocess
+    return load_stimuli(stimuli, label=None), None
+
+
+def record(
+    model: nn.Module | Network,
+    stimuli: Any,
+    layers: str | Iterable[str],
+    *,
+    reduce: str | Sequence[str] = "mean",
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+) -> xr.Dataset:
+    """Responses of a network's filters to stimuli.
+
+    Parameters
+    ----------
+    model : an `nn.Module`, or what `load_model` gives.
+    stimuli : what `load_stimuli` gives (preprocessed as the network's weights want), a folder or data-set name, or an
+        array or tensor (N, C, H, W), taken as it stands.
+    layers : dotted names, globs ("layer3.*.relu*") or stages ("conv", "activation").
+    reduce : "mean", "max", "sum", "sd" or "centre" over positions; several give a dimension `reduction`.
+    batch_size : compute batch; the last one is padded, so a row never depends on how many others there are.
+
+    Returns
+    -------
+    ACTIVATIONS : `response(stimulus, unit)`, float32, units of the layers' outputs; `unit` has coordinates `layer`,
+        `channel`, `call`, `stage`; `stimulus` its content ids, `label` and `path` where they are known.
+
+    Raises
+    ------
+    ConfigError : unknown layer (nearest names are listed). DataError : a layer without filters, unequal image sizes.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True))
+    >>> _ = nn.init.constant_(net[0].weight, 1.0), nn.init.constant_(net[0].bias, -3.0)
+    >>> record(net, np.ones((1, 1, 2, 2), np.float32), ["0", "1"]).response.values  # 1 - 3, then ReLU
+    array([[-2.,  0.]], dtype=float32)
+    """
+    network = _network(model)
+    images, preprocess = _stimuli(stimuli, network)
+    network.module.to(device)
+    return record_activations(
+        network.module, images, layers, preprocess=preprocess, reduce=reduce, batch_size=batch_size, device=device,
+        network_name=network.name,
+    )  # fmt: skip
+
+
+def _targets(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | None]:
+    """(T, N) bool in the order of the stimuli, and task names (None: one unnamed task)."""
+    if isinstance(labels, xr.DataArray):
+        if "stimulus" not in labels.dims or set(labels.dims) - {"task", "stimulus"}:
+            raise DataError(f"labels must be over 'stimulus' or (task, stimulus); came {labels.dims}; rename them")
+        known = set(labels["stimulus"].values.tolist())
+        missing = [i for i in stimuli.id.tolist() if i not in known]
+        if missing:
+            raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")
+        labels = labels.sel(stimulus=np.asarray(stimuli.id))
+        if "task" in labels.dims:
+            return labels.transpose("task", "stimulus").values.astype(bool), [str(t) for t in labels["task"].values]
+        labels = labels.values
+    values = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+    if values.shape != (len(stimuli),):
+        raise DataError(f"labels must be one per stimulus ({len(stimuli)}); came shape {values.shape}")
+    kinds = np.unique(values)
+    if len(kinds) < 2:
+        raise DataError(f"labels must name two classes or more; all {len(values)} are {kinds.tolist()}")
+    if len(kinds) == 2 and (values.dtype == bool or set(kinds.tolist()) == {0, 1}):
+        return values.astype(bool)[None], None
+    return np.stack([values == kind for kind in kinds]), [str(kind) for kind in kinds]
+
+
+def learn_gains(
+    model: nn.Module | Network,
+    stimuli: Any,
+    labels: ArrayLike | xr.DataArray,
+    layers: str | Iterable[str],
+    *,
+    head_stimuli: Any = None,
+    head_labels: ArrayLike | xr.DataArray | None = None,
+    train_head: bool | None = None,
+    rate: float = 0.03,
+    penalty: float = 0.0,
+    epochs: int = 30,
+    batch_size: int = 60,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> xr.Dataset:
+    """Learn one multiplicative gain per filter for a detection task, the network frozen.
+
+    Parameters
+    ----------
+    stimuli : as in `record`. labels : one per stimulus: booleans (or 0 and 1) for one task; more values make one
+        detection task each (class against the rest); or a boolean DataArray over stimulus, or (task, stimulus),
+        matched by id.
+    layers : gained sites (names, globs, stages); a gain multiplies the site's output.
+    head_stimuli, head_labels : other images on which a read-out is fitted first (balanced logistic regression, C = 1)
+        and then kept frozen. Without them the read-out starts at 0 and is learned together with the gains; then only
+        gain times weight is identified at the last layer, and gains should not be compared with selectivity.
+    train_head : False = frozen (default with `head_stimuli`), True = learned with the gains (default without).
+    rate, penalty, epochs, batch_size, seed : Adam; penalty times mean (log gain)^2 pulls gains to 1.
+
+    Returns
+    -------
+    GAINS : `gain(unit)`, or `gain(task, unit)` with several tasks; positive (g = exp theta, theta starts at 0); with the
+        read-out (`head_weight`, `head_bias`, `feature_scale`) and the ids of the source stimuli (`training_source`).
+        Attribute `head_rule` says whether the head was frozen.
+
+    Raises
+    ------
+    ConfigError : no head found (name it with `load_model(..., head=)`). DataError : one class only, labels that do not fit,
+        read-out images that are among `stimuli`, a loss that is not finite.
+    """
+    network = _network(model)
+    head = require_head(network.head, network.name)
+    images, preprocess = _stimuli(stimuli, network)
+    target, names = _targets(labels, images)
+    if (head_stimuli is None) != (head_labels is None):
+        raise ConfigError("head_stimuli and head_labels belong together; give both or neither")
+    if head_stimuli is None and train_head is False:
+        raise ConfigError("a frozen head needs other images to be fitted on: give head_stimuli= and head_labels=")
+    learns_head = head_stimuli is None if train_head is None else train_head
+    pixels = as_tensor(images, preprocess).to(device)
+    if head_stimuli is None:
+        scale = feature_scale(head_inputs(network.module.to(device), head, pixels))
+        detector = Detector(np.zeros((len(target), len(scale))), np.zeros(len(target)), scale)
+    else:
+        others, _ = _stimuli(head_stimuli, network)
+        check_disjoint(stimuli=images, head_stimuli=others)
+        other_target, other_names = _targets(head_labels, others)
+        if other_names != names:
+            raise DataError(f"head_labels must name the same tasks as labels ({names}); came {other_names}")
+        features = head_inputs(network.module.to(device), head, as_tensor(others, preprocess).to(device))
+        detector = logistic_detectors(features, other_target)
+    cut = CutNetwork(network.module, select_layers(network.module, layers), head, device)
+    rows = cut.prefix(pixels)
+    fit = fit_tasks(
+        cut,
+        rows,
+        target,
+        start(cut, detector),
+        Schedule(rate=rate, penalty=penalty, batch_size=batch_size, epochs=epochs, seed=seed),
+        train_gains=True,
+        train_head=learns_head,
+    )
+    attrs: dict[str, str | float | int] = {
+        "network_name": network.name,
+        "weights_sha256": network.weights_sha256,
+        "head_rule": "learned with the gains" if learns_head else "frozen",
+        "rate": rate,
+        "penalty": penalty,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "frozen_part_cached": "yes" if cut.cached else f"no: {cut.reason}",
+    }
+    gains = to_gain_set(cut, fit.state, names or ["target"], images.sources(), attrs=attrs)
+    return gains if names is not None else gains.isel(task=0, drop=True)
+
+
+def with_gains(
+    model: nn.Module | Network, gains: xr.Dataset, *, task: str | None = None
+) -> AbstractContextManager[nn.Module]:
+    """Multiply each gained layer's output by its gains inside a `with`; the network is given back on the way out.
+
+    Parameters
+    ----------
+    gains : GAINS, `gain(unit)`; with several tasks, `task` names one.
+
+    All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
+    >>> _ = nn.init.constant_(net[0].weight, 1.0)
+    >>> unit = {"unit": ["0/000"], "layer": ("unit", ["0"]), "channel": ("unit", [0])}
+    >>> gains = xr.Dataset({"gain": ("unit", [3.0])}, unit, {"kind": "GAINS"})
+    >>> with with_gains(net, gains) as gained:
+    ...     gained(torch.ones(1, 1, 1, 1)).item()
+    3.0
+    """
+    return _gains.with_gains(_network(model).module, gains, task=task)
+
+
+def gain_saliency(
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    stimuli: Any,
+    *,
+    layer: str,
+    task: str | Sequence[str] | None = None,
+    upstream: bool = False,
+    relative_to_mean: bool = False,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+) -> xr.Dataset:
+    """Where in the images the gains of a layer amplify: S(y, x) = sum over filters k of (g_k - 1) A_k(y, x).
+
+    See `featattn_neuro.nets.saliency.gain_saliency` for parameters and units; `stimuli` as in `record`.
+
+    Returns
+    -------
+    SALIENCY : `excess(stimulus, y, x)` (with `task` in front for several tasks), signed, units of the layer's output;
+        y and x in pixels of the network's input. All g = 1 gives exactly 0.
+    """
+    network = _network(model)
+    images, preprocess = _stimuli(stimuli, network)
+    network.module.to(device)
+    return _gain_saliency(
+        network.module, gains, images, layer=layer, task=task, preprocess=preprocess, upstream=upstream,
+        relative_to_mean=relative_to_mean, batch_size=batch_size, device=device,
+    )  # fmt: skip

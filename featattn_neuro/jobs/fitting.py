@@ -1,0 +1,300 @@
+"""Arms of a run: what each one trains, which choice V makes, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+
+from featattn_neuro.arrays.discrimination import roc_area
+from featattn_neuro.errors import ConfigError
+from featattn_neuro.jobs.config import ArmConfig
+from featattn_neuro.jobs.context import NetworkJob
+from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
+from featattn_neuro.nets.learning import Fit, Schedule, Trained, fit_tasks, learn_full, logits, permute_gains, start
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class ArmFit:
+    """Result of one arm: (T, P) logits, or the ROC areas themselves where an arm is a mean over shuffles."""
+
+    logits: np.ndarray | None
+    trained_numbers: int
+    auc: np.ndarray | None = None
+    gains: xr.Dataset | None = None
+    choices: xr.Dataset | None = None
+    rate: float = float("nan")
+    penalty: float = float("nan")
+
+
+@dataclass(frozen=True)
+class ArmRule:
+    """What an arm trains."""
+
+    gains: bool
+    head: bool
+    per_filter: bool = True
+
+
+RULES = {
+    "probe": ArmRule(gains=False, head=True),
+    "gain": ArmRule(gains=True, head=False),
+    "gain_head": ArmRule(gains=True, head=True),
+    "uniform": ArmRule(gains=True, head=False, per_filter=False),
+}
+
+
+def mean_auc(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(T,) ROC area of (T, N) logits."""
+    return np.array([float(roc_area(z, t)) for z, t in zip(scores, target, strict=True)])
+
+
+def fit_arm(job: NetworkJob, arm: str, progress: Progress, *, origin: xr.Dataset | None = None) -> ArmFit:
+    """Learn one arm on G, choose rate and penalty on V, return what it says about P."""
+    if arm == "ungained":
+        job.cut.prefix(job.images("P")[:2])
+        state = start(job.cut, job.detector)
+        return ArmFit(logits(job.cut, job.rows("P"), state), 0)
+    if arm in ("permuted", "permuted_head"):
+        if origin is None:
+            raise ConfigError(f"arm {arm!r} needs the gains that are permuted")
+        return _permuted(job, origin, refit_head=arm == "permuted_head", progress=progress)
+    if arm == "full":
+        return _full(job, job.config.arms["full"], progress)
+    return _frozen(job, arm, RULES[arm], job.config.arms[arm], progress)  # type: ignore[index]
+
+
+def _schedule(job: NetworkJob, rate: float, penalty: float) -> Schedule:
+    config = job.config.learning
+    return Schedule(
+        rate=rate, penalty=penalty, batch_size=config.batch_size, epochs=config.epochs, updates=None, seed=job.index
+    )
+
+
+def _choice_table(job: NetworkJob, arm: str, choices: list[tuple[float, float]], found: list[np.ndarray]) -> xr.Dataset:
+    return xr.Dataset(
+        {"auc_choice": (("arm", "task", "choice"), np.stack(found, axis=-1)[None])},
+        coords={
+            "arm": [arm],
+            "task": job.classes,
+            "choice": np.arange(len(choices)),
+            "rate": ("choice", [rate for rate, _ in choices]),
+            "penalty": ("choice", [penalty for _, penalty in choices]),
+        },
+        attrs={"kind": "CURVES", "network_name": job.name},
+    )
+
+
+def _frozen(job: NetworkJob, arm: str, rule: ArmRule, config: ArmConfig, progress: Progress) -> ArmFit:
+    rows, target = job.rows("G"), job.target_matrix("G")
+    choices = config.choices()
+    several = len(choices) > 1
+    evaluation = (*job.rows("V"), *()) if several else ()
+    best: tuple[float, int, Fit] | None = None
+    on_v: list[np.ndarray] = []
+    for index, (rate, penalty) in enumerate(choices):
+        initial = start(job.cut, job.detector, per_filter=rule.per_filter)
+        fit = fit_tasks(
+            job.cut, rows, target, initial, _schedule(job, rate, penalty),
+            train_gains=rule.gains, train_head=rule.head, evaluate=evaluation,
+        )  # fmt: skip
+        score = 0.0
+        if several:
+            on_v.append(mean_auc(fit.logits[-1], job.target_matrix("V")))
+            score = float(on_v[-1].mean())
+        if best is None or score > best[0]:  # choices are ordered so that the first of equals is the one to keep
+            best = (score, index, fit)
+        progress((index + 1) / len(choices))
+    assert best is not None
+    _, index, fit = best
+    gains = None
+    if rule.gains:
+        head_rule = "learned with the gains" if rule.head else "frozen"
+        gains = to_gain_set(
+            job.cut, fit.state, job.classes, job.composites["G"].stimuli.sources(),
+            attrs={"arm": arm, "head_rule": head_rule, "network_name": job.name},
+        )  # fmt: skip
+    return ArmFit(
+        logits(job.cut, job.rows("P"), fit.state),
+        trained_numbers(job, rule),
+        gains=gains,
+        choices=_choice_table(job, arm, choices, on_v) if several else None,
+        rate=choices[index][0],
+        penalty=choices[index][1],
+    )
+
+
+def trained_numbers(job: NetworkJob, rule: ArmRule) -> int:
+    """Numbers trained per task, the head's included."""
+    gains = sum(job.cut.n_filters.values()) if rule.per_filter else len(job.layers)
+    return (gains if rule.gains else 0) + (job.detector.weight.shape[1] + 1 if rule.head else 0)
+
+
+def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress: Progress) -> ArmFit:
+    """Mean ROC area over shuffles of learned gains within their layer, with the head rule of the arm they come from."""
+    arm = "gain_head" if refit_head else "gain"
+    scores = xr.open_dataset(job.out / "arms" / job.name / f"{arm}.nc", engine="h5netcdf")
+    with scores:
+        rate, penalty = float(scores["rate"][0]), float(scores["penalty"][0])
+    rows_p, target_p = job.rows("P"), job.target_matrix("P")
+    job.rows("G")
+    learned = from_gain_set(job.cut, origin)
+    frozen = start(job.cut, job.detector)
+    rng = np.random.default_rng([job.index, int(refit_head)])
+    areas = []
+    for shuffle in range(job.config.learning.shuffles):
+        shuffled = permute_gains(learned, rng)
+        state = Trained(shuffled.theta, frozen.weight.clone(), frozen.bias.clone(), frozen.scale, frozen.filters)
+        if refit_head:
+            state = fit_tasks(
+                job.cut, job.rows("G"), job.target_matrix("G"), state, _schedule(job, rate, penalty),
+                train_gains=False, train_head=True,
+            ).state  # fmt: skip
+        areas.append(mean_auc(logits(job.cut, rows_p, state), target_p))
+        progress((shuffle + 1) / job.config.learning.shuffles)
+    rule = ArmRule(gains=False, head=refit_head)
+    return ArmFit(None, trained_numbers(job, rule), auc=np.mean(areas, axis=0), rate=rate, penalty=penalty)
+
+
+def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
+    target = job.target_matrix("G")
+    choices = config.choices()
+    several = len(choices) > 1
+    images_v, images_p = job.images("V"), job.images("P")
+    evaluation = torch.cat([images_v, images_p])
+    images, target_v = job.images("G"), job.target_matrix("V")
+    job.rows("P")  # counts the filters
+    best: tuple[float, int, np.ndarray] | None = None
+    on_v: list[np.ndarray] = []
+    for index, (rate, penalty) in enumerate(choices):
+        found = []
+        for task in range(len(target)):
+            found.append(
+                learn_full(
+                    job.cut, images, target[task], job.detector, task, _schedule(job, rate, penalty), evaluate=evaluation
+                )[-1]
+            )
+            progress((index + (task + 1) / len(target)) / len(choices))
+        scores = np.stack(found)
+        score = 0.0
+        if several:
+            on_v.append(mean_auc(scores[:, : len(images_v)], target_v))
+            score = float(on_v[-1].mean())
+        if best is None or score > best[0]:
+            best = (score, index, scores[:, len(images_v) :])
+    assert best is not None
+    return ArmFit(
+        best[2],
+        _full_numbers(job),
+        choices=_choice_table(job, "full", choices, on_v) if several else None,
+        rate=choices[best[1]][0],
+        penalty=choices[best[1]][1],
+    )
+
+
+def _full_numbers(job: NetworkJob) -> int:
+    base = sum(p.numel() for name, p in job.cut.module.named_parameters() if not name.startswith(f"{job.head}."))
+    return base + job.detector.weight.shape[1] + 1
+
+
+def first_examples(target: np.ndarray, m: int) -> np.ndarray:
+    """(T, 2m) positions of the first m targets and first m distractors of each task: nested in m.
+
+    >>> first_examples(np.array([[False, True, False, True]]), 1)
+    array([[1, 0]])
+    """
+    rows = []
+    for task, row in enumerate(np.asarray(target, dtype=bool)):
+        positive, negative = np.flatnonzero(row), np.flatnonzero(~row)
+        if min(len(positive), len(negative)) < m:
+            raise ConfigError(
+                f"curves.examples wants {m} targets and {m} distractors; task {task} has {len(positive)} and "
+                f"{len(negative)}; leave the larger counts out, or make more composites for G"
+            )
+        rows.append(np.concatenate([positive[:m], negative[:m]]))
+    return np.stack(rows)
+
+
+def fit_curves(job: NetworkJob, arm: str, progress: Progress) -> xr.Dataset:
+    """ROC area on P over examples per class and over updates; one rate per network and curve, chosen by area on V."""
+    settings = job.config.curves
+    assert settings is not None
+    target = job.target_matrix("G")
+    steps = list(range(0, settings.updates + 1, settings.every))
+    rates = settings.rates_examples[arm], settings.rates_updates[arm]  # type: ignore[index]
+    work = len(rates[0]) * sum(min(2 * m, 50) for m in settings.examples) + len(rates[1]) * 50
+    done = 0.0
+    by_examples, by_updates = [], []
+    for rate in rates[0]:
+        areas = []
+        for m in settings.examples:
+            areas.append(_curve_fit(job, arm, rate, [settings.updates], first_examples(target, m))[:, 0])
+            done += min(2 * m, 50)
+            progress(done / work)
+        by_examples.append(np.stack(areas, axis=1))
+    for rate in rates[1]:
+        by_updates.append(_curve_fit(job, arm, rate, steps, None))
+        done += 50
+        progress(done / work)
+    example_axis = np.log2(np.asarray(settings.examples, dtype=float))
+    best_examples, best_updates = (
+        max(range(len(table)), key=lambda k: float(np.trapezoid(table[k][0].mean(axis=0), axis)))
+        for table, axis in (
+            ([np.moveaxis(t, 2, 0) for t in by_examples], example_axis),
+            ([np.moveaxis(t, 2, 0) for t in by_updates], np.asarray(steps, dtype=float)),
+        )
+    )
+    return xr.Dataset(
+        {
+            "auc_examples": (("arm", "task", "examples"), by_examples[best_examples][..., 1][None]),
+            "auc_updates": (("arm", "task", "updates"), by_updates[best_updates][..., 1][None]),
+        },
+        coords={"arm": [arm], "task": job.classes, "examples": settings.examples, "updates": steps},
+        attrs={
+            "kind": "CURVES",
+            f"rate_examples_{arm}": rates[0][best_examples],
+            f"rate_updates_{arm}": rates[1][best_updates],
+        },
+    )
+
+
+def _curve_fit(job: NetworkJob, arm: str, rate: float, at: list[int], chosen: np.ndarray | None) -> np.ndarray:
+    """(T, len(at), 2) ROC areas on V and on P."""
+    settings = job.config.curves
+    assert settings is not None
+    schedule = Schedule(
+        rate=rate, penalty=job.config.arms[arm].penalties[0], batch_size=settings.batch_size, epochs=None,  # type: ignore[index]
+        updates=settings.updates, seed=job.index,
+    )  # fmt: skip
+    target, n_v = job.target_matrix("G"), len(job.composites["V"].stimuli)
+    targets = job.target_matrix("V"), job.target_matrix("P")
+    if arm == "full":
+        images, evaluation = job.images("G"), torch.cat([job.images("V"), job.images("P")])
+        found = np.stack(
+            [
+                learn_full(
+                    job.cut, images, target[task], job.detector, task, schedule, evaluate=evaluation, at=at,
+                    chosen=None if chosen is None else chosen[task],
+                )
+                for task in range(len(target))
+            ],
+            axis=1,
+        )  # fmt: skip
+    else:
+        evaluation_rows = [torch.cat([v, p]) for v, p in zip(job.rows("V"), job.rows("P"), strict=True)]
+        found = fit_tasks(
+            job.cut, job.rows("G"), target, start(job.cut, job.detector), schedule, train_gains=True, train_head=True,
+            evaluate=evaluation_rows, at=at, chosen=chosen,
+        ).logits  # fmt: skip
+    return np.stack(
+        [
+            np.stack([mean_auc(scores[:, :n_v], targets[0]), mean_auc(scores[:, n_v:], targets[1])], axis=-1)
+            for scores in found
+        ],
+        axis=1,
+    )

@@ -1,0 +1,137 @@
+"""Which stages a configuration has, what each needs, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from featattn_neuro.jobs.config import RunConfig
+
+STEPS = ("network", "record", "gains", "selectivity", "associate", "saliency", "report")
+"""Steps of a run in order, as the scripts in analyses/ name them; `until=` stops after one."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of work: a function of `jobs.stages`, a network, perhaps an arm.
+
+    Attributes
+    ----------
+    id : name of its record. step : the step it belongs to. needs : ids that come first. settings : the part of the
+    configuration it depends on. code : groups of source files it depends on. cost : images times passes, relative.
+    """
+
+    id: str
+    step: str
+    function: str
+    network: str
+    arm: str | None
+    needs: tuple[str, ...]
+    settings: Mapping[str, Any]
+    code: tuple[str, ...]
+    gain_images: float = 0.0
+    full_images: float = 0.0
+    fixed_seconds: float = 1.0
+    fits: int = 0
+
+
+def _sections(config: RunConfig, *names: str) -> dict[str, Any]:
+    whole = config.model_dump(mode="json")
+    found = {name: whole[name] for name in names}
+    if "networks" in found and found["networks"]["train"] is not None:
+        # how many networks there are changes none of them
+        train = {k: v for k, v in found["networks"]["train"].items() if k not in ("count", "first_seed")}
+        found["networks"] = {**found["networks"], "train": train}
+    return found
+
+
+def _network_settings(config: RunConfig, name: str) -> dict[str, Any]:
+    found = _sections(config, "stimuli", "classes", "networks", "splits", "composites")
+    found["networks"]["pretrained"] = [p for p in found["networks"]["pretrained"] if p["name"] == name]
+    return {**found, "network": name}
+
+
+def stages_of(config: RunConfig, content: Mapping[str, str]) -> list[Stage]:
+    """All stages of a run but the last (the report), in an order in which they could be done one after the other.
+
+    Parameters
+    ----------
+    content : network name to a hash of what the configuration cannot show: stimulus ids, given weights.
+    """
+    found: list[Stage] = []
+    for name in config.network_names():
+        found += _network_stages(config, name, content[name])
+    return found
+
+
+def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
+    learning = _sections(config, "learning")
+    whole = config.model_dump(mode="json")
+    images = config.composites["G"] * config.learning.epochs * _n_tasks(config)
+    base = f"network.{name}"
+    learn, measure = ("learn",), ("learn", "measure")
+
+    def stage(id_: str, step: str, function: str, needs: list[str], settings: dict[str, Any], **more: Any) -> Stage:
+        code = more.pop("code", learn)
+        arm = more.pop("arm", None)
+        return Stage(f"{id_}.{name}", step, function, name, arm, tuple(needs), settings, code, **more)
+
+    found = [
+        stage("network", "network", "train_network", [], {**_network_settings(config, name), "content": content}, fixed_seconds=8.0),
+        stage("record", "record", "record", [base], {}, fixed_seconds=3.0),
+    ]
+    for arm in config.arm_names():
+        settings = {**learning, "arm": whole["arms"].get(arm)}
+        choices = len(config.arms[arm].choices()) if arm in config.arms else 1  # type: ignore[index]
+        needs = {"permuted": [f"arm_gain.{name}"], "permuted_head": [f"arm_gain_head.{name}"]}.get(arm, [base])
+        cost = {"gain": "gain_images", "gain_head": "gain_images", "uniform": "gain_images", "full": "full_images"}.get(arm)
+        more = {cost: float(images * choices)} if cost else {}
+        fits = choices * _n_tasks(config) if arm in config.arms else 0
+        found.append(stage(f"arm_{arm}", "gains", "learn_arm", needs, settings, arm=arm, fits=fits, **more))
+    if config.curves is not None:
+        curves = _sections(config, "curves")
+        per_rate = (
+            _n_tasks(config) * config.curves.updates * sum(min(2 * m, config.curves.batch_size) for m in config.curves.examples),
+            _n_tasks(config) * config.curves.updates * config.curves.batch_size,
+        )
+        for arm in ("gain_head", "full"):
+            rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])  # type: ignore[index]
+            cost = "full_images" if arm == "full" else "gain_images"
+            settings = {**curves, "penalty": whole["arms"].get(arm)}
+            found.append(
+                stage(f"curve_{arm}", "gains", "learn_curves", [base], settings, arm=arm,
+                      fits=_n_tasks(config) * (rates[0] * len(config.curves.examples) + rates[1]),
+                      **{cost: float(per_rate[0] * rates[0] + per_rate[1] * rates[1])})
+            )  # fmt: skip
+    gain = f"arm_gain.{name}"
+    found.append(stage("halves", "gains", "learn_halves", [base, gain], learning, gain_images=float(images), fits=2 * _n_tasks(config)))
+    statistics = _sections(config, "statistics")
+    found.append(stage("selectivity", "selectivity", "measure_selectivity", [f"record.{name}"], statistics, code=measure, fixed_seconds=3.0))
+    association_needs = [gain, f"selectivity.{name}", f"halves.{name}"]
+    if config.statistics.refit_layers:
+        refits = config.statistics.refits
+        found.append(
+            stage("refits", "associate", "learn_refits", [base, gain], {**learning, **statistics}, fits=refits * _n_tasks(config),
+                  fixed_seconds=refits * 0.4, gain_images=float(images * refits * _early(config, name)))
+        )  # fmt: skip
+        association_needs.append(f"refits.{name}")
+    found.append(stage("association", "associate", "associate", association_needs, statistics, code=measure, fixed_seconds=3.0))
+    if config.saliency is not None:
+        settings = {**_sections(config, "saliency"), **statistics}
+        found.append(stage("saliency", "saliency", "measure_saliency", [gain, f"selectivity.{name}"], settings, code=measure, fixed_seconds=3.0))
+    arms = [f"arm_{arm}.{name}" for arm in config.arm_names()]
+    curves_done = [f"curve_{arm}.{name}" for arm in ("gain_head", "full")] if config.curves is not None else []
+    found.append(stage("gather", "report", "gather", arms + curves_done, {"arms": config.arm_names()}))
+    return found
+
+
+def _early(config: RunConfig, name: str) -> float:
+    """1 where the refit null asks for more than the last layer, which alone is cheap."""
+    del name
+    last = config.networks.layers[-1:] if config.networks.train is not None else []
+    return 0.0 if list(config.statistics.refit_layers) == list(last) else 1.0
+
+
+def _n_tasks(config: RunConfig) -> int:
+    return len(config.classes) or 10

@@ -1,0 +1,157 @@
+"""What is done: one small record a stage, with the key of what it was made from and the hashes of what it wrote.
+
+A stage is skipped when its key (configuration, code, inputs by content) is that of its record and its files still have
+the recorded hashes. Times play no part.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from featattn_neuro import __version__
+from featattn_neuro.errors import StoreError
+from featattn_neuro.io.store import file_sha256, write_text_atomic
+
+FORMAT = 1
+"""Version of the folder's layout; a folder of another version is refused."""
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+CODE = {
+    "learn": ("schema.py", "errors.py", "api.py", "arrays", "nets", "io", "jobs/config.py", "jobs/context.py", "jobs/fitting.py", "jobs/stages.py"),
+    "measure": ("measures",),
+    "report": ("report", "jobs/summary.py"),
+}  # fmt: skip
+"""Which source files a stage's result can depend on."""
+
+
+@lru_cache(maxsize=8)
+def code_hash(groups: tuple[str, ...]) -> str:
+    """sha256 over the sources of some groups of `CODE`."""
+    digest = hashlib.sha256(__version__.encode())
+    for group in groups:
+        for name in CODE[group]:
+            place = _PACKAGE / name
+            files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.suffix in (".py", ".j2"))
+            for file in files:
+                digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def stage_key(stage: str, code: Sequence[str], settings: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    """sha256 of everything that a stage is made from."""
+    made_from = {"stage": stage, "code": code_hash(tuple(code)), "settings": settings, "inputs": list(inputs)}
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class Ledger:
+    """Records in FOLDER/.done, one a stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done = folder / ".done"
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """The record of a stage, or None; a damaged record counts as none (the stage is done again)."""
+        path = self._done / f"{stage}.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and {"key", "outputs", "seconds"} <= set(found) else None
+
+    def is_done(self, stage: str, key: str) -> bool:
+        """Whether the stage was made from just this, and its files are unchanged."""
+        found = self.record(stage)
+        if found is None or found["key"] != key:
+            return False
+        return all(
+            (self.folder / name).is_file() and file_sha256(self.folder / name) == sha
+            for name, sha in found["outputs"].items()
+        )
+
+    def finish(self, stage: str, key: str, files: Sequence[str], seconds: float) -> None:
+        """Write the record, last of all: a stage without record has not happened."""
+        outputs = {name: file_sha256(self.folder / name) for name in files}
+        record = {"key": key, "outputs": outputs, "seconds": round(seconds, 3)}
+        write_text_atomic(self._done / f"{stage}.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+    def output_hashes(self, stage: str) -> list[str]:
+        """Hashes of what a finished stage wrote, in order of name."""
+        found = self.record(stage)
+        if found is None:
+            raise StoreError(f"stage {stage!r} has no record in {self._done}; run the job again")
+        return [f"{name} {sha}" for name, sha in sorted(found["outputs"].items())]
+
+
+PARTS = (
+    "networks", "splits", "detectors", "activations", "halves", "refits", "selectivity", "association", "agreement",
+    "saliency", "scores", "gains", "curves", "stimuli", "tables", "figures", ".done",
+)  # fmt: skip
+"""Sub-folders of a results folder; `arms` and `curve_parts` have one more level, a folder a network."""
+
+
+def make_parts(folder: Path, networks: Sequence[str]) -> None:
+    """Make the sub-folders that stages write to."""
+    for part in PARTS:
+        (folder / part).mkdir(exist_ok=True)
+    for name in networks:
+        for part in ("arms", "curve_parts"):
+            (folder / part / name).mkdir(parents=True, exist_ok=True)
+
+
+def open_folder(folder: Path, config_text: str, networks: Sequence[str]) -> Ledger:
+    """Make or take up a results folder; refuse one of another version, and one that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / "run.json"
+        if mark.is_file():
+            _check_mark(mark)
+        elif any(p.name not in (".lock", "log.txt") for p in folder.iterdir()):
+            raise StoreError(
+                f"{folder} is not empty and not a results folder (no run.json); choose another --out, or empty it"
+            )
+        write_text_atomic(mark, json.dumps({"format": FORMAT, "version": __version__}) + "\n")
+        write_text_atomic(folder / "config.yaml", config_text)
+        make_parts(folder, networks)
+    except OSError as error:
+        raise StoreError(f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out") from None
+    return Ledger(folder)
+
+
+def _check_mark(mark: Path) -> None:
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8"))
+        came = (found["format"], found["version"])
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{mark} is damaged; choose another --out, or remove the folder and run again") from None
+    if came != (FORMAT, __version__):
+        raise StoreError(
+            f"{mark.parent} was made by featattn_neuro {came[1]} (format {came[0]}); this is {__version__} (format "
+            f"{FORMAT}); results of two versions are not mixed: choose another --out, or remove that folder"
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one process writes a results folder; the kernel drops the lock when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"another run is writing {folder}; wait for it, or choose another --out") from None
+        yield
+    finally:
+        os.close(handle)

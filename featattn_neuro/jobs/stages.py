@@ -1,0 +1,414 @@
+"""The stages of a run. Each takes the job of one network, writes its files, and returns their names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from featattn_neuro.arrays.agreement import exclusive_masks
+from featattn_neuro.arrays.discrimination import roc_area
+from featattn_neuro.errors import ConfigError
+from featattn_neuro.io.splits import near_duplicates
+from featattn_neuro.io.stimuli import Stimuli
+from featattn_neuro.io.store import load_kind, save_kind, write_bytes_atomic, write_text_atomic
+from featattn_neuro.jobs.config import GAIN_ARMS
+from featattn_neuro.jobs.context import SPLITS, NetworkJob
+from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves
+from featattn_neuro.measures.gain_selectivity import gain_selectivity
+from featattn_neuro.measures.reliability import halves_reliability, refit_location
+from featattn_neuro.measures.saliency_agreement import mass_in_masks, saliency_agreement
+from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.nets.cutting import CutNetwork
+from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
+from featattn_neuro.nets.gain_sets import to_gain_set
+from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.recording import record_activations
+from featattn_neuro.nets.refit import refit_gains
+from featattn_neuro.nets.saliency import gain_saliency, leverage, masked_maps
+from featattn_neuro.nets.training import head_inputs, train_classifier
+from featattn_neuro.nets.weight_norms import filter_weight_norms
+from featattn_neuro.nets.weights import weights_bytes
+
+Progress = Callable[[float], None]
+
+
+def train_network(job: NetworkJob, progress: Progress) -> list[str]:
+    """Splits, reference training (or given weights), frozen detectors; what was drawn is written down."""
+    files = [_write_splits(job)]
+    network = job.build()
+    facts: dict[str, Any] = {"network": job.name, "seed": job.index, "omitted": ", ".join(job.omitted)}
+    train = job.config.networks.train
+    if train is not None:
+        singles = job.splits["R"]
+        seen = singles.select(~np.isin(singles.label, job.omitted))
+        labels = np.array([job.classes.index(label) for label in seen.label.tolist()])
+        train_classifier(
+            network.module,
+            torch.stack([network.preprocess(image) if network.preprocess else torch.as_tensor(image) for image in seen]),
+            labels,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            rate=train.rate,
+            seed=job.index,
+        )
+        write_bytes_atomic(job.out / "networks" / f"{job.name}.safetensors", weights_bytes(network.module))
+        files.append(f"networks/{job.name}.safetensors")
+    progress(0.7)
+    files.append(_write_detectors(job))
+    facts |= _reference_facts(job)
+    path = job.out / "networks" / f"{job.name}.json"
+    write_text_atomic(path, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return [*files, f"networks/{job.name}.json"]
+
+
+def _write_splits(job: NetworkJob) -> str:
+    rows = [*(job.splits[s] for s in SPLITS), *(c.stimuli for c in job.composites.values())]
+    table = pd.concat(
+        [
+            pd.DataFrame({"stimulus": s.id, "label": s.label, "split": s.split, "constituents": s.constituents})
+            for s in rows
+        ]
+    )
+    write_text_atomic(job.out / "splits" / f"{job.name}.csv", table.to_csv(index=False))
+    return f"splits/{job.name}.csv"
+
+
+def _write_detectors(job: NetworkJob) -> str:
+    features = head_inputs(job.network.module, job.head, job.single_images("R"))
+    target = job.targets(job.splits["R"]).values
+    if job.pretrained is not None and job.pretrained.detector == "head":
+        outputs = np.arange(len(job.classes))
+        detector = head_detectors(job.network.module.get_submodule(job.head), outputs, features, target)
+        rule = "the network's own head, centred over outputs, calibrated on single images of R"
+    else:
+        detector = logistic_detectors(features, target)
+        rule = "balanced logistic regression, C = 1, on single images of R"
+    job.cut.prefix(job.single_images("R")[:2])
+    dataset = to_gain_set(
+        job.cut,
+        start(job.cut, detector),
+        job.classes,
+        job.splits["R"].sources(),
+        attrs={"arm": "ungained", "head_rule": rule, "network_name": job.name},
+    )
+    save_kind(dataset, job.out / "detectors" / f"{job.name}.nc")
+    return f"detectors/{job.name}.nc"
+
+
+def _reference_facts(job: NetworkJob) -> dict[str, Any]:
+    module, singles = job.network.module, job.splits["P"]
+    inputs = job.single_images("P")
+    outputs = []
+    with torch.inference_mode():
+        for start_ in range(0, len(inputs), 100):
+            outputs.append(module(inputs[start_ : start_ + 100]))
+    found = torch.cat(outputs).numpy()
+    facts: dict[str, Any] = {"weights_sha256": job.network.weights_sha256, "source": job.network.source}
+    if found.shape[1] == len(job.classes):
+        known = ~np.isin(singles.label, job.omitted)
+        truth = np.array([job.classes.index(label) for label in singles.label.tolist()])
+        facts["reference_accuracy"] = float((found.argmax(axis=1) == truth)[known].mean())
+    together = [job.splits[s] for s in SPLITS]
+    pairs = near_duplicates(_joined(together))
+    facts["near_duplicates"] = len(pairs)
+    facts["near_duplicates_across_splits"] = int((pairs["first_split"] != pairs["second_split"]).sum())
+    facts["prefix_cached"] = "yes" if job.cut.cached else f"no: {job.cut.reason}"
+    facts["filters"] = ", ".join(f"{layer} {count}" for layer, count in job.cut.n_filters.items())
+    return facts
+
+
+class _joined:
+    """Several sets of stimuli read one after the other."""
+
+    def __init__(self, parts: list[Stimuli]) -> None:
+        self._parts = parts
+        self.id = np.concatenate([p.id for p in parts])
+        self.split = np.concatenate([p.split for p in parts])
+
+    def __iter__(self) -> Any:
+        return (image for part in self._parts for image in part)
+
+
+def record(job: NetworkJob, progress: Progress) -> list[str]:
+    """Mean activation of every filter on S, un-gained, and the leverage of every filter on every detector."""
+    composites = job.composites["S"].stimuli
+    activations = record_activations(
+        job.network.module,
+        composites,
+        job.layers,
+        preprocess=job.network.preprocess,
+        network_name=job.name,
+        batch_size=50,
+        progress=lambda done, total: progress(0.5 * done / total),
+    )
+    found = leverage(job.cut, job.images("S"), job.detector)
+    values = np.concatenate([found[layer] for layer in job.cut.layers], axis=2)
+    activations["leverage"] = (("task", "stimulus", "unit"), values)
+    activations = activations.assign_coords(task=job.classes)
+    save_kind(activations, job.out / "activations" / f"{job.name}.nc")
+    return [f"activations/{job.name}.nc"]
+
+
+def learn_arm(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
+    """One arm: learn on G, choose on V where there is a choice, score on P."""
+    if arm in ("permuted", "permuted_head"):
+        origin = load_kind(job.out / "arms" / job.name / f"{_ORIGIN[arm]}.gains.nc", "GAINS")
+        fit = fit_arm(job, arm, progress, origin=origin)
+    else:
+        fit = fit_arm(job, arm, progress)
+    folder = job.out / "arms" / job.name
+    save_kind(_scores(job, arm, fit), folder / f"{arm}.nc")
+    files = [f"arms/{job.name}/{arm}.nc"]
+    if fit.gains is not None:
+        save_kind(fit.gains, folder / f"{arm}.gains.nc")
+        files.append(f"arms/{job.name}/{arm}.gains.nc")
+    if fit.choices is not None:
+        save_kind(fit.choices, folder / f"{arm}.choices.nc")
+        files.append(f"arms/{job.name}/{arm}.choices.nc")
+    return files
+
+
+_ORIGIN = {"permuted": "gain", "permuted_head": "gain_head"}
+
+
+def _scores(job: NetworkJob, arm: str, fit: ArmFit) -> xr.Dataset:
+    composites = job.composites["P"].stimuli
+    target = job.target_matrix("P")
+    auc = fit.auc if fit.auc is not None else _task_auc(fit.logits, target)
+    logits = np.full(target.shape, np.nan) if fit.logits is None else fit.logits
+    return xr.Dataset(
+        {
+            "auc": (("arm", "task"), auc[None]),
+            "logit": (("arm", "task", "stimulus"), logits[None]),
+            "target": (("task", "stimulus"), target.astype(np.int8)),
+            "trained_numbers": ("arm", [fit.trained_numbers]),
+            "novel": ("task", [int(name in job.omitted) for name in job.classes]),
+            "rate": ("arm", [fit.rate]),
+            "penalty": ("arm", [fit.penalty]),
+        },
+        coords={"arm": [arm], "task": job.classes, "stimulus": np.asarray(composites.id), **composites.coordinates()},
+        attrs={"kind": "SCORES", "network_name": job.name, "seed": job.index},
+    )
+
+
+def _task_auc(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.array([float(roc_area(z, t)) for z, t in zip(logits, target, strict=True)])
+
+
+def learn_curves(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
+    """Learning curves of one arm over examples per class and over updates."""
+    save_kind(fit_curves(job, arm, progress), job.out / "curve_parts" / job.name / f"{arm}.nc")
+    return [f"curve_parts/{job.name}/{arm}.nc"]
+
+
+def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
+    """The gain arm learned on disjoint halves of G: how reliable are gains?"""
+    chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
+    config = job.config.learning
+    schedule = Schedule(
+        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]), batch_size=config.batch_size,
+        epochs=config.epochs, seed=job.index,
+    )  # fmt: skip
+    rows, target = job.rows("G"), job.target_matrix("G")
+    middle = target.shape[1] // 2
+    files = []
+    for k, part in enumerate((slice(0, middle), slice(middle, None))):
+        fit = fit_tasks(
+            job.cut, [r[part] for r in rows], target[:, part], start(job.cut, job.detector), schedule,
+            train_gains=True, train_head=False,
+        )  # fmt: skip
+        sources = job.composites["G"].stimuli.select(np.arange(target.shape[1])[part]).sources()
+        dataset = to_gain_set(job.cut, fit.state, job.classes, sources, attrs={"arm": "gain", "half": k})
+        files.append(f"halves/{job.name}_{'ab'[k]}.nc")
+        save_kind(dataset, job.out / files[-1])
+        progress((k + 1) / 2)
+    return files
+
+
+def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
+    """Gains refitted to permuted labels at `statistics.refit_layers`, read-out included."""
+    settings = job.config.statistics
+    unknown = [layer for layer in settings.refit_layers if layer not in job.layers]
+    if unknown:
+        raise ConfigError(f"statistics.refit_layers: {unknown[0]!r} is not a gained layer; those are {job.layers}")
+    chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
+    schedule = Schedule(
+        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]),
+        batch_size=job.config.learning.batch_size, epochs=job.config.learning.epochs, seed=job.index,
+    )  # fmt: skip
+    cut = CutNetwork(job.network.module, settings.refit_layers, job.head)
+    rows = cut.prefix(job.images("G"))
+    features = head_inputs(job.network.module, job.head, job.single_images("R"))
+    pooled = all(row.ndim == 2 for row in rows)
+    gains = refit_gains(
+        cut, rows, job.target_matrix("G"), features, job.targets(job.splits["R"]).values, schedule,
+        refits=settings.refits, seed=[settings.seed, job.index], block=200 if pooled else 2,
+        progress=lambda done, total: progress(done / total),
+    )  # fmt: skip
+    units = job.detector_set.sel(unit=np.isin(job.detector_set["layer"].values, cut.layers))
+    dataset = xr.Dataset(
+        {"gain": (("gain_set", "task", "unit"), gains)},
+        coords={"gain_set": [f"refit_{k}" for k in range(len(gains))], "task": job.classes,
+                **{c: units[c] for c in ("unit", "layer", "channel", "stage")}},
+        attrs={"kind": "GAINS", "null": "labels of composites and of the read-out permuted, everything refitted"},
+    )  # fmt: skip
+    save_kind(dataset, job.out / "refits" / f"{job.name}.nc")
+    return [f"refits/{job.name}.nc"]
+
+
+def measure_selectivity(job: NetworkJob, progress: Progress) -> list[str]:
+    """d' and ROC area of every filter and task on S."""
+    activations = load_kind(job.out / "activations" / f"{job.name}.nc", "ACTIVATIONS")
+    target = job.targets(job.composites["S"].stimuli)
+    found = selectivity(activations, target, permutations=200, seed=job.config.statistics.seed)
+    save_kind(found.assign_attrs(network_name=job.name), job.out / "selectivity" / f"{job.name}.nc")
+    half_files = []
+    order = np.arange(activations.sizes["stimulus"])
+    for k in range(2):
+        part = activations.isel(stimulus=order % 2 == k)
+        half = selectivity(part, target.sel(stimulus=part["stimulus"].values))
+        half_files.append(f"halves/{job.name}_selectivity_{'ab'[k]}.nc")
+        save_kind(half, job.out / half_files[-1])
+        progress((k + 1) / 2)
+    return [f"selectivity/{job.name}.nc", *half_files]
+
+
+def associate(job: NetworkJob, progress: Progress) -> list[str]:
+    """Association of gains (frozen head) with held-out selectivity, its reliabilities and the refit null."""
+    gains = load_kind(job.out / "arms" / job.name / "gain.gains.nc", "GAINS")
+    measured = load_kind(job.out / "selectivity" / f"{job.name}.nc", "SELECTIVITY")
+    settings = job.config.statistics
+    covariates = _covariates(job, measured)
+    found = gain_selectivity(
+        gains, measured, covariates=covariates, permutations=settings.permutations, seed=settings.seed
+    )
+    last = job.layers[-1]
+    if "readout_weight" in covariates:  # only the last layer is read out; elsewhere this covariate means nothing
+        elsewhere = (found["layer"] != last) & (found["covariate"] == "readout_weight")
+        found["partial"] = found["partial"].where(~elsewhere)
+    progress(0.6)
+    halves = [load_kind(job.out / "halves" / f"{job.name}_{h}.nc", "GAINS") for h in "ab"]
+    measured_halves = [load_kind(job.out / "halves" / f"{job.name}_selectivity_{h}.nc", "SELECTIVITY") for h in "ab"]
+    found["gain_reliability"] = halves_reliability(halves[0]["gain"], halves[1]["gain"], measured["live"])
+    found["selectivity_reliability"] = halves_reliability(
+        abs(measured_halves[0]["dprime"]), abs(measured_halves[1]["dprime"]), measured["live"]
+    )
+    if settings.refit_layers:
+        refits = load_kind(job.out / "refits" / f"{job.name}.nc", "GAINS")
+        found["refit_null"] = refit_location(refits, measured).reindex(layer=found["layer"].values)
+    save_kind(found.assign_attrs(network_name=job.name), job.out / "association" / f"{job.name}.nc")
+    return [f"association/{job.name}.nc"]
+
+
+def _covariates(job: NetworkJob, measured: xr.Dataset) -> xr.Dataset:
+    """What could explain the association otherwise; nothing measured after the gain."""
+    table = measured[["mean_response", "sd_response", "zero_fraction"]]
+    norms = filter_weight_norms(job.network.module, job.layers, job.images("S")[:2])
+    layer, channel = measured["layer"].values.astype(str), measured["channel"].values
+    if set(layer) <= set(norms):
+        table["weight_norm"] = ("unit", np.array([norms[a][b] for a, b in zip(layer, channel, strict=True)]))
+    weight = np.abs(job.detector.weight)
+    last = layer == job.layers[-1]
+    if weight.shape[1] == int(last.sum()):
+        values = np.zeros((len(job.classes), len(layer)))
+        values[:, last] = weight[:, channel[last]]
+        table = table.assign(readout_weight=(("task", "unit"), values)).assign_coords(task=job.classes)
+    return table
+
+
+def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
+    """Cue swap of gain-weighted saliency on P, its permuted-gain null, and maps of the composites that are shown."""
+    settings = job.config.saliency
+    assert settings is not None
+    gains = load_kind(job.out / "arms" / job.name / "gain.gains.nc", "GAINS")
+    measured = load_kind(job.out / "selectivity" / f"{job.name}.nc", "SELECTIVITY")
+    pairs, singles = job.composites["P"], job.splits["P"]
+    pixels = singles.pixels()
+    ink = pixels.mean(axis=1)
+    source_a, source_b = ink[pairs.first], ink[pairs.second]
+    masked = masked_maps(
+        job.network.module, pairs.stimuli, job.layers, source_a, source_b, preprocess=job.network.preprocess,
+        threshold=settings.threshold,
+    )  # fmt: skip
+    agreement = saliency_agreement(
+        masked, gains, measured["live"], permutations=settings.permutations, seed=job.config.statistics.seed
+    )
+    progress(0.4)
+    usable = [str(layer) for layer in agreement["layer"].values[agreement["usable"].values == 1]]
+    maps, masks = {}, {}
+    for layer in usable:
+        maps[layer] = gain_saliency(
+            job.network.module, gains, pairs.stimuli, layer=layer, preprocess=job.network.preprocess,
+            relative_to_mean=True, live=measured["live"],
+        )  # fmt: skip
+        shape = (maps[layer].sizes["y"], maps[layer].sizes["x"])
+        coords = {dim: maps[layer][dim] for dim in ("stimulus", "y", "x")}
+        masks[layer] = tuple(
+            xr.DataArray(mask, coords, ("stimulus", "y", "x"))
+            for mask in exclusive_masks(source_a, source_b, shape, threshold=settings.threshold)
+        )
+    agreement = mass_in_masks(agreement, maps, masks).assign_attrs(network_name=job.name)
+    save_kind(agreement, job.out / "agreement" / f"{job.name}.nc")
+    files = [f"agreement/{job.name}.nc"]
+    for layer in usable:
+        path = f"saliency/{job.name}_{layer.replace('.', '_')}.nc"
+        shown = maps[layer].isel(stimulus=slice(0, settings.shown)).astype(np.float32)
+        save_kind(shown.assign_attrs(network_name=job.name), job.out / path)
+        files.append(path)
+    return files
+
+
+def gather(job: NetworkJob, progress: Progress) -> list[str]:
+    """The arms of one network side by side: SCORES, GAINS, CURVES."""
+    folder = job.out / "arms" / job.name
+    parts = [load_kind(folder / f"{arm}.nc", "SCORES") for arm in job.config.arm_names()]
+    scores = xr.concat(parts, "arm", data_vars="minimal", coords="minimal", join="exact", compat="equals",
+                       combine_attrs="drop_conflicts")  # fmt: skip
+    save_kind(scores, job.out / "scores" / f"{job.name}.nc")
+    arms = [arm for arm in GAIN_ARMS if arm in job.config.arms]
+    sets = [load_kind(folder / f"{arm}.gains.nc", "GAINS").expand_dims(arm=[arm]) for arm in arms]
+    shared = sets[0][["training_source", "feature_scale"]].isel(arm=0, drop=True)
+    gains = xr.concat([s.drop_vars(["training_source", "feature_scale"]) for s in sets], "arm", join="exact",
+                      combine_attrs="drop_conflicts")  # fmt: skip
+    save_kind(gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
+    files = [f"scores/{job.name}.nc", f"gains/{job.name}.nc"]
+    if job.config.curves is not None:
+        curves = [load_kind(job.out / "curve_parts" / job.name / f"{a}.nc", "CURVES") for a in ("gain_head", "full")]
+        joined = xr.concat(curves, "arm", join="exact", combine_attrs="drop_conflicts")
+        save_kind(joined.assign_attrs(network_name=job.name), job.out / "curves" / f"{job.name}.nc")
+        files.append(f"curves/{job.name}.nc")
+    progress(1.0)
+    return files
+
+
+def shown_stimuli(job: NetworkJob, count: int) -> list[dict[str, str]]:
+    """Write the first composites of P as PNG, with their ids, so that a reviewer sees what was shown."""
+    from PIL import Image
+
+    rows = []
+    composites = job.composites["P"].stimuli
+    for k in range(min(count, len(composites))):
+        pixels = np.clip(composites[k] * 255, 0, 255).round().astype(np.uint8)
+        picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        name = f"{job.name}_{str(composites.id[k])[:12]}.png"
+        path = Path(job.out / "stimuli" / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        from io import BytesIO
+
+        buffer = BytesIO()
+        picture.save(buffer, format="PNG")
+        write_bytes_atomic(path, buffer.getvalue())
+        rows.append(
+            {
+                "id": str(composites.id[k]), "file": name, "label": str(composites.label[k]), "network": job.name,
+                "split": "P", "constituents": str(composites.constituents[k]),
+            }
+        )  # fmt: skip
+    return rows

@@ -1,0 +1,129 @@
+"""Worker processes: forked from one that has everything loaded, one thread each, gone when their parent is."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from featattn_neuro.jobs.graph import Stage
+from featattn_neuro.jobs.ledger import Ledger, stage_key
+
+_PR_SET_PDEATHSIG = 1
+_shares: Any = None
+
+
+def _begin(shares: Any) -> None:
+    """One thread a worker, so that results depend on no thread count; end with the parent, also when it is killed."""
+    global _shares
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    _shares = shares
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass  # not Linux: workers then end when they have finished their stage
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def _execute(index: int, stage: Stage, config_text: str, out: str) -> tuple[list[str], float]:
+    """Run one stage in a worker; returns its files and the seconds it took."""
+    from featattn_neuro.jobs import stages
+    from featattn_neuro.jobs.context import network_job
+
+    begun = time.perf_counter()
+
+    def progress(share: float) -> None:
+        _shares[index] = share
+
+    job = network_job(config_text, out, stage.network)
+    function = getattr(stages, stage.function)
+    files = function(job, stage.arm, progress) if stage.arm is not None else function(job, progress)
+    _shares[index] = 1.0
+    return files, time.perf_counter() - begun
+
+
+@dataclass
+class Schedule:
+    """Progress of a run: which stages are done, going on, waiting."""
+
+    stages: list[Stage]
+    seconds: dict[str, float]
+    done: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    running: dict[str, int] = field(default_factory=dict)
+    shares: Any = None
+
+    def fraction(self) -> float:
+        """Share of the expected work that is done."""
+        total = sum(self.seconds[s.id] for s in self.stages if s.id not in self.skipped)
+        part = sum(self.seconds[name] for name in self.done - self.skipped)
+        part += sum(self.seconds[name] * self.shares[index] for name, index in self.running.items())
+        return part / total if total else 1.0
+
+
+def run_stages(
+    stages: list[Stage],
+    ledger: Ledger,
+    config_text: str,
+    *,
+    workers: int,
+    seconds: dict[str, float],
+    report: Callable[[Schedule, str], None],
+) -> Schedule:
+    """Do all stages that are not done, as many at once as there are workers; the longest of the ready ones first.
+
+    `report(schedule, message)` is called on every change (message) and twice a second (empty message).
+    """
+    context = multiprocessing.get_context("fork")
+    schedule = Schedule(stages, seconds, shares=context.Array("d", len(stages), lock=False))
+    keys: dict[str, str] = {}
+    waiting = {stage.id: stage for stage in stages}
+    index_of = {stage.id: index for index, stage in enumerate(stages)}
+    pool: ProcessPoolExecutor | None = None
+    futures: dict[Future[tuple[list[str], float]], Stage] = {}
+    try:
+        while waiting or futures:
+            ready = [s for s in waiting.values() if set(s.needs) <= schedule.done]
+            for stage in sorted(ready, key=lambda s: -seconds[s.id]):
+                inputs = [line for need in stage.needs for line in ledger.output_hashes(need)]
+                keys[stage.id] = stage_key(stage.id, stage.code, stage.settings, inputs)
+                del waiting[stage.id]
+                if ledger.is_done(stage.id, keys[stage.id]):
+                    schedule.done.add(stage.id)
+                    schedule.skipped.add(stage.id)
+                    report(schedule, f"unchanged: {stage.id}")
+                    continue
+                if pool is None:
+                    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(schedule.shares,))
+                future = pool.submit(_execute, index_of[stage.id], stage, config_text, str(ledger.folder))
+                futures[future] = stage
+            if not futures:
+                continue
+            finished, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
+            schedule.running = {s.id: index_of[s.id] for s in futures.values()}
+            for future in finished:
+                stage = futures.pop(future)
+                schedule.running.pop(stage.id, None)
+                files, took = future.result()
+                ledger.finish(stage.id, keys[stage.id], files, took)
+                schedule.done.add(stage.id)
+                report(schedule, f"done in {took:.1f} s: {stage.id}")
+            report(schedule, "")
+    except BaseException:
+        if pool is not None:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    if pool is not None:
+        pool.shutdown()
+    return schedule
