@@ -140,5 +140,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "condition": "the further condition's number in this network",
         "p": "task-permutation p of this network alone",
     },
+    "secondary": {
+        "claim": "claim that the quantity is printed beside; it is no part of the verdict",
+        "quantity": "what it is, in words",
+        "estimate": "mean over networks",
+        "ci_low": "lower end of the 95 % t interval over networks, where networks are replicates",
+        "ci_high": "upper end",
+    },
 }
 """`COLUMNS[table][column]` is the column's meaning; the order is the order in the file. The file is `table`.csv."""

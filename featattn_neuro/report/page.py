@@ -288,6 +288,11 @@ def _embedded_file(path: Path) -> str:
         ) from error
 
 
+def _shown(value: Any) -> Any:
+    """A table cell for people: rounded, and a dash for what JSON calls null."""
+    return "–" if value is None else number(value) if isinstance(value, float) else value
+
+
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("featattn_neuro.report"),
@@ -296,5 +301,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["shown"] = lambda value: number(value) if isinstance(value, float) else value
+    environment.filters["shown"] = _shown
     return environment

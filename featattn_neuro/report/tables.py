@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -117,6 +117,13 @@ def claims_by_network_table(claims: xr.Dataset) -> pd.DataFrame:
     return flat.reindex(columns=list(COLUMNS["claims_by_network"]))
 
 
+def secondary_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """One row per quantity printed beside a claim. `rows` is the entry `secondary` of facts.json; null = undefined."""
+    return pd.DataFrame(list(rows), columns=list(COLUMNS["secondary"])).astype(
+        {"estimate": float, "ci_low": float, "ci_high": float}
+    )
+
+
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Every table for which `results` has the files, by name."""
     r = results
@@ -131,6 +138,7 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
         "saliency_stimuli": (bool(r.agreement), lambda: saliency_stimuli_table(r.agreement)),
         "claims": (r.claims is not None, lambda: claims_table(_required(r.claims))),
+        "secondary": (bool(r.facts.get("secondary")), lambda: secondary_table(r.facts["secondary"])),
         "claims_by_network": (r.claims is not None, lambda: claims_by_network_table(_required(r.claims))),
     }
     return {name: make() for name, (there, make) in made.items() if there}

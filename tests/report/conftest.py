@@ -194,7 +194,8 @@ FACTS = {
     "networks": [{"network": n, "accuracy": 0.97, "novel classes": "0, 1"} for n in NETWORKS],
     "splits": [{"split": s, "used for": u, "images": 200} for s, u in (("R", "reference"), ("P", "performance"))],
     "secondary": [
-        {"claim": "T1", "quantity": "gain, frozen head − un-gained", "estimate": 0.03, "ci_low": 0.01, "ci_high": 0.05}
+        {"claim": "T1", "quantity": "gain, frozen head − un-gained", "estimate": 0.03, "ci_low": 0.01, "ci_high": 0.05},
+        {"claim": "T4", "quantity": "mass in mask", "estimate": None, "ci_low": None, "ci_high": None},
     ],
     "limits": ["The same writer may appear in several splits: writers are not recorded."],
     "provenance": {"featattn_neuro": "0.1.0", "threads": 1},

@@ -80,6 +80,7 @@ def test_the_four_verdicts_come_first_with_what_was_found(results_folder):
     assert "0.0340 [0.0140, 0.0540]" in text
     assert "p = .016 after Holm" in text
     assert "Undefined cells left out: 2." in text
+    assert "None" not in text
 
 
 def test_text_from_files_is_escaped(results_folder):
