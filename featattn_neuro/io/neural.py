@@ -300,7 +300,7 @@ def _read_csv(path: Path, stimulus_column: str) -> xr.Dataset:
         raise DataError(f"{str(path)!r} gives trial {first['trial']} of unit {first['unit']!r} twice; keep one")
     per_trial = ["stimulus", *(c for c in _TRIAL_COLUMNS if c in table and c not in key)]
     per_unit = [c for c in _UNIT_COLUMNS if c in table]
-    trials = _one_each(table, key, per_trial, path)
+    trials = _one_each(table, key, per_trial, path).sort_values(key, ignore_index=True)
     units = _one_each(table, ["unit"], per_unit, path)
     row = pd.MultiIndex.from_frame(trials[key]).get_indexer(pd.MultiIndex.from_frame(table[key]))
     column = pd.Index(units["unit"]).get_indexer(pd.Index(table["unit"]))

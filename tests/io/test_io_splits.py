@@ -134,6 +134,12 @@ def test_a_leak_through_a_source_is_a_leak():
         check_disjoint(rest=stimuli.select(rest), pairs=pairs.stimuli, probe=leak)
 
 
+def test_ids_count_by_their_sources_too():
+    check_disjoint(gains=["i|j"], selectivity=iter(["k|l", "m"]))
+    with pytest.raises(DataError, match="share 1, one is 'j'"):
+        check_disjoint(gains=["i|j"], selectivity=["j|k"])
+
+
 def test_digits_have_no_identical_and_two_nearly_identical_images():
     digits = load_stimuli("digits")
     found = near_duplicates(digits)
@@ -149,13 +155,14 @@ def test_near_duplicates_agree_with_corrcoef_across_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     images = rng.random((30, 1, 5, 5), dtype=np.float32)
     images[20:] = images[:10] + 0.08 * rng.random((10, 1, 5, 5), dtype=np.float32)
+    images[13] = images[12] + 0.08 * rng.random((1, 5, 5), dtype=np.float32)  # neighbours, the edge of the triangle
     stimuli = load_stimuli(images)
     wanted = np.corrcoef(images.reshape(30, -1))
     found = near_duplicates(stimuli, threshold=0.97)
     order = {one: i for i, one in enumerate(stimuli.id)}
     pairs = {(order[a], order[b]) for a, b in zip(found["first"], found["second"], strict=True)}
     assert pairs == {(i, j) for i in range(30) for j in range(i + 1, 30) if wanted[i, j] > 0.97}
-    assert len(pairs) == 10
+    assert len(pairs) == 11
     np.testing.assert_allclose(
         found["correlation"],
         [wanted[order[a], order[b]] for a, b in zip(found["first"], found["second"], strict=True)],
