@@ -144,7 +144,7 @@ HEAD = (nn.Conv2d(8, 5, 3), nn.Flatten(), nn.Linear(5 * 64, 3))
         (sequence(nn.Conv2d(4, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.LeakyReLU(), *HEAD), {"2": 8}, False),
         (sequence(nn.Conv2d(4, 8, 3, padding=1, groups=4), nn.PReLU(8), *HEAD), {"1": 8}, False),
         (sequence(nn.Conv2d(4, 8, 3, padding=1, groups=2), nn.ReLU(), *HEAD), {"1": 8}, False),
-        (sequence(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.MaxPool2d(3, 1, 2), nn.Dropout(), *HEAD), {"3": 8}, False),
+        (sequence(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.Dropout(), *HEAD), {"3": 8}, False),
         (sequence(nn.Conv2d(4, 8, 3, padding=1), nn.AvgPool2d(3, 1, 1), *HEAD), {"1": 8}, True),
         (sequence(nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), *HEAD), {"0": 8, "1": 8}, True),
         (sequence(Fire(), *HEAD), {"0.left_relu": 3, "0.right_relu": 5}, False),
