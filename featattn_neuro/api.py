@@ -90,7 +90,9 @@ def load_model(
     """
     if not isinstance(model, str):
         if weights is not None or num_classes is not None:
-            raise ConfigError("weights and num_classes are for networks by name; load weights into your module yourself")
+            raise ConfigError(
+                "weights and num_classes are for networks by name; load weights into your module yourself"
+            )
         network = as_network(model)
         return replace(network, preprocess=preprocess or network.preprocess, head=head or network.head)
     if weights in (None, "pretrained") and model in manifest.load_manifest().names("weights"):

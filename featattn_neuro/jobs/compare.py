@@ -17,7 +17,9 @@ def compare(first: str | Path, second: str | Path) -> list[str]:
     for folder in folders:
         found = sorted(p.name for p in (folder / "tables").glob("*.csv"))
         if not found:
-            raise StoreError(f"{folder} has no tables (tables/*.csv); let featattn run CONFIG --out {folder} finish first")
+            raise StoreError(
+                f"{folder} has no tables (tables/*.csv); let featattn run CONFIG --out {folder} finish first"
+            )
         tables.append(found)
     differences = [f"{name} is only in {folders[0]}" for name in tables[0] if name not in tables[1]]
     differences += [f"{name} is only in {folders[1]}" for name in tables[1] if name not in tables[0]]
@@ -40,7 +42,11 @@ def _how(one: pd.DataFrame, other: pd.DataFrame) -> str:
         if pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b):
             differs = ~((a == b) | (a.isna() & b.isna()))
             if differs.any():
-                gap = float(np.nanmax(np.abs(a[differs] - b[differs]))) if (a[differs] - b[differs]).notna().any() else float("nan")
+                gap = (
+                    float(np.nanmax(np.abs(a[differs] - b[differs])))
+                    if (a[differs] - b[differs]).notna().any()
+                    else float("nan")
+                )
                 parts.append(f"{column} in {int(differs.sum())} rows (largest gap {gap:.3g})")
         else:
             differs = a.fillna("").astype(str) != b.fillna("").astype(str)

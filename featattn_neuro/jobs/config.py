@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,13 +104,13 @@ class CurvesConfig(_Strict):
     updates: Positive = 120
     every: Positive = 10
     batch_size: Positive = 50
-    rates_examples: dict[Literal["gain_head", "full"], list[Rate]]
-    rates_updates: dict[Literal["gain_head", "full"], list[Rate]]
+    rates_examples: dict[str, list[Rate]]
+    rates_updates: dict[str, list[Rate]]
 
     @model_validator(mode="after")
     def _both(self) -> CurvesConfig:
         for name in ("rates_examples", "rates_updates"):
-            rates = getattr(self, name)
+            rates: dict[str, list[float]] = getattr(self, name)
             if set(rates) != {"gain_head", "full"} or not all(rates.values()):
                 raise ValueError(f"{name} needs rates for gain_head and for full")
         if self.updates % self.every:
@@ -136,6 +137,16 @@ class SaliencyConfig(_Strict):
     shown: Positive = 6
 
 
+def _keys(section: str, came: Mapping[str, object], needed: Iterable[str], allowed: Iterable[str] = ()) -> None:
+    wanted = list(needed)
+    missing = [name for name in wanted if name not in came]
+    unknown = [name for name in came if name not in wanted and name not in allowed]
+    if missing or unknown:
+        problem = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
+        also = f" and may have {', '.join(allowed)}" if list(allowed) else ""
+        raise ValueError(f"{section} needs {', '.join(wanted)}{also}; {problem}")
+
+
 class RunConfig(_Strict):
     """A whole run."""
 
@@ -144,10 +155,11 @@ class RunConfig(_Strict):
     stimuli: str
     classes: list[str] = []
     networks: NetworksConfig
-    splits: dict[Literal["R", "G", "V", "S", "P"], SplitConfig]
-    composites: dict[Literal["G", "V", "S", "P"], Positive]
+    duplicates: Literal["error", "drop"] = "error"
+    splits: dict[str, SplitConfig]
+    composites: dict[str, Positive]
     learning: LearningConfig = LearningConfig()
-    arms: dict[Literal["probe", "gain", "gain_head", "full", "uniform"], ArmConfig]
+    arms: dict[str, ArmConfig]
     curves: CurvesConfig | None = None
     statistics: StatisticsConfig = StatisticsConfig()
     saliency: SaliencyConfig | None = None
@@ -155,14 +167,11 @@ class RunConfig(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> RunConfig:
-        missing = [split for split in "RGVSP" if split not in self.splits]
-        if missing:
-            raise ValueError(f"splits needs all of R, G, V, S, P; missing {', '.join(missing)}")
-        if set(self.composites) != set("GVSP"):
-            raise ValueError("composites needs all of G, V, S, P")
-        needed = [arm for arm in ("probe", "gain", "gain_head", "uniform") if arm not in self.arms]
-        if needed:
-            raise ValueError(f"arms needs probe, gain, gain_head and uniform; missing {', '.join(needed)}")
+        _keys("splits", self.splits, "RGVSP")
+        _keys("composites", self.composites, "GVSP")
+        _keys("arms", self.arms, ("probe", "gain", "gain_head", "uniform"), ("full",))
+        if self.curves is not None and "full" not in self.arms:
+            raise ValueError("curves compare gain_head with full; add the arm full, or leave curves out")
         return self
 
     def network_names(self) -> list[str]:
@@ -209,7 +218,9 @@ def parse_config(text: str, origin: str) -> RunConfig:
         line = f" (line {where.line + 1})" if where else ""
         raise ConfigError(f"{origin} is not valid YAML{line}: {getattr(error, 'problem', error)}; mend it") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{origin} must be a YAML mapping of settings; came {type(raw).__name__}; see analyses/configs")
+        raise ConfigError(
+            f"{origin} must be a YAML mapping of settings; came {type(raw).__name__}; see analyses/configs"
+        )
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
@@ -234,5 +245,7 @@ def load_config(path: str | Path) -> RunConfig:
     """Read and validate a configuration file."""
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"no configuration file at {path}; the ones that come with the package are in analyses/configs")
+        raise ConfigError(
+            f"no configuration file at {path}; the ones that come with the package are in analyses/configs"
+        )
     return parse_config(path.read_text(encoding="utf-8"), str(path))

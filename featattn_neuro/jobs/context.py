@@ -30,9 +30,16 @@ SPLITS = ("R", "G", "V", "S", "P")
 
 
 @lru_cache(maxsize=2)
-def load_run_stimuli(source: str) -> Stimuli:
+def load_run_stimuli(source: str, duplicates: str) -> Stimuli:
     """The stimuli of a run, loaded once per process."""
-    return load_stimuli(source)
+    return load_stimuli(source, duplicates=duplicates)
+
+
+def labels_of(stimuli: Stimuli) -> np.ndarray:
+    """Labels (N,) of stimuli; an error that says how to label them where there are none."""
+    if stimuli.label is None:
+        raise DataError(f"stimuli {stimuli.name!r} have no labels; put the images of each class in a folder of its own")
+    return stimuli.label
 
 
 @lru_cache(maxsize=8)
@@ -59,13 +66,15 @@ class NetworkJob:
     def pretrained(self) -> PretrainedConfig | None:
         return next((one for one in self.config.networks.pretrained if one.name == self.name), None)
 
+    @property
+    def stimuli(self) -> Stimuli:
+        """All images of the run."""
+        return load_run_stimuli(self.config.stimuli, self.config.duplicates)
+
     @cached_property
     def classes(self) -> list[str]:
         """Class names, which are the tasks."""
-        labels = load_run_stimuli(self.config.stimuli).label
-        if labels is None:
-            raise DataError(f"stimuli {self.config.stimuli!r} have no labels; put each class in a folder of its own")
-        found = sorted(set(labels.tolist()))
+        found = sorted(set(labels_of(self.stimuli).tolist()))
         wanted = self.config.classes or found
         unknown = [name for name in wanted if name not in found]
         if unknown:
@@ -86,8 +95,7 @@ class NetworkJob:
     @cached_property
     def splits(self) -> dict[str, Stimuli]:
         """Split name to single images, drawn with this network's own seed; disjoint by source id."""
-        stimuli = load_run_stimuli(self.config.stimuli)
-        stimuli = stimuli.select(np.isin(stimuli.label, self.classes))
+        stimuli = self.stimuli.select(np.isin(labels_of(self.stimuli), self.classes))
         seed = self.config.networks.partition_seed + self.index
         found: dict[str, Stimuli] = {}
         for pattern in dict.fromkeys(self.config.splits[s].path for s in SPLITS):
@@ -97,6 +105,13 @@ class NetworkJob:
             found.update({s: drawn.select(drawn.split == s) for s in names})
         check_disjoint(**found)
         return {s: found[s] for s in SPLITS}
+
+    @property
+    def drawn(self) -> Stimuli:
+        """All single images of all splits, as one set."""
+        parts = self.splits.values()
+        whole = self.stimuli.select(np.concatenate([part.id for part in parts]))
+        return replace(whole, split=np.concatenate([np.full(len(part), name) for name, part in self.splits.items()]))
 
     @cached_property
     def composites(self) -> dict[str, Composites]:
@@ -116,7 +131,12 @@ class NetworkJob:
             train = self.config.networks.train
             assert train is not None
             return api.load_model(train.architecture, weights="random", seed=self.index, num_classes=len(self.classes))
-        network = api.load_model(given.model, weights=None if ":" in given.model and given.weights == "pretrained" and not given.model.startswith(("torchvision:", "timm:")) else given.weights, head=given.head)
+        own_code = ":" in given.model and not given.model.startswith(("torchvision:", "timm:"))
+        if own_code and given.weights == "pretrained":
+            weights = None  # the user's function brings its own
+        else:
+            weights = given.weights
+        network = api.load_model(given.model, weights=weights, head=given.head)
         if given.pixels is not None:
             if network.preprocess is None:
                 raise ConfigError(f"network {given.name!r} has no preprocessing, so pixels={given.pixels} says nothing")

@@ -66,7 +66,7 @@ def fit_arm(job: NetworkJob, arm: str, progress: Progress, *, origin: xr.Dataset
         return _permuted(job, origin, refit_head=arm == "permuted_head", progress=progress)
     if arm == "full":
         return _full(job, job.config.arms["full"], progress)
-    return _frozen(job, arm, RULES[arm], job.config.arms[arm], progress)  # type: ignore[index]
+    return _frozen(job, arm, RULES[arm], job.config.arms[arm], progress)
 
 
 def _schedule(job: NetworkJob, rate: float, penalty: float) -> Schedule:
@@ -176,7 +176,13 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
         for task in range(len(target)):
             found.append(
                 learn_full(
-                    job.cut, images, target[task], job.detector, task, _schedule(job, rate, penalty), evaluate=evaluation
+                    job.cut,
+                    images,
+                    target[task],
+                    job.detector,
+                    task,
+                    _schedule(job, rate, penalty),
+                    evaluate=evaluation,
                 )[-1]
             )
             progress((index + (task + 1) / len(target)) / len(choices))
@@ -226,7 +232,7 @@ def fit_curves(job: NetworkJob, arm: str, progress: Progress) -> xr.Dataset:
     assert settings is not None
     target = job.target_matrix("G")
     steps = list(range(0, settings.updates + 1, settings.every))
-    rates = settings.rates_examples[arm], settings.rates_updates[arm]  # type: ignore[index]
+    rates = settings.rates_examples[arm], settings.rates_updates[arm]
     work = len(rates[0]) * sum(min(2 * m, 50) for m in settings.examples) + len(rates[1]) * 50
     done = 0.0
     by_examples, by_updates = [], []
@@ -268,7 +274,7 @@ def _curve_fit(job: NetworkJob, arm: str, rate: float, at: list[int], chosen: np
     settings = job.config.curves
     assert settings is not None
     schedule = Schedule(
-        rate=rate, penalty=job.config.arms[arm].penalties[0], batch_size=settings.batch_size, epochs=None,  # type: ignore[index]
+        rate=rate, penalty=job.config.arms[arm].penalties[0], batch_size=settings.batch_size, epochs=None,
         updates=settings.updates, seed=job.index,
     )  # fmt: skip
     target, n_v = job.target_matrix("G"), len(job.composites["V"].stimuli)

@@ -78,25 +78,36 @@ def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
         return Stage(f"{id_}.{name}", step, function, name, arm, tuple(needs), settings, code, **more)
 
     found = [
-        stage("network", "network", "train_network", [], {**_network_settings(config, name), "content": content}, fixed_seconds=8.0),
+        stage(
+            "network",
+            "network",
+            "train_network",
+            [],
+            {**_network_settings(config, name), "content": content},
+            fixed_seconds=8.0,
+        ),
         stage("record", "record", "record", [base], {}, fixed_seconds=3.0),
     ]
     for arm in config.arm_names():
         settings = {**learning, "arm": whole["arms"].get(arm)}
-        choices = len(config.arms[arm].choices()) if arm in config.arms else 1  # type: ignore[index]
+        choices = len(config.arms[arm].choices()) if arm in config.arms else 1
         needs = {"permuted": [f"arm_gain.{name}"], "permuted_head": [f"arm_gain_head.{name}"]}.get(arm, [base])
-        cost = {"gain": "gain_images", "gain_head": "gain_images", "uniform": "gain_images", "full": "full_images"}.get(arm)
+        cost = {"gain": "gain_images", "gain_head": "gain_images", "uniform": "gain_images", "full": "full_images"}.get(
+            arm
+        )
         more = {cost: float(images * choices)} if cost else {}
         fits = choices * _n_tasks(config) if arm in config.arms else 0
         found.append(stage(f"arm_{arm}", "gains", "learn_arm", needs, settings, arm=arm, fits=fits, **more))
     if config.curves is not None:
         curves = _sections(config, "curves")
         per_rate = (
-            _n_tasks(config) * config.curves.updates * sum(min(2 * m, config.curves.batch_size) for m in config.curves.examples),
+            _n_tasks(config)
+            * config.curves.updates
+            * sum(min(2 * m, config.curves.batch_size) for m in config.curves.examples),
             _n_tasks(config) * config.curves.updates * config.curves.batch_size,
         )
         for arm in ("gain_head", "full"):
-            rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])  # type: ignore[index]
+            rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])
             cost = "full_images" if arm == "full" else "gain_images"
             settings = {**curves, "penalty": whole["arms"].get(arm)}
             found.append(
@@ -105,9 +116,29 @@ def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
                       **{cost: float(per_rate[0] * rates[0] + per_rate[1] * rates[1])})
             )  # fmt: skip
     gain = f"arm_gain.{name}"
-    found.append(stage("halves", "gains", "learn_halves", [base, gain], learning, gain_images=float(images), fits=2 * _n_tasks(config)))
+    found.append(
+        stage(
+            "halves",
+            "gains",
+            "learn_halves",
+            [base, gain],
+            learning,
+            gain_images=float(images),
+            fits=2 * _n_tasks(config),
+        )
+    )
     statistics = _sections(config, "statistics")
-    found.append(stage("selectivity", "selectivity", "measure_selectivity", [f"record.{name}"], statistics, code=measure, fixed_seconds=3.0))
+    found.append(
+        stage(
+            "selectivity",
+            "selectivity",
+            "measure_selectivity",
+            [f"record.{name}"],
+            statistics,
+            code=measure,
+            fixed_seconds=3.0,
+        )
+    )
     association_needs = [gain, f"selectivity.{name}", f"halves.{name}"]
     if config.statistics.refit_layers:
         refits = config.statistics.refits
@@ -116,10 +147,22 @@ def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
                   fixed_seconds=refits * 0.4, gain_images=float(images * refits * _early(config, name)))
         )  # fmt: skip
         association_needs.append(f"refits.{name}")
-    found.append(stage("association", "associate", "associate", association_needs, statistics, code=measure, fixed_seconds=3.0))
+    found.append(
+        stage("association", "associate", "associate", association_needs, statistics, code=measure, fixed_seconds=3.0)
+    )
     if config.saliency is not None:
         settings = {**_sections(config, "saliency"), **statistics}
-        found.append(stage("saliency", "saliency", "measure_saliency", [gain, f"selectivity.{name}"], settings, code=measure, fixed_seconds=3.0))
+        found.append(
+            stage(
+                "saliency",
+                "saliency",
+                "measure_saliency",
+                [gain, f"selectivity.{name}"],
+                settings,
+                code=measure,
+                fixed_seconds=3.0,
+            )
+        )
     arms = [f"arm_{arm}.{name}" for arm in config.arm_names()]
     curves_done = [f"curve_{arm}.{name}" for arm in ("gain_head", "full")] if config.curves is not None else []
     found.append(stage("gather", "report", "gather", arms + curves_done, {"arms": config.arm_names()}))

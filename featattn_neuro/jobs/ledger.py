@@ -122,7 +122,9 @@ def open_folder(folder: Path, config_text: str, networks: Sequence[str]) -> Ledg
         write_text_atomic(folder / "config.yaml", config_text)
         make_parts(folder, networks)
     except OSError as error:
-        raise StoreError(f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out") from None
+        raise StoreError(
+            f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out"
+        ) from None
     return Ledger(folder)
 
 
@@ -146,7 +148,9 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise StoreError(f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out") from None
+        raise StoreError(
+            f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out"
+        ) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

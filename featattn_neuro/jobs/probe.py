@@ -38,9 +38,9 @@ def seconds_per_image(config_text: str, out: str, name: str) -> tuple[float, flo
     per_gain = _best(gains) / (2 * TASK_BLOCK * len(images))
     if "full" not in job.config.arms:
         return per_gain, 0.0
-    per_full = _best(
-        lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1])
-    ) / (2 * len(images))
+    per_full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1])) / (
+        2 * len(images)
+    )
     return per_gain, per_full
 
 

@@ -38,7 +38,9 @@ def _content(config: RunConfig, text: str, out: Path) -> dict[str, str]:
     """Network to a hash of what the configuration does not show: the images' ids, and given weights."""
     from featattn_neuro.jobs.context import load_run_stimuli, network_job
 
-    ids = hashlib.sha256("\n".join(load_run_stimuli(config.stimuli).id.tolist()).encode()).hexdigest()
+    ids = hashlib.sha256(
+        "\n".join(load_run_stimuli(config.stimuli, config.duplicates).id.tolist()).encode()
+    ).hexdigest()
     found = {}
     for name in config.network_names():
         job = network_job(text, str(out), name)
@@ -55,7 +57,9 @@ def expected_seconds(config: RunConfig, text: str, out: Path, stages: list[Stage
     for stage in stages:
         if stage.network not in costs:
             replicas = config.networks.train is not None and costs
-            costs[stage.network] = next(iter(costs.values())) if replicas else seconds_per_image(text, str(out), stage.network)
+            costs[stage.network] = (
+                next(iter(costs.values())) if replicas else seconds_per_image(text, str(out), stage.network)
+            )
         per_gain, per_full = costs[stage.network]
         found[stage.id] = stage.fixed_seconds + stage.gain_images * per_gain + stage.full_images * per_full
     return found
@@ -102,7 +106,13 @@ def _check_disk(config: RunConfig, out: Path) -> None:
 
 
 def run(
-    config: Path, out: Path, *, quiet: bool = False, until: str | None = None, full: bool = False, workers: int | None = None
+    config: Path,
+    out: Path,
+    *,
+    quiet: bool = False,
+    until: str | None = None,
+    full: bool = False,
+    workers: int | None = None,
 ) -> int:
     """Run a configuration to the end (or to the step `until`), going on where an earlier run of it stopped.
 
@@ -146,9 +156,7 @@ def run(
                 talk.close()
 
 
-def _run(
-    config: RunConfig, text: str, out: Path, ledger: Ledger, talk: Talk, until: str | None, begun: float
-) -> int:
+def _run(config: RunConfig, text: str, out: Path, ledger: Ledger, talk: Talk, until: str | None, begun: float) -> int:
     from featattn_neuro.jobs.workers import run_stages
 
     talk.say(f"{config.name}: loading images and timing a few updates")
@@ -219,7 +227,9 @@ def status(out: Path) -> str:
     """Which stages of a results folder are done, from its records alone."""
     folder = Path(out)
     if not (folder / "config.yaml").is_file():
-        raise StoreError(f"{folder} is not a results folder (no config.yaml); start one with featattn run CONFIG --out {folder}")
+        raise StoreError(
+            f"{folder} is not a results folder (no config.yaml); start one with featattn run CONFIG --out {folder}"
+        )
     config = load_config(folder / "config.yaml")
     stages = stages_of(config, dict.fromkeys(config.network_names(), ""))
     ledger = Ledger(folder)
@@ -231,7 +241,9 @@ def status(out: Path) -> str:
             missing = [s.id for s in mine if s not in have]
             rest = f"; to do: {', '.join(missing[:6])}{' …' if len(missing) > 6 else ''}" if missing else ""
             lines.append(f"  {step:<12} {len(have)} of {len(mine)} stages done{rest}")
-    lines.append(f"  page         {'written: ' + str(folder / 'report.html') if ledger.record('report') else 'not yet'}")
+    lines.append(
+        f"  page         {'written: ' + str(folder / 'report.html') if ledger.record('report') else 'not yet'}"
+    )
     return "\n".join(lines)
 
 
@@ -274,7 +286,11 @@ class Talk:
         elif not self._quiet and time.monotonic() - self._last_line > 20:
             self._last_line = time.monotonic()
             rest = "" if left is None else f", about {_duration(left)} left"
-            print(f"{share:4.0%} of the work, {len(schedule.done)}/{len(schedule.stages)} stages{rest}; now: {going}", file=sys.stderr, flush=True)
+            print(
+                f"{share:4.0%} of the work, {len(schedule.done)}/{len(schedule.stages)} stages{rest}; now: {going}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _draw(self, share: float, left: float | None, going: str) -> None:
         if self._bar is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,17 @@ import torch
 import xarray as xr
 
 from featattn_neuro.arrays.agreement import exclusive_masks
-from featattn_neuro.arrays.discrimination import roc_area
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.io.splits import near_duplicates
-from featattn_neuro.io.stimuli import Stimuli
 from featattn_neuro.io.store import load_kind, save_kind, write_bytes_atomic, write_text_atomic
 from featattn_neuro.jobs.config import GAIN_ARMS
-from featattn_neuro.jobs.context import SPLITS, NetworkJob
-from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves
+from featattn_neuro.jobs.context import SPLITS, NetworkJob, labels_of
+from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves, mean_auc
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.saliency_agreement import mass_in_masks, saliency_agreement
 from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
 from featattn_neuro.nets.gain_sets import to_gain_set
@@ -47,11 +45,11 @@ def train_network(job: NetworkJob, progress: Progress) -> list[str]:
     train = job.config.networks.train
     if train is not None:
         singles = job.splits["R"]
-        seen = singles.select(~np.isin(singles.label, job.omitted))
-        labels = np.array([job.classes.index(label) for label in seen.label.tolist()])
+        seen = singles.select(~np.isin(labels_of(singles), job.omitted))
+        labels = np.array([job.classes.index(label) for label in labels_of(seen).tolist()])
         train_classifier(
             network.module,
-            torch.stack([network.preprocess(image) if network.preprocess else torch.as_tensor(image) for image in seen]),
+            as_tensor(seen, network.preprocess),
             labels,
             epochs=train.epochs,
             batch_size=train.batch_size,
@@ -85,7 +83,12 @@ def _write_detectors(job: NetworkJob) -> str:
     target = job.targets(job.splits["R"]).values
     if job.pretrained is not None and job.pretrained.detector == "head":
         outputs = np.arange(len(job.classes))
-        detector = head_detectors(job.network.module.get_submodule(job.head), outputs, features, target)
+        head = job.network.module.get_submodule(job.head)
+        if not isinstance(head, torch.nn.Linear):
+            raise ConfigError(
+                f"detector: head needs a linear layer; {job.head!r} is {type(head).__name__}; use logistic"
+            )
+        detector = head_detectors(head, outputs, features, target)
         rule = "the network's own head, centred over outputs, calibrated on single images of R"
     else:
         detector = logistic_detectors(features, target)
@@ -112,28 +115,15 @@ def _reference_facts(job: NetworkJob) -> dict[str, Any]:
     found = torch.cat(outputs).numpy()
     facts: dict[str, Any] = {"weights_sha256": job.network.weights_sha256, "source": job.network.source}
     if found.shape[1] == len(job.classes):
-        known = ~np.isin(singles.label, job.omitted)
-        truth = np.array([job.classes.index(label) for label in singles.label.tolist()])
+        known = ~np.isin(labels_of(singles), job.omitted)
+        truth = np.array([job.classes.index(label) for label in labels_of(singles).tolist()])
         facts["reference_accuracy"] = float((found.argmax(axis=1) == truth)[known].mean())
-    together = [job.splits[s] for s in SPLITS]
-    pairs = near_duplicates(_joined(together))
+    pairs = near_duplicates(job.drawn)
     facts["near_duplicates"] = len(pairs)
     facts["near_duplicates_across_splits"] = int((pairs["first_split"] != pairs["second_split"]).sum())
     facts["prefix_cached"] = "yes" if job.cut.cached else f"no: {job.cut.reason}"
     facts["filters"] = ", ".join(f"{layer} {count}" for layer, count in job.cut.n_filters.items())
     return facts
-
-
-class _joined:
-    """Several sets of stimuli read one after the other."""
-
-    def __init__(self, parts: list[Stimuli]) -> None:
-        self._parts = parts
-        self.id = np.concatenate([p.id for p in parts])
-        self.split = np.concatenate([p.split for p in parts])
-
-    def __iter__(self) -> Any:
-        return (image for part in self._parts for image in part)
 
 
 def record(job: NetworkJob, progress: Progress) -> list[str]:
@@ -181,8 +171,8 @@ _ORIGIN = {"permuted": "gain", "permuted_head": "gain_head"}
 def _scores(job: NetworkJob, arm: str, fit: ArmFit) -> xr.Dataset:
     composites = job.composites["P"].stimuli
     target = job.target_matrix("P")
-    auc = fit.auc if fit.auc is not None else _task_auc(fit.logits, target)
     logits = np.full(target.shape, np.nan) if fit.logits is None else fit.logits
+    auc = fit.auc if fit.auc is not None else mean_auc(logits, target)
     return xr.Dataset(
         {
             "auc": (("arm", "task"), auc[None]),
@@ -196,10 +186,6 @@ def _scores(job: NetworkJob, arm: str, fit: ArmFit) -> xr.Dataset:
         coords={"arm": [arm], "task": job.classes, "stimulus": np.asarray(composites.id), **composites.coordinates()},
         attrs={"kind": "SCORES", "network_name": job.name, "seed": job.index},
     )
-
-
-def _task_auc(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return np.array([float(roc_area(z, t)) for z, t in zip(logits, target, strict=True)])
 
 
 def learn_curves(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
@@ -342,7 +328,8 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
     )
     progress(0.4)
     usable = [str(layer) for layer in agreement["layer"].values[agreement["usable"].values == 1]]
-    maps, masks = {}, {}
+    maps: dict[str, xr.Dataset] = {}
+    masks: dict[str, tuple[xr.DataArray, xr.DataArray]] = {}
     for layer in usable:
         maps[layer] = gain_saliency(
             job.network.module, gains, pairs.stimuli, layer=layer, preprocess=job.network.preprocess,
@@ -350,10 +337,9 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
         )  # fmt: skip
         shape = (maps[layer].sizes["y"], maps[layer].sizes["x"])
         coords = {dim: maps[layer][dim] for dim in ("stimulus", "y", "x")}
-        masks[layer] = tuple(
-            xr.DataArray(mask, coords, ("stimulus", "y", "x"))
-            for mask in exclusive_masks(source_a, source_b, shape, threshold=settings.threshold)
-        )
+        mask_a, mask_b = exclusive_masks(source_a, source_b, shape, threshold=settings.threshold)
+        dims = ("stimulus", "y", "x")
+        masks[layer] = xr.DataArray(mask_a, coords, dims), xr.DataArray(mask_b, coords, dims)
     agreement = mass_in_masks(agreement, maps, masks).assign_attrs(network_name=job.name)
     save_kind(agreement, job.out / "agreement" / f"{job.name}.nc")
     files = [f"agreement/{job.name}.nc"]
@@ -390,6 +376,8 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
 
 def shown_stimuli(job: NetworkJob, count: int) -> list[dict[str, str]]:
     """Write the first composites of P as PNG, with their ids, so that a reviewer sees what was shown."""
+    from io import BytesIO
+
     from PIL import Image
 
     rows = []
@@ -398,16 +386,12 @@ def shown_stimuli(job: NetworkJob, count: int) -> list[dict[str, str]]:
         pixels = np.clip(composites[k] * 255, 0, 255).round().astype(np.uint8)
         picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         name = f"{job.name}_{str(composites.id[k])[:12]}.png"
-        path = Path(job.out / "stimuli" / name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        from io import BytesIO
-
         buffer = BytesIO()
         picture.save(buffer, format="PNG")
-        write_bytes_atomic(path, buffer.getvalue())
+        write_bytes_atomic(job.out / "stimuli" / name, buffer.getvalue())
         rows.append(
             {
-                "id": str(composites.id[k]), "file": name, "label": str(composites.label[k]), "network": job.name,
+                "id": str(composites.id[k]), "file": name, "label": str(labels_of(composites)[k]), "network": job.name,
                 "split": "P", "constituents": str(composites.constituents[k]),
             }
         )  # fmt: skip

@@ -30,7 +30,9 @@ LIMITS = [
 ]
 
 
-def summarise(config: RunConfig, folder: Path, ledger: Ledger, say: Callable[[str], None]) -> tuple[list[str], list[str]]:
+def summarise(
+    config: RunConfig, folder: Path, ledger: Ledger, say: Callable[[str], None]
+) -> tuple[list[str], list[str]]:
     """Write claims.nc, association/pooled.nc, facts.json, timings.csv, the shown stimuli and the page.
 
     Returns the files that belong to the record, and the verdict lines.
@@ -56,7 +58,14 @@ def summarise(config: RunConfig, folder: Path, ledger: Ledger, say: Callable[[st
         shown += shown_stimuli(NetworkJob(config, folder, name), config.saliency.shown if config.saliency else 6)
     write_text_atomic(folder / "stimuli" / "shown.json", json.dumps(shown, indent=1) + "\n")
     timings = write_timings(folder, ledger)
-    facts = _facts(config, folder, names, beside.to_dict(orient="records"), timings, scores)
+    facts = _facts(
+        config,
+        folder,
+        names,
+        [{str(k): v for k, v in row.items()} for row in beside.to_dict(orient="records")],
+        timings,
+        scores,
+    )
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=1, default=_plain) + "\n")
     say("writing tables, figures and the page")
     write_page(folder)
@@ -129,7 +138,11 @@ def _facts(
         "secondary": [{k: (None if v != v else v) for k, v in row.items()} for row in beside],
         "timings": [{"stage": k, "seconds, summed over networks": round(v, 1)} for k, v in sorted(per_stage.items())],
         "limits": LIMITS
-        + (["Writers of the digits are not known, so one writer may appear in several splits."] if config.stimuli == "digits" else []),
+        + (
+            ["Writers of the digits are not known, so one writer may appear in several splits."]
+            if config.stimuli == "digits"
+            else []
+        ),
     }
 
 

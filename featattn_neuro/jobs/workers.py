@@ -103,7 +103,9 @@ def run_stages(
                     report(schedule, f"unchanged: {stage.id}")
                     continue
                 if pool is None:
-                    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(schedule.shares,))
+                    pool = ProcessPoolExecutor(
+                        workers, mp_context=context, initializer=_begin, initargs=(schedule.shares,)
+                    )
                 future = pool.submit(_execute, index_of[stage.id], stage, config_text, str(ledger.folder))
                 futures[future] = stage
             if not futures:

@@ -129,13 +129,14 @@ def _why(finding: Finding) -> list[str]:
             f"The 90 % interval [{inside[0]:+.4f}, {inside[1]:+.4f}] lies inside ±{finding.bound:g}; "
             f"the sign is {'positive' if finding.estimate > 0 else 'negative' if finding.estimate < 0 else 'zero'}."
         )
-    positive = finding.n_networks >= 5 and verdict == "inconclusive" and finding.p_holm <= 0.05 and finding.estimate > 0
+    # significant, positive and no equivalence, yet inconclusive: only the further condition can have failed
+    unmet = finding.n_networks >= 5 and verdict == "inconclusive" and finding.p_holm <= 0.05 and finding.estimate > 0
     if claim == "T1":
         beats = "beats" if finding.condition_met else "does not clearly beat"
         parts.append(f"Gain with frozen head {beats} one scalar a layer (uniform): {interval}.")
     if claim == "T3":
         parts.append(f"Matched z {interval}.")
-        if positive and not finding.condition_met:
+        if unmet:
             parts.append("Specific but not positive.")
         if finding.condition_met and verdict != "supported":
             parts.append("Generic only: filters useful for any task.")

@@ -33,8 +33,8 @@ def to_input(raw: np.ndarray, preprocess: Callable[[np.ndarray], torch.Tensor] |
     if preprocess is not None:
         return preprocess(raw)
     if raw.dtype == np.uint8 and raw.ndim == 3:
-        return torch.from_numpy(np.ascontiguousarray(raw)).permute(2, 0, 1).float() / 255
-    return torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))
+        return torch.from_numpy(raw.copy()).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(raw, dtype=np.float32))
 
 
 def as_tensor(

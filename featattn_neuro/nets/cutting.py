@@ -64,7 +64,7 @@ class CutNetwork:
         choose(head, modules, "head")
         self.layers, self.head, self.device = tuple(layers), head, torch.device(device)
         frozen = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
-        self.module = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = frozen.to(memory_format=torch.channels_last)
         self.whole: nn.Module = self.module
         self.cached, self.reason = True, ""
         self.n_filters: dict[str, int] = {}
@@ -148,14 +148,20 @@ class CutNetwork:
         before = set(nodes[: cut + 1])
         features = heads[0].args[0]
         needed = _ancestors(features)
-        crossing = [n for n in nodes[: cut + 1] if n in needed and (n is nodes[cut] or any(u not in before for u in n.users))]
-        return self._prefix_graph(nodes[: cut + 1], crossing), self._suffix_graph(nodes, cut, crossing, places, features)
+        crossing = [
+            n for n in nodes[: cut + 1] if n in needed and (n is nodes[cut] or any(u not in before for u in n.users))
+        ]
+        return self._prefix_graph(nodes[: cut + 1], crossing), self._suffix_graph(
+            nodes, cut, crossing, places, features
+        )
 
     def _past_pools(self, node: fx.Node) -> fx.Node:
         while len(node.users) == 1:
             user = next(iter(node.users))
             is_pool = user.op == "call_module" and isinstance(self.module.get_submodule(str(user.target)), _POOLS)
-            if user.op == "call_module" and getattr(self.module.get_submodule(str(user.target)), "return_indices", False):
+            if user.op == "call_module" and getattr(
+                self.module.get_submodule(str(user.target)), "return_indices", False
+            ):
                 is_pool = False
             is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
             if not (is_pool or is_mean):
@@ -164,7 +170,8 @@ class CutNetwork:
         return node
 
     def _prefix_graph(self, nodes: list[fx.Node], crossing: list[fx.Node]) -> fx.GraphModule:
-        graph, values = fx.Graph(), {}
+        graph = fx.Graph()
+        values: dict[fx.Node, fx.Node] = {}
         for node in nodes:
             values[node] = graph.node_copy(node, lambda n: values[n])
         graph.output(tuple(values[node] for node in crossing))
@@ -216,7 +223,7 @@ def _without_dead_code(module: nn.Module, graph: fx.Graph) -> fx.GraphModule:
 
 def _mean_dims(node: fx.Node) -> tuple[int, ...] | None:
     dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    return tuple(dims) if isinstance(dims, list | tuple) else None  # type: ignore[arg-type]
+    return tuple(dims) if isinstance(dims, list | tuple) else None
 
 
 def _ancestors(node: Any) -> set[fx.Node]:

@@ -106,4 +106,6 @@ def head_detectors(head: nn.Linear, outputs: np.ndarray, features: np.ndarray, t
 
 def as_tensors(detector: Detector, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(weight (T, F), bias (T,), scale (F,)) in float32 on `device`."""
-    return tuple(torch.as_tensor(a, dtype=torch.float32, device=device) for a in (detector.weight, detector.bias, detector.scale))  # type: ignore[return-value]
+    return tuple(
+        torch.as_tensor(a, dtype=torch.float32, device=device) for a in (detector.weight, detector.bias, detector.scale)
+    )  # type: ignore[return-value]

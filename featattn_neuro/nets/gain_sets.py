@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def to_gain_set(
-    cut: CutNetwork, state: Trained, tasks: Sequence[str], sources: Sequence[str], *, attrs: dict[str, str | float | int]
+    cut: CutNetwork,
+    state: Trained,
+    tasks: Sequence[str],
+    sources: Sequence[str],
+    *,
+    attrs: dict[str, str | float | int],
 ) -> xr.Dataset:
     """GAINS of learned numbers: `gain(task, unit)`, the read-out, and the ids of the source stimuli learned from."""
     import xarray as xr
@@ -60,7 +65,9 @@ def detector_of(gains: xr.Dataset) -> Detector:
     if "head_weight" not in gains:
         raise DataError("these gains carry no read-out (head_weight); learn them with learn_gains")
     return Detector(
-        gains["head_weight"].transpose("task", "feature").values, gains["head_bias"].values, gains["feature_scale"].values
+        gains["head_weight"].transpose("task", "feature").values,
+        gains["head_bias"].values,
+        gains["feature_scale"].values,
     )
 
 
@@ -75,6 +82,7 @@ def from_gain_set(cut: CutNetwork, gains: xr.Dataset) -> Trained:
             raise DataError(f"gains of layer {layer!r} must be {cut.n_filters[layer]} positive numbers a task")
         theta[layer] = torch.as_tensor(np.log(values), dtype=torch.float32, device=cut.device)
     weight, bias, scale = (
-        torch.as_tensor(v, dtype=torch.float32, device=cut.device) for v in (detector.weight, detector.bias, detector.scale)
+        torch.as_tensor(v, dtype=torch.float32, device=cut.device)
+        for v in (detector.weight, detector.bias, detector.scale)
     )
     return Trained(theta, weight, bias, scale, dict(cut.n_filters))

@@ -46,7 +46,9 @@ def gains_by_layer(gains: xr.Dataset, task: str | None = None) -> dict[str, np.n
         if not (channel[order] == np.arange(len(channel))).all():
             raise DataError(f"gains of layer {layer!r} must name each channel once, 0 to n - 1; came {sorted(channel)}")
         if not np.isfinite(value).all():
-            raise DataError(f"gains of layer {layer!r} must be finite; channel {channel[~np.isfinite(value)][0]} is not")
+            raise DataError(
+                f"gains of layer {layer!r} must be finite; channel {channel[~np.isfinite(value)][0]} is not"
+            )
         out[str(layer)] = value[order]
     return out
 

@@ -22,7 +22,6 @@ from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector, as_tensors
 from featattn_neuro.nets.hooks import hooked
 
-
 TASK_BLOCK = 2
 """Tasks learned in one pass: more spill the maps of small networks out of the cache (measured on 2 MB a core)."""
 
@@ -162,7 +161,9 @@ def learn(
         loss = loss + schedule.penalty * _distance(state, origin, train_gains, train_head)
         if not torch.isfinite(loss).all():
             task = int((~torch.isfinite(loss)).nonzero()[0])
-            raise DataError(f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})")
+            raise DataError(
+                f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         optimiser.step()
@@ -326,7 +327,9 @@ def learn_full(
             schedule.penalty * _mean_square([*base, weight], origin) if schedule.penalty else 0.0
         )
         if not torch.isfinite(loss):
-            raise DataError(f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})")
+            raise DataError(
+                f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -106,12 +106,20 @@ def _label(
 
     keys = list(blocks[0])
     if any(list(block) != keys for block in blocks):
-        raise DataError("a layer ran a different number of times on different batches; record it alone, or leave it out")
+        raise DataError(
+            "a layer ran a different number of times on different batches; record it alone, or leave it out"
+        )
     stage = dict(zip(plan.layers, plan.stages, strict=True))
     response = np.concatenate([np.concatenate([block[key] for block in blocks], axis=1) for key in keys], axis=2)
     widths = [blocks[0][key].shape[2] for key in keys]
-    unit = [name for (layer, call, calls), width in zip(keys, widths, strict=True) for name in unit_ids(layer, width, call, calls)]
-    per_unit = [(layer, channel, call) for (layer, call, _), width in zip(keys, widths, strict=True) for channel in range(width)]
+    unit = [
+        name
+        for (layer, call, calls), width in zip(keys, widths, strict=True)
+        for name in unit_ids(layer, width, call, calls)
+    ]
+    per_unit = [
+        (layer, channel, call) for (layer, call, _), width in zip(keys, widths, strict=True) for channel in range(width)
+    ]
     dataset = xr.Dataset(
         {"response": (("reduction", "stimulus", "unit"), response)},
         coords={

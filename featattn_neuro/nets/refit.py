@@ -48,7 +48,9 @@ def refit_gains(
             labels.append(np.asarray(target)[:, rng.permutation(target.shape[1])])
             detectors.append(logistic_detectors(features, feature_target[:, rng.permutation(feature_target.shape[1])]))
         stacked = Detector(
-            np.concatenate([d.weight for d in detectors]), np.concatenate([d.bias for d in detectors]), detectors[0].scale
+            np.concatenate([d.weight for d in detectors]),
+            np.concatenate([d.bias for d in detectors]),
+            detectors[0].scale,
         )
         state = start(cut, stacked)
         fit = fit_tasks(

@@ -31,7 +31,9 @@ Preprocess = Callable[[np.ndarray], torch.Tensor] | None
 def _maps_of(output: Any, layer: str) -> torch.Tensor:
     if not isinstance(output, torch.Tensor) or output.ndim != 4:
         came = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise DataError(f"saliency needs maps (N, C, H, W) at layer {layer!r}; came {came}; choose a layer with positions")
+        raise DataError(
+            f"saliency needs maps (N, C, H, W) at layer {layer!r}; came {came}; choose a layer with positions"
+        )
     return output.clone()
 
 
@@ -154,7 +156,9 @@ def _layer_maps(
         for batch, count in batches(stimuli, preprocess, batch_size=batch_size, device=device):
             module(batch)
             if len(seen) != 1:
-                raise DataError(f"layer {layer!r} must run once per image; it ran {len(seen)} times; choose another layer")
+                raise DataError(
+                    f"layer {layer!r} must run once per image; it ran {len(seen)} times; choose another layer"
+                )
             out.append(seen.pop()[:count].double().cpu().numpy())
     maps = np.concatenate(out)
     if not np.isfinite(maps).all():
@@ -240,14 +244,22 @@ def leverage(cut: CutNetwork, images: torch.Tensor, detector: Detector, *, chunk
 
     Computed on the un-gained network as the gradient with respect to one gain per image and filter.
     """
-    weight, bias, scale = (torch.as_tensor(v, dtype=torch.float32, device=cut.device) for v in (detector.weight, detector.bias, detector.scale))
+    weight, bias, scale = (
+        torch.as_tensor(v, dtype=torch.float32, device=cut.device)
+        for v in (detector.weight, detector.bias, detector.scale)
+    )
     rows = cut.prefix(images)
     out: dict[str, list[np.ndarray]] = {layer: [] for layer in cut.layers}
     for begin in range(0, len(images), chunk):
         block = [row[begin : begin + chunk] for row in rows]
-        ones = {layer: torch.ones(len(block[0]), cut.n_filters[layer], device=cut.device, requires_grad=True) for layer in cut.layers}
+        ones = {
+            layer: torch.ones(len(block[0]), cut.n_filters[layer], device=cut.device, requires_grad=True)
+            for layer in cut.layers
+        }
         z = (cut.features(block, ones) / scale) @ weight.T + bias
-        grads = [torch.autograd.grad(z[:, task].sum(), list(ones.values()), retain_graph=True) for task in range(len(weight))]
+        grads = [
+            torch.autograd.grad(z[:, task].sum(), list(ones.values()), retain_graph=True) for task in range(len(weight))
+        ]
         for index, layer in enumerate(cut.layers):
             out[layer].append(torch.stack([g[index] for g in grads]).double().cpu().numpy())
     return {layer: np.concatenate(parts, axis=1) for layer, parts in out.items()}

@@ -31,7 +31,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     target = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=device)
     images = images.to(device, memory_format=torch.channels_last)
-    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device).to(memory_format=torch.channels_last)
     module.train()
     optimiser = torch.optim.Adam(module.parameters(), lr=rate)
     for epoch in range(epochs):
@@ -40,13 +40,15 @@ def train_classifier(
             batch = order[start : start + batch_size]
             loss = cross_entropy(module(images[batch]), target[batch])
             if not torch.isfinite(loss):
-                raise DataError(f"reference training: the loss is not finite in epoch {epoch + 1}; lower the rate ({rate})")
+                raise DataError(
+                    f"reference training: the loss is not finite in epoch {epoch + 1}; lower the rate ({rate})"
+                )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     module.eval()
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module.to(memory_format=torch.contiguous_format)
 
 
 def head_inputs(module: nn.Module, head: str, images: torch.Tensor, *, chunk: int = 50) -> np.ndarray:
