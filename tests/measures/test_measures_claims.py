@@ -281,6 +281,8 @@ def test_t3_generic_only():
     supported = run()
     assert verdict(supported, "T3") == "supported"
     assert "Generic only" not in said(supported, "T3")
+    for result in (found, supported):
+        assert "Specific but not positive" not in said(result, "T3")
 
 
 def test_t3_contradicted():
@@ -298,6 +300,7 @@ def test_t3_nothing_at_all_is_negligible_and_not_generic():
 def test_t3_inconclusive_when_networks_differ_widely():
     found = run(associations=make_associations(spread(5, 0.12, 0.5), spread(5, 0.1, 0.02), noise=0.3))
     assert verdict(found, "T3") == "inconclusive"
+    assert "Specific but not positive" not in said(found, "T3")
 
 
 def test_t3_with_one_task_is_not_applicable():
