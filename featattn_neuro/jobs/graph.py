@@ -143,8 +143,9 @@ def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
     if config.statistics.refit_layers:
         refits = config.statistics.refits
         found.append(
-            stage("refits", "associate", "learn_refits", [base, gain], {**learning, **statistics}, fits=refits * _n_tasks(config),
-                  fixed_seconds=refits * 0.4, gain_images=float(images * refits * _early(config, name)))
+            stage("refits", "associate", "learn_refits", [base, gain], {**learning, **statistics},
+                  fits=refits * _n_tasks(config), fixed_seconds=refits * 0.4,
+                  gain_images=float(images * refits * _early(config, name)))
         )  # fmt: skip
         association_needs.append(f"refits.{name}")
     found.append(

@@ -25,7 +25,10 @@ FORMAT = 1
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CODE = {
-    "learn": ("schema.py", "errors.py", "api.py", "arrays", "nets", "io", "jobs/config.py", "jobs/context.py", "jobs/fitting.py", "jobs/stages.py"),
+    "learn": (
+        "schema.py", "errors.py", "api.py", "arrays", "nets", "io", "jobs/config.py", "jobs/context.py",
+        "jobs/fitting.py", "jobs/stages.py",
+    ),
     "measure": ("measures",),
     "report": ("report", "jobs/summary.py"),
 }  # fmt: skip

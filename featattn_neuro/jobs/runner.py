@@ -101,7 +101,8 @@ def _check_disk(config: RunConfig, out: Path) -> None:
     need, free = _disk(config, out)
     if free < need:
         raise StoreError(
-            f"the run needs up to {need / 1e6:.0f} MB at {out}; {free / 1e6:.0f} MB are free; make room, or choose another --out"
+            f"the run needs up to {need / 1e6:.0f} MB at {out}; {free / 1e6:.0f} MB are free; make room, or choose "
+            "another --out"
         )
 
 
@@ -251,8 +252,13 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def _write_line(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 class Talk:
-    """What a run says: lines in the log, and on a terminal a bar with the time left; plain lines where there is none."""
+    """What a run says: lines in the log; a bar with the time left on a terminal, plain lines where there is none."""
 
     def __init__(self, log: TextIO, *, quiet: bool) -> None:
         self._log, self._quiet = log, quiet
@@ -272,7 +278,7 @@ class Talk:
             if self._bar is not None:
                 self._bar.console.print(message, highlight=False, markup=False)
             else:
-                print(message, file=sys.stderr, flush=True)
+                _write_line(message)
 
     def progress(self, schedule: Any, message: str) -> None:
         if message:
@@ -286,10 +292,8 @@ class Talk:
         elif not self._quiet and time.monotonic() - self._last_line > 20:
             self._last_line = time.monotonic()
             rest = "" if left is None else f", about {_duration(left)} left"
-            print(
-                f"{share:4.0%} of the work, {len(schedule.done)}/{len(schedule.stages)} stages{rest}; now: {going}",
-                file=sys.stderr,
-                flush=True,
+            _write_line(
+                f"{share:4.0%} of the work, {len(schedule.done)}/{len(schedule.stages)} stages{rest}; now: {going}"
             )
 
     def _draw(self, share: float, left: float | None, going: str) -> None:
