@@ -73,8 +73,8 @@ def load_model(
     model : "efficientnet_lite0", "cifar_resnet20" (32, 56), "digits_cnn", "torchvision:NAME", "timm:NAME",
         "module:function" (your code; the function returns an `nn.Module`), or an `nn.Module`.
     weights : None or "pretrained" = the published weights named in the data manifest (they must be present: nothing is
-        downloaded here, see `featattn fetch`); "random" with `seed`; a file (state dict or safetensors). torchvision and
-        timm networks want it said, since "pretrained" lets those libraries download.
+        downloaded here, see `featattn fetch`); "random" with `seed`; a file (state dict or safetensors). torchvision
+        and timm networks want it said, since "pretrained" lets those libraries download.
     preprocess, head : override what comes with the network; `head` is the dotted name of the final linear layer.
 
     Returns
@@ -83,7 +83,8 @@ def load_model(
 
     Raises
     ------
-    ConfigError : unknown name (the table is printed). StoreError, DataError : weights missing, corrupt or of another network.
+    ConfigError : unknown name (the table is printed). StoreError, DataError : weights missing, corrupt or of another
+        network.
 
     >>> load_model("digits_cnn", weights="random").head
     'head'
@@ -212,14 +213,14 @@ def learn_gains(
 
     Returns
     -------
-    GAINS : `gain(unit)`, or `gain(task, unit)` with several tasks; positive (g = exp theta, theta starts at 0); with the
-        read-out (`head_weight`, `head_bias`, `feature_scale`) and the ids of the source stimuli (`training_source`).
-        Attribute `head_rule` says whether the head was frozen.
+    GAINS : `gain(unit)`, or `gain(task, unit)` with several tasks; positive (g = exp theta, theta starts at 0); with
+        the read-out (`head_weight`, `head_bias`, `feature_scale`) and the ids of the source stimuli
+        (`training_source`). Attribute `head_rule` says whether the head was frozen.
 
     Raises
     ------
-    ConfigError : no head found (name it with `load_model(..., head=)`). DataError : one class only, labels that do not fit,
-        read-out images that are among `stimuli`, a loss that is not finite.
+    ConfigError : no head found (name it with `load_model(..., head=)`). DataError : one class only, labels that do not
+        fit, read-out images that are among `stimuli`, a loss that is not finite.
     """
     network = _network(model)
     head = require_head(network.head, network.name)

@@ -17,19 +17,9 @@ from torch import fx, nn
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.hooks import channel_axis, hooked
+from featattn_neuro.nets.layers import LeafTracer
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalMean)
-
-
-class _Tracer(fx.Tracer):
-    """Keeps childless modules, gained sites and the head whole, so that they stay nodes of the graph."""
-
-    def __init__(self, whole: set[str]) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name in self._whole or next(m.children(), None) is None
 
 
 def _scale(rows: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
@@ -69,7 +59,7 @@ class CutNetwork:
         self.cached, self.reason = True, ""
         self.n_filters: dict[str, int] = {}
         try:
-            graph = _Tracer({*layers, head}).trace(self.module)
+            graph = LeafTracer({*layers, head}).trace(self.module)
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             self.cached, self.reason = False, f"torch.fx cannot trace it: {type(error).__name__}: {error}"
             return
@@ -77,7 +67,7 @@ class CutNetwork:
         self.whole = _without_dead_code(self.module, graph)
         try:
             self._prefix, self._suffix = self._split(graph)
-        except _NotSplit as error:
+        except _NotSplitError as error:
             self.cached, self.reason = False, str(error)
 
     def prefix(self, images: torch.Tensor, chunk: int = 128) -> tuple[torch.Tensor, ...]:
@@ -107,7 +97,8 @@ class CutNetwork:
     def _flat(self, features: torch.Tensor) -> torch.Tensor:
         if features.ndim != 2:
             raise DataError(
-                f"the input of head {self.head!r} must be vectors (N, F); came {tuple(features.shape)}; name another head"
+                f"the input of head {self.head!r} must be vectors (N, F); came {tuple(features.shape)}; "
+                "name another head"
             )
         return features
 
@@ -133,16 +124,16 @@ class CutNetwork:
         position = {node: index for index, node in enumerate(nodes)}
         heads = [node for node in nodes if node.op == "call_module" and node.target == self.head]
         if len(heads) != 1:
-            raise _NotSplit(f"the head {self.head!r} runs {len(heads)} times")
+            raise _NotSplitError(f"the head {self.head!r} runs {len(heads)} times")
         places: dict[fx.Node, str] = {}
         for layer in self.layers:
             sites = [node for node in nodes if node.op == "call_module" and node.target == layer]
             if not sites:
-                raise _NotSplit(f"layer {layer!r} is not a step of the traced graph")
+                raise _NotSplitError(f"layer {layer!r} is not a step of the traced graph")
             for site in sites:
                 place = self._past_pools(site)
                 if place in places:
-                    raise _NotSplit(f"layers {layer!r} and {places[place]!r} act on the same map")
+                    raise _NotSplitError(f"layers {layer!r} and {places[place]!r} act on the same map")
                 places[place] = layer
         cut = min(position[place] for place in places)
         before = set(nodes[: cut + 1])
@@ -194,7 +185,7 @@ class CutNetwork:
         return _without_dead_code(self.module, graph)
 
 
-class _NotSplit(Exception):
+class _NotSplitError(Exception):
     """The network cannot be cut; learning then runs all of it, with hooks, and says so."""
 
 

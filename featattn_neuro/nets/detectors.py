@@ -97,8 +97,8 @@ def head_detectors(head: nn.Linear, outputs: np.ndarray, features: np.ndarray, t
         slope, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
         if slope <= 0:
             raise DataError(
-                f"output {int(outputs[task])} of the head does not prefer its class (slope {slope:.3g} on single images); "
-                "check the order of the classes"
+                f"output {int(outputs[task])} of the head does not prefer its class (slope {slope:.3g} on single "
+                "images); check the order of the classes"
             )
         weight[task], bias[task] = weight[task] * slope, bias[task] * slope + shift
     return Detector(weight * scale, bias, scale)

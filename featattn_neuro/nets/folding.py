@@ -23,7 +23,8 @@ from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import Network, as_network
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.gains import gains_by_layer
-from featattn_neuro.nets.layers import LeafTracer, eval_mode, find_module
+from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.layers import LeafTracer, find_module
 
 _PRODUCERS = ("Conv1d", "Conv2d", "Conv3d", "Conv2dSame", "Linear")
 _AFFINE = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
@@ -132,7 +133,7 @@ class _Folder:
         self.parts = dict(module.named_modules())
         tracer = LeafTracer()
         try:
-            with eval_mode(module):
+            with evaluating(module):
                 graph = tracer.trace(module)
         except Exception as error:  # tracing fails in as many ways as forward methods can be written
             raise ConfigError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featattn_neuro.errors import ConfigError, choose
+from featattn_neuro.nets.hooks import evaluating
 
 _USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
 _TRANSPARENT = (nn.Identity, nn.Dropout)
@@ -80,25 +80,6 @@ def find_module(module: nn.Module, name: str, *, what: str = "layer") -> nn.Modu
     return dict(module.named_modules())[choose(name, [n for n, _ in module.named_modules() if n], what)]
 
 
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[nn.Module]:
-    """Put every part of `module` in eval mode, and give each its own mode back, also when the body raises.
-
-    >>> part = nn.Dropout()
-    >>> with eval_mode(part):
-    ...     part.training
-    False
-    >>> part.training
-    True
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        yield module.eval()
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 def run_layers(module: nn.Module, input_shape: Sequence[int] | None = None) -> list[LayerInfo]:
     """Return the layers of `module` in the order of their first output in one pass on a blank image.
 
@@ -148,7 +129,7 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
     """
     example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     failure: Exception | None = None
-    with torch.no_grad(), eval_mode(module):
+    with torch.no_grad(), evaluating(module):
         for shape in _USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
             if before is not None:
                 before()
@@ -170,17 +151,24 @@ def _shape(output: Any) -> tuple[int, ...]:
 class LeafTracer(fx.Tracer):
     """Symbolic tracer that keeps every module without children, and every batch norm, as one node.
 
+    Modules named in `whole` are kept as one node too; a batch norm is entered if one of them lies inside it (timm's
+    batch norms hold their activation).
+
     `returned` holds, for each module, the node that each of its calls gave, and whether that value has another
     reader than those who call the module: it is used inside too, or is the module's input passed on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Collection[str] = ()) -> None:
         super().__init__()
+        self.whole = frozenset(whole)
         self.returned: dict[str, list[tuple[fx.Node, bool]]] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether `m` is kept as one node."""
-        return isinstance(m, nn.modules.batchnorm._BatchNorm) or not any(True for _ in m.children())
+        if module_qualified_name in self.whole or not any(True for _ in m.children()):
+            return True
+        entered = any(name.startswith(f"{module_qualified_name}.") for name in self.whole)
+        return isinstance(m, nn.modules.batchnorm._BatchNorm) and not entered
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Trace the call and note the node it returns."""
@@ -206,7 +194,7 @@ def find_head(module: nn.Module, *, input_shape: Sequence[int] | None = None) ->
     if not linears:
         return None
     try:
-        with eval_mode(module):
+        with evaluating(module):
             graph = LeafTracer().trace(module)
     except Exception:  # tracing fails in as many ways as forward methods can be written; then the network is run
         return _head_by_running(module, linears, input_shape)
