@@ -390,10 +390,10 @@ MATCH = Kind(
     "MATCH",
     "how well units of a network match recorded neurons",
     {
-        "score": Variable(("layer", "method"), "float", "score, see the method's name", extra=("neural_unit",)),
-        "ceiling": Variable(("method",), "float", "named noise ceiling of the score", False, extra=("neural_unit",)),
+        "score": Variable(("layer", "measure"), "float", "score, see the measure's name", extra=("neural_unit",)),
+        "ceiling": Variable(("measure",), "float", "named noise ceiling of the score", False, extra=("neural_unit",)),
     },
-    {"layer": _text("layer", meaning="layer of the network"), "method": _text("method", meaning="name of the score")},
+    {"layer": _text("layer", meaning="layer of the network"), "measure": _text("measure", meaning="name of the score")},
 )
 
 DISSIMILARITY = Kind(

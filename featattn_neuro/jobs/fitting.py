@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -232,55 +232,64 @@ def fit_curves(job: NetworkJob, arm: str, progress: Progress) -> xr.Dataset:
     assert settings is not None
     target = job.target_matrix("G")
     steps = list(range(0, settings.updates + 1, settings.every))
+    sizes = [min(2 * m, settings.batch_size) for m in settings.examples]
     rates = settings.rates_examples[arm], settings.rates_updates[arm]
-    work = len(rates[0]) * sum(min(2 * m, 50) for m in settings.examples) + len(rates[1]) * 50
-    done = 0.0
-    by_examples, by_updates = [], []
-    for rate in rates[0]:
-        areas = []
-        for m in settings.examples:
-            areas.append(_curve_fit(job, arm, rate, [settings.updates], first_examples(target, m))[:, 0])
-            done += min(2 * m, 50)
-            progress(done / work)
-        by_examples.append(np.stack(areas, axis=1))
-    for rate in rates[1]:
-        by_updates.append(_curve_fit(job, arm, rate, steps, None))
-        done += 50
+    work = len(rates[0]) * sum(sizes) + len(rates[1]) * settings.batch_size
+    done = 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
         progress(done / work)
-    example_axis = np.log2(np.asarray(settings.examples, dtype=float))
-    best_examples, best_updates = (
-        max(range(len(table)), key=lambda k: float(np.trapezoid(table[k][0].mean(axis=0), axis)))
-        for table, axis in (
-            ([np.moveaxis(t, 2, 0) for t in by_examples], example_axis),
-            ([np.moveaxis(t, 2, 0) for t in by_updates], np.asarray(steps, dtype=float)),
-        )
-    )
+
+    def over_examples(rate: float, split_names: Sequence[str]) -> np.ndarray:
+        areas = []
+        for m, size in zip(settings.examples, sizes, strict=True):
+            areas.append(_curve_fit(job, arm, rate, [settings.updates], first_examples(target, m), split_names)[..., 0])
+            advance(size)
+        return np.stack(areas, axis=-1)
+
+    def over_updates(rate: float, split_names: Sequence[str]) -> np.ndarray:
+        areas = _curve_fit(job, arm, rate, steps, None, split_names)
+        advance(settings.batch_size)
+        return areas
+
+    by_examples, rate_examples = _best_curve(rates[0], over_examples, np.log2(np.asarray(settings.examples, dtype=float)))
+    by_updates, rate_updates = _best_curve(rates[1], over_updates, np.asarray(steps, dtype=float))
     return xr.Dataset(
         {
-            "auc_examples": (("arm", "task", "examples"), by_examples[best_examples][..., 1][None]),
-            "auc_updates": (("arm", "task", "updates"), by_updates[best_updates][..., 1][None]),
+            "auc_examples": (("arm", "task", "examples"), by_examples[None]),
+            "auc_updates": (("arm", "task", "updates"), by_updates[None]),
         },
         coords={"arm": [arm], "task": job.classes, "examples": settings.examples, "updates": steps},
-        attrs={
-            "kind": "CURVES",
-            f"rate_examples_{arm}": rates[0][best_examples],
-            f"rate_updates_{arm}": rates[1][best_updates],
-        },
+        attrs={"kind": "CURVES", f"rate_examples_{arm}": rate_examples, f"rate_updates_{arm}": rate_updates},
     )
 
 
-def _curve_fit(job: NetworkJob, arm: str, rate: float, at: list[int], chosen: np.ndarray | None) -> np.ndarray:
-    """(T, len(at), 2) ROC areas on V and on P."""
+def _best_curve(
+    rates: Sequence[float], fit: Callable[[float, Sequence[str]], np.ndarray], axis: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """The curve on P (T, points) at the rate whose mean curve on V has the largest area; V is unused for one rate."""
+    if len(rates) == 1:
+        return fit(rates[0], ("P",))[0], rates[0]
+    found = [fit(rate, ("V", "P")) for rate in rates]
+    areas = [float(np.trapezoid(curves[0].mean(axis=0), axis)) for curves in found]
+    best = int(np.argmax(areas))
+    return found[best][1], rates[best]
+
+
+def _curve_fit(
+    job: NetworkJob, arm: str, rate: float, at: list[int], chosen: np.ndarray | None, split_names: Sequence[str]
+) -> np.ndarray:
+    """(splits, T, len(at)) ROC areas; learned without a penalty, since the curves have a choice of rate alone."""
     settings = job.config.curves
     assert settings is not None
     schedule = Schedule(
-        rate=rate, penalty=job.config.arms[arm].penalties[0], batch_size=settings.batch_size, epochs=None,
-        updates=settings.updates, seed=job.index,
-    )  # fmt: skip
-    target, n_v = job.target_matrix("G"), len(job.composites["V"].stimuli)
-    targets = job.target_matrix("V"), job.target_matrix("P")
+        rate=rate, batch_size=settings.batch_size, epochs=None, updates=settings.updates, seed=job.index
+    )
+    target = job.target_matrix("G")
     if arm == "full":
-        images, evaluation = job.images("G"), torch.cat([job.images("V"), job.images("P")])
+        images, evaluation = job.images("G"), torch.cat([job.images(split) for split in split_names])
         found = np.stack(
             [
                 learn_full(
@@ -292,15 +301,15 @@ def _curve_fit(job: NetworkJob, arm: str, rate: float, at: list[int], chosen: np
             axis=1,
         )  # fmt: skip
     else:
-        evaluation_rows = [torch.cat([v, p]) for v, p in zip(job.rows("V"), job.rows("P"), strict=True)]
+        rows = [torch.cat(list(parts)) for parts in zip(*(job.rows(split) for split in split_names), strict=True)]
         found = fit_tasks(
             job.cut, job.rows("G"), target, start(job.cut, job.detector), schedule, train_gains=True, train_head=True,
-            evaluate=evaluation_rows, at=at, chosen=chosen,
+            evaluate=rows, at=at, chosen=chosen,
         ).logits  # fmt: skip
-    return np.stack(
-        [
-            np.stack([mean_auc(scores[:, :n_v], targets[0]), mean_auc(scores[:, n_v:], targets[1])], axis=-1)
-            for scores in found
-        ],
-        axis=1,
-    )
+    areas, begin = [], 0
+    for split in split_names:
+        wanted = job.target_matrix(split)
+        part = found[..., begin : begin + wanted.shape[1]]
+        areas.append(np.stack([mean_auc(logits_then, wanted) for logits_then in part], axis=-1))
+        begin += wanted.shape[1]
+    return np.stack(areas)

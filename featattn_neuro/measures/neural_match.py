@@ -42,8 +42,8 @@ def neural_match(
 
     Returns
     -------
-    MATCH: `score` (layer, method), see `METHODS` ("rsa" and "cka" over the neurons recorded with every stimulus);
-    `ceiling` (method): for "ridge" the median over neurons of split-half reliability (Spearman–Brown), a ratio of
+    MATCH: `score` (layer, measure), see `METHODS` ("rsa" and "cka" over the neurons recorded with every stimulus);
+    `ceiling` (measure): for "ridge" the median over neurons of split-half reliability (Spearman–Brown), a ratio of
     variances that r² is compared with; NaN for the others and where no stimulus was repeated. No layer is chosen:
     choosing it on these scores would be circular.
 
@@ -76,10 +76,10 @@ def neural_match(
         inside = np.flatnonzero(ordered["layer"].values.astype(str) == layer)
         features = ordered["response"].isel(unit=inside).transpose("stimulus", "unit").values.astype(np.float64)
         scores[row] = [_score(method, features, reference, neurons, folds, seed) for method in wanted]
-    values = {"score": (("layer", "method"), scores), "ceiling": ("method", ceiling)}
+    values = {"score": (("layer", "measure"), scores), "ceiling": ("measure", ceiling)}
     notes = {f"method_{name}": METHODS[name] for name in wanted}
     counts = {"n_stimuli": len(ids), "folds": int(folds), "seed": int(seed)}
-    return MATCH.check(xr.Dataset(values, {"layer": layers, "method": wanted}, notes | counts))
+    return MATCH.check(xr.Dataset(values, {"layer": layers, "measure": wanted}, notes | counts))
 
 
 def _score(

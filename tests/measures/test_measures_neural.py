@@ -49,11 +49,11 @@ def case(rng):
 def test_the_layer_that_drives_the_neurons_matches_best(case):
     activations, neural = case
     found = neural_match(activations, neural)
-    assert found["score"].dims == ("layer", "method")
+    assert found["score"].dims == ("layer", "measure")
     assert (found["score"].sel(layer="late") > found["score"].sel(layer="early") + 0.3).all()
-    assert float(found["score"].sel({"layer": "late", "method": "ridge"})) > 0.9
-    assert 0.9 < float(found["ceiling"].sel({"method": "ridge"})) <= 1
-    assert np.isnan(found["ceiling"].sel({"method": "rsa"}))
+    assert float(found["score"].sel({"layer": "late", "measure": "ridge"})) > 0.9
+    assert 0.9 < float(found["ceiling"].sel({"measure": "ridge"})) <= 1
+    assert np.isnan(found["ceiling"].sel({"measure": "rsa"}))
 
 
 def test_scores_by_hand(case):
@@ -61,10 +61,10 @@ def test_scores_by_hand(case):
     found = neural_match(activations, neural, methods=["cka", "rsa"])
     means = average_trials(neural).sel(stimulus=activations["stimulus"])["response"].values
     late = activations["response"].values[:, 6:]
-    assert float(found["score"].sel({"layer": "late", "method": "cka"})) == pytest.approx(linear_cka(late, means))
+    assert float(found["score"].sel({"layer": "late", "measure": "cka"})) == pytest.approx(linear_cka(late, means))
     upper = np.triu_indices(N, 1)
     wanted = stats.spearmanr(correlation_distance(late)[upper], correlation_distance(means)[upper]).statistic
-    assert float(found["score"].sel({"layer": "late", "method": "rsa"})) == pytest.approx(wanted)
+    assert float(found["score"].sel({"layer": "late", "measure": "rsa"})) == pytest.approx(wanted)
 
 
 def test_stimuli_are_matched_by_id(case, rng):
@@ -108,7 +108,7 @@ def test_neurons_that_missed_a_stimulus_are_left_out_of_the_geometry(case):
     found = neural_match(activations, gap)
     assert np.isfinite(found["score"]).all()
     without = neural_match(activations, neural.isel(unit=[k for k in range(9) if k != 2]), methods=["rsa", "cka"])
-    np.testing.assert_allclose(found["score"].sel({"method": ["rsa", "cka"]}), without["score"])
+    np.testing.assert_allclose(found["score"].sel({"measure": ["rsa", "cka"]}), without["score"])
 
 
 def test_unknown_method(case):
