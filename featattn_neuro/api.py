@@ -29,6 +29,7 @@ from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.detectors import Detector, feature_scale, logistic_detectors
 from featattn_neuro.nets.folding import fold_gains
 from featattn_neuro.nets.gain_sets import to_gain_set
+from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.plan import select_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 __all__ = [
+    "Preprocessing",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -95,7 +97,12 @@ def load_model(
                 "weights and num_classes are for networks by name; load weights into your module yourself"
             )
         network = as_network(model)
-        return replace(network, preprocess=preprocess or network.preprocess, head=head or network.head)
+        shape = network.input_shape
+        if preprocess is not None and preprocess.output_size is not None:
+            shape = preprocess.channels, preprocess.output_size, preprocess.output_size
+        return replace(
+            network, preprocess=preprocess or network.preprocess, head=head or network.head, input_shape=shape
+        )
     if weights in (None, "pretrained") and model in manifest.load_manifest().names("weights"):
         weights = manifest.find(model)
     return build_network(model, weights=weights, seed=seed, preprocess=preprocess, head=head, num_classes=num_classes)
@@ -121,7 +128,7 @@ def record(
     *,
     reduce: str | Sequence[str] = "mean",
     batch_size: int = 32,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> xr.Dataset:
     """Responses of a network's filters to stimuli.
 
@@ -133,6 +140,7 @@ def record(
     layers : dotted names, globs ("layer3.*.relu*") or stages ("conv", "activation").
     reduce : "mean", "max", "sum", "sd" or "centre" over positions; several give a dimension `reduction`.
     batch_size : compute batch; the last one is padded, so a row never depends on how many others there are.
+    device : where to compute; None = where the network is. The network is brought back afterwards.
 
     Returns
     -------
@@ -150,11 +158,11 @@ def record(
     """
     network = _network(model)
     images, preprocess = _stimuli(stimuli, network)
-    network.module.to(device)
-    return record_activations(
-        network.module, images, layers, preprocess=preprocess, reduce=reduce, batch_size=batch_size, device=device,
-        network_name=network.name,
-    )  # fmt: skip
+    with placed(network.module, device) as place:
+        return record_activations(
+            network.module, images, layers, preprocess=preprocess, reduce=reduce, batch_size=batch_size, device=place,
+            network_name=network.name,
+        )  # fmt: skip
 
 
 def _targets(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | None]:
@@ -168,6 +176,10 @@ def _targets(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | Non
             raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")
         labels = labels.sel(stimulus=np.asarray(stimuli.id))
         if "task" in labels.dims:
+            if labels.dtype != bool and not np.isin(labels.values, (0, 1)).all():
+                raise DataError(
+                    "labels over (task, stimulus) must be true or false; came other values; see `learn_gains`"
+                )
             return labels.transpose("task", "stimulus").values.astype(bool), [str(t) for t in labels["task"].values]
         labels = labels.values
     values = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
@@ -195,7 +207,7 @@ def learn_gains(
     epochs: int = 30,
     batch_size: int = 60,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> xr.Dataset:
     """Learn one multiplicative gain per filter for a detection task, the network frozen.
 
@@ -231,19 +243,20 @@ def learn_gains(
     if head_stimuli is None and train_head is False:
         raise ConfigError("a frozen head needs other images to be fitted on: give head_stimuli= and head_labels=")
     learns_head = head_stimuli is None if train_head is None else train_head
-    pixels = as_tensor(images, preprocess).to(device)
-    if head_stimuli is None:
-        scale = feature_scale(head_inputs(network.module.to(device), head, pixels))
-        detector = Detector(np.zeros((len(target), len(scale))), np.zeros(len(target)), scale)
-    else:
-        others, _ = _stimuli(head_stimuli, network)
-        check_disjoint(stimuli=images, head_stimuli=others)
-        other_target, other_names = _targets(head_labels, others)
-        if other_names != names:
-            raise DataError(f"head_labels must name the same tasks as labels ({names}); came {other_names}")
-        features = head_inputs(network.module.to(device), head, as_tensor(others, preprocess).to(device))
-        detector = logistic_detectors(features, other_target)
-    cut = CutNetwork(network.module, select_layers(network.module, layers), head, device)
+    pixels = as_tensor(images, preprocess)
+    with placed(network.module, device) as place:
+        if head_stimuli is None:
+            scale = feature_scale(head_inputs(network.module, head, pixels.to(place)))
+            detector = Detector(np.zeros((len(target), len(scale))), np.zeros(len(target)), scale)
+        else:
+            others, other_preprocess = _stimuli(head_stimuli, network)
+            check_disjoint(stimuli=images, head_stimuli=others)
+            other_target, other_names = _targets(head_labels, others)
+            if other_names != names:
+                raise DataError(f"head_labels must name the same tasks as labels ({names}); came {other_names}")
+            features = head_inputs(network.module, head, as_tensor(others, other_preprocess).to(place))
+            detector = logistic_detectors(features, other_target)
+        cut = CutNetwork(network.module, select_layers(network.module, layers), head, place)
     rows = cut.prefix(pixels)
     fit = fit_tasks(
         cut,
@@ -253,6 +266,7 @@ def learn_gains(
         Schedule(rate=rate, penalty=penalty, batch_size=batch_size, epochs=epochs, seed=seed),
         train_gains=True,
         train_head=learns_head,
+        names=names or ["target"],
     )
     attrs: dict[str, str | float | int] = {
         "network_name": network.name,
@@ -301,7 +315,7 @@ def gain_saliency(
     upstream: bool = False,
     relative_to_mean: bool = False,
     batch_size: int = 32,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> xr.Dataset:
     """Where in the images the gains of a layer amplify: S(y, x) = sum over filters k of (g_k - 1) A_k(y, x).
 
@@ -314,8 +328,8 @@ def gain_saliency(
     """
     network = _network(model)
     images, preprocess = _stimuli(stimuli, network)
-    network.module.to(device)
-    return _gain_saliency(
-        network.module, gains, images, layer=layer, task=task, preprocess=preprocess, upstream=upstream,
-        relative_to_mean=relative_to_mean, batch_size=batch_size, device=device,
-    )  # fmt: skip
+    with placed(network.module, device) as place:
+        return _gain_saliency(
+            network.module, gains, images, layer=layer, task=task, preprocess=preprocess, upstream=upstream,
+            relative_to_mean=relative_to_mean, batch_size=batch_size, device=place,
+        )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from featattn_neuro.errors import choose
+from featattn_neuro.errors import ConfigError, choose
 
 ForwardHook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
@@ -70,6 +70,31 @@ def preserved(module: nn.Module) -> Iterator[nn.Module]:
         for parameter, requires_grad, grad in parameters:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
+
+
+@contextmanager
+def placed(module: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
+    """Have `module` on `device` for a while (None: where it is); bring it back to where it was on the way out.
+
+    A module whose parameters lie on several devices must not be moved: give no device.
+
+    >>> with placed(nn.Linear(1, 1), None) as device:
+    ...     device.type
+    'cpu'
+    """
+    places = {parameter.device for parameter in module.parameters()} | {buffer.device for buffer in module.buffers()}
+    home = next(iter(places)) if len(places) == 1 else None
+    wanted = (home or torch.device("cpu")) if device is None else torch.device(device)
+    if home is None or home == wanted or (home.type == wanted.type and wanted.index is None):
+        if len(places) > 1 and device is not None:
+            raise ConfigError(f"the network lies on several devices ({len(places)}); leave device= out")
+        yield home or wanted
+        return
+    try:
+        module.to(wanted)
+        yield wanted
+    finally:
+        module.to(home)
 
 
 def channel_axis(output: torch.Tensor, layer: str) -> int:
