@@ -63,6 +63,10 @@ class CutNetwork:
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             self.cached, self.reason = False, f"torch.fx cannot trace it: {type(error).__name__}: {error}"
             return
+        reused = _reused_in_place(self.module, graph)
+        if reused is not None:
+            self.cached, self.reason = False, f"a map is used again after step {reused!r} worked on it in place"
+            return
         _pool_before_relu(self.module, graph)
         self.whole = _without_dead_code(self.module, graph)
         try:
@@ -105,7 +109,12 @@ class CutNetwork:
     def _count_filters(self, images: torch.Tensor) -> None:
         def count(layer: str) -> Any:
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-                self.n_filters[layer] = output.shape[channel_axis(output, layer)]
+                n = output.shape[channel_axis(output, layer)]
+                if self.n_filters.setdefault(layer, n) != n:
+                    raise DataError(
+                        f"layer {layer!r} runs several times, with {self.n_filters[layer]} filters and with {n}; "
+                        "one set of gains cannot serve both; choose layers that run once"
+                    )
 
             return hook
 
@@ -187,6 +196,27 @@ class CutNetwork:
 
 class _NotSplitError(Exception):
     """The network cannot be cut; learning then runs all of it, with hooks, and says so."""
+
+
+def _reused_in_place(module: nn.Module, graph: fx.Graph) -> str | None:
+    """Name of a step that overwrites a map which a later step reads: cut there, the graph would read other values."""
+    done: set[fx.Node] = set()
+    for node in graph.nodes:
+        done.add(node)
+        if _works_in_place(module, node) and any(user not in done for user in node.all_input_nodes[0].users):
+            return node.name
+    return None
+
+
+def _works_in_place(module: nn.Module, node: fx.Node) -> bool:
+    if not node.all_input_nodes:
+        return False
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op == "call_function" and (node.kwargs.get("inplace") or name in {"iadd", "isub", "imul", "itruediv"}):
+        return True
+    return node.op in ("call_function", "call_method") and name.endswith("_") and not name.endswith("__")
 
 
 def _pool_before_relu(module: nn.Module, graph: fx.Graph) -> None:

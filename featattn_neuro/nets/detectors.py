@@ -60,18 +60,24 @@ def logistic_detectors(features: np.ndarray, target: np.ndarray, *, strength: fl
     scale = feature_scale(features)
     scaled = np.asarray(features, dtype=np.float64) / scale
     weight, bias = [], []
-    for task, row in enumerate(np.asarray(target, dtype=bool)):
-        if row.all() or not row.any():
-            raise DataError(
-                f"task {task} needs targets and distractors to fit its detector; came {int(row.sum())} targets "
-                f"of {row.size} images; check the labels"
-            )
+    for row in _both_classes(target):
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000).fit(scaled, row)
         weight.append(model.coef_[0])
         bias.append(model.intercept_[0])
     return Detector(np.array(weight), np.array(bias), scale)
+
+
+def _both_classes(target: np.ndarray) -> np.ndarray:
+    flags = np.asarray(target, dtype=bool)
+    for task, row in enumerate(flags):
+        if row.all() or not row.any():
+            raise DataError(
+                f"task {task} needs targets and distractors to fit its detector; came {int(row.sum())} targets "
+                f"of {row.size} images; check the labels"
+            )
+    return flags
 
 
 def head_detectors(head: nn.Linear, outputs: np.ndarray, features: np.ndarray, target: np.ndarray) -> Detector:
@@ -84,6 +90,10 @@ def head_detectors(head: nn.Linear, outputs: np.ndarray, features: np.ndarray, t
     Parameters
     ----------
     outputs : (T,) index of each task's output. features : (N, F) single images. target : (T, N) bool.
+
+    Raises
+    ------
+    DataError : a task with targets or distractors only; an output that does not prefer its class.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -92,7 +102,7 @@ def head_detectors(head: nn.Linear, outputs: np.ndarray, features: np.ndarray, t
     weight, bias = (weight - weight.mean(axis=0))[outputs], (bias - bias.mean())[outputs]
     scale = feature_scale(features)
     logits = weight @ np.asarray(features, dtype=np.float64).T + bias[:, None]
-    for task, row in enumerate(np.asarray(target, dtype=bool)):
+    for task, row in enumerate(_both_classes(target)):
         model = LogisticRegression(C=1e6, class_weight="balanced").fit(logits[task][:, None], row)
         slope, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
         if slope <= 0:

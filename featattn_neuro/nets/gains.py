@@ -26,8 +26,10 @@ def one_gain_set(gains: xr.Dataset, task: str | None = None) -> xr.DataArray:
         if task is None and len(names) > 1:
             raise DataError(f"these gains hold {len(names)} tasks ({', '.join(names)}); say which with task=")
         gain = gain.sel(task=choose(task if task is not None else names[0], names, "task"), drop=True)
-    elif task is not None and str(gains.coords.get("task", task).item()) != task:
-        raise DataError(f"wanted gains of task {task!r}; came gains of {gains.coords['task'].item()!r}")
+    elif task is not None and "task" not in gains.coords:
+        raise DataError(f"wanted gains of task {task!r}; these gains are of one task without a name; leave out task=")
+    elif task is not None and str(gains.coords["task"].item()) != task:
+        raise DataError(f"wanted gains of task {task!r}; came gains of {gains.coords['task'].item()!r}; name that task")
     extra = [str(dim) for dim in gain.dims if dim != "unit"]
     if extra:
         raise DataError(f"wanted one gain per unit; came dimensions {gain.dims}; select along {extra} first")

@@ -37,10 +37,17 @@ class Schedule:
     updates: int | None = None
     seed: int = 0
 
-    def batches(self, n: int) -> Iterator[torch.Tensor]:
-        """Positions of each update's images: a fresh permutation per epoch, its incomplete last batch kept."""
+    def __post_init__(self) -> None:
+        if not (self.rate > 0 and self.penalty >= 0 and self.batch_size >= 1):
+            raise ConfigError(
+                f"wanted a rate above 0, a penalty of 0 or more and a batch of 1 or more; came rate {self.rate}, "
+                f"penalty {self.penalty}, batch_size {self.batch_size}"
+            )
         if (self.epochs is None) == (self.updates is None):
             raise ConfigError(f"wanted epochs or updates, one of them; came {self.epochs} and {self.updates}")
+
+    def batches(self, n: int) -> Iterator[torch.Tensor]:
+        """Positions of each update's images: a fresh permutation per epoch, its incomplete last batch kept."""
         generator = torch.Generator().manual_seed(self.seed)
         size = min(self.batch_size, n)
         left = self.updates if self.updates is not None else -(-n // size) * int(self.epochs or 0)
@@ -87,8 +94,10 @@ class Trained:
 Watch = Callable[[int, Trained], None]
 
 
-def class_weights(target: torch.Tensor) -> torch.Tensor:
+def class_weights(target: torch.Tensor, names: Sequence[str] = ()) -> torch.Tensor:
     """Per-image weights (T, N) that give targets and distractors equal mass, mean 1 over the images of a task.
+
+    `names` of the tasks are for the message of the `DataError` that a task without both classes gives.
 
     >>> class_weights(torch.tensor([[True, False, False, False]]))
     tensor([[2.0000, 0.6667, 0.6667, 0.6667]])
@@ -97,7 +106,10 @@ def class_weights(target: torch.Tensor) -> torch.Tensor:
     n_other = target.shape[1] - n_target
     if ((n_target == 0) | (n_other == 0)).any():
         task = int(((n_target == 0) | (n_other == 0)).flatten().nonzero()[0])
-        raise DataError(f"task {task} needs targets and distractors; came {int(n_target[task])} of {target.shape[1]}")
+        raise DataError(
+            f"task {names[task] if names else task} needs targets and distractors; came {int(n_target[task])} targets "
+            f"of {target.shape[1]} images; check the labels"
+        )
     return torch.where(target, target.shape[1] / (2.0 * n_target), target.shape[1] / (2.0 * n_other))
 
 
@@ -122,6 +134,7 @@ def learn(
     train_head: bool,
     chosen: np.ndarray | None = None,
     watch: Watch | None = None,
+    names: Sequence[str] = (),
 ) -> Trained:
     """Learn log gains, the read-out, or both, for all tasks at once; `state` is updated and returned.
 
@@ -130,6 +143,7 @@ def learn(
     rows : `cut.prefix(images)`, N rows each. target : (T, N) bool.
     chosen : (T, M) positions of each task's own images; all images for every task if None.
     watch : called with (updates done, state) before the first and after every update.
+    names : of the tasks, for messages; their positions if empty.
 
     Raises
     ------
@@ -138,7 +152,7 @@ def learn(
     labels = torch.as_tensor(np.asarray(target, dtype=bool), device=cut.device)
     tasks = labels.shape[0]
     mine = None if chosen is None else torch.as_tensor(np.asarray(chosen), device=cut.device)
-    weights = class_weights(labels if mine is None else labels.gather(1, mine))
+    weights = class_weights(labels if mine is None else labels.gather(1, mine), names)
     gain_parameters = list(state.theta.values()) if train_gains else []
     head_parameters = [state.weight, state.bias] if train_head else []
     origin = (state.weight.clone(), state.bias.clone())
@@ -162,7 +176,8 @@ def learn(
         if not torch.isfinite(loss).all():
             task = int((~torch.isfinite(loss)).nonzero()[0])
             raise DataError(
-                f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})"
+                f"the loss of task {names[task] if names else task} is not finite at update {update}; "
+                f"lower the rate ({schedule.rate})"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
@@ -226,6 +241,7 @@ def fit_tasks(
     at: Sequence[int] = (),
     chosen: np.ndarray | None = None,
     block: int = TASK_BLOCK,
+    names: Sequence[str] = (),
 ) -> Fit:
     """`learn` for blocks of tasks whose maps fit the cache together, with logits of `evaluate` after updates `at`.
 
@@ -233,8 +249,10 @@ def fit_tasks(
     ----------
     initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
     block : tasks that share one pass; results agree between block sizes to float32 rounding.
+    names : of the tasks, for messages; their positions if empty.
     """
     states, found = [], []
+    names = list(names) or [str(task) for task in range(len(target))]
     for begin in range(0, len(target), block):
         state = initial.tasks(slice(begin, begin + block))
         seen: dict[int, np.ndarray] = {}
@@ -253,6 +271,7 @@ def fit_tasks(
             train_head=train_head,
             chosen=None if chosen is None else chosen[begin : begin + block],
             watch=watch if at else None,
+            names=names[begin : begin + block],
         )
         missing = [step for step in at if step not in seen]
         if missing:

@@ -12,11 +12,11 @@ from torch import nn
 
 from featattn_neuro.arrays.agreement import INK, exclusive_masks, resolved
 from featattn_neuro.errors import DataError, choose
-from featattn_neuro.nets.batches import StimulusSource, batches
+from featattn_neuro.nets.batches import StimulusSource, as_tensor, batches
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.gains import gains_by_layer, with_gains
-from featattn_neuro.nets.geometry import layer_grid
+from featattn_neuro.nets.geometry import Grid, layer_grid
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.layers import stage_of
 from featattn_neuro.nets.plan import select_layers, unit_ids
@@ -78,6 +78,8 @@ def gain_saliency(
     names = [str(t) for t in gains["task"].values] if "task" in gains["gain"].dims else [None]
     single = isinstance(task, str) or names == [None]
     wanted: list[str | None] = list(names) if task is None else [task] if isinstance(task, str) else list(task)
+    if not wanted:
+        raise DataError(f"wanted one task or more; came none; name some of {names}, or leave out task=")
     excess, relative = [], []
     plain, signed = None, False
     for name in wanted:
@@ -95,8 +97,10 @@ def gain_saliency(
         excess.append(np.tensordot(maps[:, keep], gain - 1, axes=([1], [0])))
         plain, signed = maps[:, keep].sum(axis=1), signed or bool(maps.min() < 0)
         relative.append(np.divide(excess[-1], plain, out=np.full_like(plain, np.nan), where=plain > 0))
-    grid = layer_grid(module, layer)
-    height, width = excess[0].shape[-2:]
+    image = as_tensor(stimuli, preprocess, 0, 1).shape[-2:]
+    shape = excess[0].shape[-2:]
+    rows, columns = (layer_grid(module, layer, image_size=n, cells=m) for n, m in zip(image, shape, strict=True))
+    traced = rows is not None and columns is not None
     dims = ("stimulus", "y", "x") if single else ("task", "stimulus", "y", "x")
     variables: dict[str, Any] = {"excess": (dims, excess[0] if single else np.stack(excess))}
     if single or not upstream:
@@ -105,16 +109,16 @@ def gain_saliency(
         variables["relative"] = (dims, relative[0] if single else np.stack(relative))
     coords = {
         "stimulus": np.asarray(stimuli.id),
-        "y": np.arange(height, dtype=float) if grid is None else grid.offset + grid.stride * np.arange(height),
-        "x": np.arange(width, dtype=float) if grid is None else grid.offset + grid.stride * np.arange(width),
+        "y": (rows if rows is not None and traced else Grid()).centres(shape[0]),
+        "x": (columns if columns is not None and traced else Grid()).centres(shape[1]),
         **stimuli.coordinates(),
         **({} if single else {"task": [str(t) for t in wanted]}),
     }
     attrs = {
         "kind": "SALIENCY",
         "layer": layer,
-        "geometry": "cell index" if grid is None else "pixels of the network's input",
-        "receptive_field": -1.0 if grid is None else grid.size,
+        "geometry": "pixels of the network's input" if traced else "cell index",
+        "receptive_field": -1.0 if rows is None or not traced else rows.size,
         "upstream_gains": "on" if upstream else "off",
         "gauge": "gain divided by the layer's mean" if relative_to_mean else "gain as given",
         "units": "units of the layer's output",
@@ -201,7 +205,7 @@ def masked_maps(
         flags.append(resolved(mask_a, mask_b).astype(np.int8))
         contrasts.append(_masked_mean(maps, mask_a) - _masked_mean(maps, mask_b))
         flat = maps.transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
-        covariances.append(np.cov(flat, ddof=0))
+        covariances.append(np.atleast_2d(np.cov(flat, ddof=0)))
         units += unit_ids(layer, maps.shape[1])
         per_unit += [(layer, channel) for channel in range(maps.shape[1])]
     covariance = np.zeros((len(units), len(units)))
