@@ -215,7 +215,7 @@ def provenance() -> str:
     >>> sorted(json.loads(provenance()))
     ['blas', 'cpu', 'versions']
     """
-    import threadpoolctl  # type: ignore[import-untyped]
+    import threadpoolctl
 
     versions = {"python": ".".join(map(str, sys.version_info[:3]))}
     loaded = [name for name in ("numpy", "xarray", "torch") if name in sys.modules]
