@@ -63,6 +63,33 @@ def class_variances(responses: ArrayLike, target: ArrayLike) -> Float:
     return result.reshape((2, *shape))
 
 
+def standardised_difference(
+    targets: tuple[ArrayLike, ArrayLike, ArrayLike],
+    distractors: tuple[ArrayLike, ArrayLike, ArrayLike],
+    *,
+    denominator: str = "rms",
+) -> Float:
+    """d' from the count, mean and variance (ddof 1) of targets and of distractors, which broadcast.
+
+    `denominator` as in `dprime`. NaN where it is not above 0.
+
+    >>> float(standardised_difference((2, 4.0, 2.0), (2, 2.0, 2.0), denominator="noise").round(6))
+    1.414214
+    """
+    if denominator not in DENOMINATORS:
+        raise ValueError(f"denominator must be one of {DENOMINATORS}; came {denominator!r}")
+    n1, mean1, variance1 = (np.asarray(part) for part in targets)
+    n0, mean0, variance0 = (np.asarray(part) for part in distractors)
+    if denominator == "rms":
+        variance = (variance1 + variance0) / 2
+    elif denominator == "pooled":
+        variance = ((n1 - 1) * variance1 + (n0 - 1) * variance0) / np.maximum(n1 + n0 - 2, 1)
+    else:
+        variance = variance0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(variance > 0, (mean1 - mean0) / np.sqrt(variance), np.nan)
+
+
 def dprime(responses: ArrayLike, target: ArrayLike, *, denominator: str = "rms") -> Float:
     """Difference of the class means in units of a within-class standard deviation.
 
@@ -86,23 +113,15 @@ def dprime(responses: ArrayLike, target: ArrayLike, *, denominator: str = "rms")
     >>> float(dprime([3.0, 5.0, 1.0, 3.0], [True, True, False, False]).round(6))
     1.414214
     """
-    if denominator not in DENOMINATORS:
-        raise ValueError(f"denominator must be one of {DENOMINATORS}; came {denominator!r}")
     values, wanted, shape = _prepare(responses, target)
     result = np.full((wanted.shape[0], values.shape[0]), np.nan)
     for units, block in _blocks(values):
         for task, chosen in enumerate(wanted):
             mean1, variance1 = _class_moments(block, chosen)
             mean0, variance0 = _class_moments(block, ~chosen)
-            n1, n0 = int(chosen.sum()), int((~chosen).sum())
-            if denominator == "rms":
-                variance = (variance1 + variance0) / 2
-            elif denominator == "pooled":
-                variance = ((n1 - 1) * variance1 + (n0 - 1) * variance0) / max(n1 + n0 - 2, 1)
-            else:
-                variance = variance0
-            with np.errstate(divide="ignore", invalid="ignore"):
-                result[task, units] = np.where(variance > 0, (mean1 - mean0) / np.sqrt(variance), np.nan)
+            targets = int(chosen.sum()), mean1, variance1
+            distractors = int((~chosen).sum()), mean0, variance0
+            result[task, units] = standardised_difference(targets, distractors, denominator=denominator)
     return result.reshape(shape)
 
 
