@@ -10,7 +10,8 @@ unit       text ids that survive reordering: "layer/channel" for filters, "area/
 trial      one presentation; the coordinate `stimulus` says of what (repeats are not unique stimuli)
 task       name of a detection task; `selectivity_task` is the same names where tasks meet tasks
 network    name of a replicate network
-layer, arm, reduction, gain_set, updates, examples, feature, claim, y, x, source (see the kinds)
+layer, arm, reduction, gain_set, updates, examples, feature, claim, group, y, x, source (see
+the kinds)
 """
 
 from __future__ import annotations
@@ -161,6 +162,11 @@ _UNIT = {
     "call": _int("unit", meaning="which call of a module that runs more than once"),
     "stage": _text("unit", meaning="conv, norm, activation, pool, linear or other"),
 }
+_PLACE = {
+    "y": _int("unit", meaning="row of the position in the layer's map, downwards, or token; -1 = no positions"),
+    "x": _int("unit", meaning="column of the position in the layer's map, rightwards; -1 = no positions"),
+    "node": _text("unit", meaning="name of the operation in the network's torch.fx graph"),
+}
 _STIMULUS = {
     "stimulus": _text("stimulus", meaning="content id of the stimulus", required=True),
     "label": Variable(("stimulus",), "text", "class of the stimulus", False),
@@ -184,9 +190,55 @@ ACTIVATIONS = Kind(
             False,
             extra=("task",),
         ),
+        "skipped": Variable(("skip",), "text", "path or id of each stimulus left out: it could not be read", False),
     },
-    {**_UNIT, **_STIMULUS, "reduction": _text("reduction", meaning="how positions were reduced")},
+    {
+        **_UNIT,
+        **_PLACE,
+        **_STIMULUS,
+        "reduction": _text("reduction", meaning="how positions were reduced"),
+    },
 )
+
+
+@dataclass(frozen=True)
+class RecordingHeader:
+    """All about a recording (ACTIVATIONS) but its values, in plain types: what a recorder tells a store.
+
+    Parameters
+    ----------
+    widths : units of each recorded layer, in order. steps : units that belong to one filter of it.
+    reductions, dtype, batch_size : as recorded.
+    coordinates : of `stimulus` and `unit`: name to (dimension, values). attrs : text and numbers.
+    """
+
+    widths: tuple[int, ...]
+    steps: tuple[int, ...]
+    reductions: tuple[str, ...]
+    dtype: str
+    batch_size: int
+    n_stimuli: int
+    coordinates: dict[str, tuple[str, Any]]
+    attrs: dict[str, str | int | float]
+
+    def dataset(self, response: Any, unreadable: Mapping[int, str]) -> xr.Dataset:
+        """ACTIVATIONS of values (reduction, stimulus, unit), without the stimuli that could not be read."""
+        import xarray as xr
+
+        dataset = xr.Dataset(
+            {"response": (("reduction", "stimulus", "unit"), response)},
+            coords={"reduction": list(self.reductions), **self.coordinates},
+            attrs={"kind": "ACTIVATIONS", **self.attrs},
+        )
+        if unreadable:
+            skipped = sorted(unreadable)
+            names = self.coordinates.get("path", self.coordinates["stimulus"])[1][skipped]
+            kept = [i for i in range(self.n_stimuli) if i not in unreadable]
+            dataset = dataset.isel(stimulus=kept).assign(skipped=("skip", names))
+        if len(self.reductions) == 1:
+            dataset = dataset.isel(reduction=0, drop=True).assign_attrs(reduction=self.reductions[0])
+        return ACTIVATIONS.check(dataset)
+
 
 GAINS = Kind(
     "GAINS",
@@ -238,6 +290,30 @@ CURVES = Kind(
     },
 )
 
+MOMENTS = Kind(
+    "MOMENTS",
+    "responses summed up per group of stimuli in one pass; parts of one stimulus set merge to the whole",
+    {
+        "count": Variable(("group",), "int", "number of stimuli"),
+        "mean": Variable(("group", "unit"), "float", "mean; NaN where a response was not finite", extra=("reduction",)),
+        "m2": Variable(("group", "unit"), "float", "sum of squared deviations from that mean", extra=("reduction",)),
+        "minimum": Variable(("group", "unit"), "float", "smallest response; inf without stimuli", extra=("reduction",)),
+        "maximum": Variable(("group", "unit"), "float", "largest response; -inf without stimuli", extra=("reduction",)),
+        "zeros": Variable(("group", "unit"), "int", "number of responses that are 0", extra=("reduction",)),
+        "nonfinite": Variable(("group", "unit"), "int", "number of NaN and infinities", extra=("reduction",)),
+        "stimulus_id": _text("observation", meaning="content ids of the stimuli", required=True),
+        "constituents": _text("observation", meaning="ids of the sources of composites, joined by '|'"),
+    },
+    {
+        **_UNIT,
+        **_PLACE,
+        "group": _text("group", meaning="label of the stimuli, or task and side", required=True),
+        "task": _text("group", meaning="name of the task, where groups are the two sides of tasks"),
+        "side": _text("group", meaning="target or distractor, where groups are the two sides of tasks"),
+        "reduction": _text("reduction", meaning="how positions were reduced"),
+    },
+)
+
 SELECTIVITY = Kind(
     "SELECTIVITY",
     "how well each unit tells targets from distractors",
@@ -260,7 +336,7 @@ SELECTIVITY = Kind(
         "live": Variable(("unit",), "int", "1 if the filter has variance in each class of every task", False),
         "selection_source": _text("source", meaning="ids of the source stimuli that selectivity was measured on"),
     },
-    {**_UNIT, "task": _text("task", meaning="name of the task")},
+    {**_UNIT, **_PLACE, "task": _text("task", meaning="name of the task")},
 )
 
 _PAIR = ("network", "measure", "task", "selectivity_task")
@@ -449,6 +525,7 @@ KINDS = {
         GAINS,
         SCORES,
         CURVES,
+        MOMENTS,
         SELECTIVITY,
         ASSOCIATION,
         SALIENCY,

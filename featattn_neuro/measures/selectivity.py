@@ -12,6 +12,9 @@ from featattn_neuro.errors import DataError, SchemaError, choose
 from featattn_neuro.measures._join import aligned, layers_of, source_ids, without_scalars
 from featattn_neuro.schema import ACTIVATIONS, CONSTITUENT_SEPARATOR, NEURAL, SELECTIVITY
 
+UNIT_COORDINATES = ("unit", "layer", "channel", "call", "stage", "y", "x", "node")
+"""Coordinates of units that measures keep, where they are there."""
+
 LIVE_SHARE = 1e-12
 """A filter is live if its variance exceeds this share of the largest in its layer, in each class of every task."""
 
@@ -56,8 +59,8 @@ def selectivity(
     >>> float(found.auc[0]), round(float(found.dprime[0]), 3)  # 3.5 of 4 pairs; (4 - 2)/sqrt 2
     (0.875, 1.414)
     """
-    recorded = _single_reduction(_checked_activations(activations))
-    wanted = _resolve_target(recorded, target)
+    recorded = single_reduction(checked_activations(activations))
+    wanted = resolve_target(recorded, target)
     stimuli = recorded["stimulus"].values
     chosen = wanted.values
     responses = recorded["response"].transpose("unit", "stimulus").values
@@ -73,7 +76,7 @@ def selectivity(
         "auc_high": (dims, high),
         "n_target": (dims[:-1], chosen.sum(axis=-1)),
         "n_distractor": (dims[:-1], (~chosen).sum(axis=-1)),
-        "live": ("unit", _live(recorded, responses, chosen)),
+        "live": ("unit", live_units(recorded, discrimination.class_variances(responses, chosen))),
         "selection_source": ("source", source_ids(recorded)),
         **_response_summary(responses),
     }
@@ -88,7 +91,7 @@ def selectivity(
             values["leverage_dprime"] = (dims, np.stack([discrimination.dprime(one, mine) for one, mine in pairs]))
         else:
             values["leverage_dprime"] = (dims, discrimination.dprime(leverage, chosen))
-    names = [n for n in ("unit", "layer", "channel", "call", "stage") if n in recorded.coords]
+    names = [n for n in UNIT_COORDINATES if n in recorded.coords]
     coordinates = {name: recorded[name] for name in names} | ({"task": wanted["task"]} if wanted.ndim == 2 else {})
     attributes: dict[str, str | int] = {
         "n_stimuli": int(stimuli.size),
@@ -163,7 +166,7 @@ def average_trials(neural: xr.Dataset) -> xr.Dataset:
     return ACTIVATIONS.check(result.assign_coords(layer=("unit", area), channel=("unit", channel)))
 
 
-def _checked_activations(dataset: xr.Dataset) -> xr.Dataset:
+def checked_activations(dataset: xr.Dataset) -> xr.Dataset:
     if getattr(dataset, "attrs", {}).get("kind") == "NEURAL":
         raise SchemaError(
             "wanted a Dataset of kind ACTIVATIONS; came kind NEURAL, which has trials; call average_trials(neural)"
@@ -171,7 +174,7 @@ def _checked_activations(dataset: xr.Dataset) -> xr.Dataset:
     return ACTIVATIONS.check(without_scalars(dataset))
 
 
-def _single_reduction(recorded: xr.Dataset) -> xr.Dataset:
+def single_reduction(recorded: xr.Dataset) -> xr.Dataset:
     if "reduction" not in recorded.dims:
         return recorded
     if recorded.sizes["reduction"] > 1:
@@ -192,7 +195,7 @@ def _labels(recorded: xr.Dataset) -> xr.DataArray:
     return recorded["label"]
 
 
-def _resolve_target(recorded: xr.Dataset, target: str | int | xr.DataArray) -> xr.DataArray:
+def resolve_target(recorded: xr.Dataset, target: str | int | xr.DataArray) -> xr.DataArray:
     """Boolean DataArray over (stimulus) or (task, stimulus) in the order of the recording."""
     if isinstance(target, str | int | np.integer) and not isinstance(target, bool):
         return targets_from_labels(_labels(recorded), [str(target)]).isel(task=0, drop=True)
@@ -233,14 +236,14 @@ def _matching_leverage(leverage: xr.DataArray, wanted: xr.DataArray, target: str
     return leverage.sel(task=name, drop=True)
 
 
-def _live(recorded: xr.Dataset, responses: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """1 where a filter's variance is above the floor in each class of every task, else 0."""
-    variances = discrimination.class_variances(responses, chosen).reshape(-1, responses.shape[0])
-    layer = recorded["layer"].values.astype(str)
-    live = np.zeros(responses.shape[0], dtype=np.int64)
-    for name in layers_of(recorded):
+def live_units(units: xr.Dataset, variances: np.ndarray) -> np.ndarray:
+    """1 where a filter's variance (..., unit) is above the floor in each class of every task, else 0."""
+    rows = variances.reshape(-1, variances.shape[-1])
+    layer = units["layer"].values.astype(str)
+    live = np.zeros(rows.shape[-1], dtype=np.int64)
+    for name in layers_of(units):
         members = layer == name
-        inside = np.where(np.isfinite(variances[:, members]), variances[:, members], 0.0)
+        inside = np.where(np.isfinite(rows[:, members]), rows[:, members], 0.0)
         live[members] = (inside > LIVE_SHARE * inside.max(axis=1, keepdims=True)).all(axis=0)
     return live
 
