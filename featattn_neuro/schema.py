@@ -451,7 +451,7 @@ TUNING = Kind(
     {
         "curve": Variable(("unit", "level"), "float", "mean response at the level"),
         "sem": Variable(("unit", "level"), "float", "standard error of that mean over trials", False),
-        "n_trials": Variable(("unit", "level"), "int", "trials at the level"),
+        "n_trials": Variable(("unit", "level"), "int", "trials (or samples) at the level", False),
         "status": Variable(("unit",), "text", "reason code, see STATUS"),
     },
     {
