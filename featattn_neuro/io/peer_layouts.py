@@ -88,7 +88,7 @@ def from_brainio(assembly: xr.DataArray | xr.Dataset, *, kind: str | None = None
     Parameters
     ----------
     assembly : dims presentation, neuroid and perhaps a `time_bin` of length 1; coordinates flat, or gathered in
-        MultiIndexes, which are reset on the way in. A Dataset must hold one variable (brainio writes `data`).
+        MultiIndexes, whose levels become coordinates again. A Dataset must hold one variable (brainio writes `data`).
     kind : "ACTIVATIONS" (stimuli unique; `region` stands in for a missing `layer`) or "NEURAL" (presentations);
         None = what the attribute `kind` says, else ACTIVATIONS if neuroids have a `layer`, else NEURAL.
 
@@ -119,18 +119,27 @@ def from_brainio(assembly: xr.DataArray | xr.Dataset, *, kind: str | None = None
         array = array.isel(time_bin=0, drop=True)
     if set(array.dims) != {"presentation", "neuroid"}:
         raise DataError(f"wanted dimensions (presentation, neuroid); came {array.dims}; rename or select first")
-    indexed = [dim for dim in array.dims if dim in array.indexes]
-    array = array.reset_index(indexed).transpose("presentation", "neuroid")
-    rows, units = ({}, {})
-    for name, coord in array.coords.items():
-        if coord.dims == ("presentation",) and name != "presentation":
-            rows[FROM_BRAINIO.get(str(name), str(name))] = coord.values
-        elif coord.dims == ("neuroid",) and name != "neuroid":
-            units[FROM_BRAINIO.get(str(name), str(name))] = coord.values
+    array = array.transpose("presentation", "neuroid")
+    rows, units = (
+        _flat_coordinates(array, dim, ours) for dim, ours in (("presentation", "stimulus"), ("neuroid", "unit"))
+    )
     wanted = decide_kind(kind, array.attrs, units)
     if wanted == "ACTIVATIONS" and not np.any(np.asarray(rows.get("repetition", [0]))):
         rows.pop("repetition", None)  # each stimulus once: nothing is lost
     return build(array.values, rows, units, kind=wanted, attrs=array.attrs, names="the assembly has", theirs=TO_BRAINIO)
+
+
+def _flat_coordinates(array: xr.DataArray, dim: str, ids: str) -> dict[str, np.ndarray]:
+    """Coordinates along `dim` by our names, levels of a MultiIndex among them."""
+    found = {
+        FROM_BRAINIO.get(str(name), str(name)): coord.values
+        for name, coord in array.coords.items()
+        if coord.dims == (dim,) and name != dim
+    }
+    # where a dimension has one coordinate only, gathering it into an index puts its values under the dimension's name
+    if ids not in found and dim in array.indexes and array.indexes[dim].nlevels == 1:
+        found[ids] = array[dim].values
+    return found
 
 
 def to_rsatoolbox(responses: xr.Dataset) -> RsaDataset:

@@ -155,6 +155,17 @@ def test_an_assembly_from_elsewhere():
         from_brainio(gathered.reset_index("time_bin"), kind="ACTIVATIONS")
 
 
+def test_ids_gathered_alone_lose_their_name_but_not_their_meaning():
+    flat = xr.DataArray(
+        np.eye(2),
+        dims=("presentation", "neuroid"),
+        coords={"stimulus_id": ("presentation", ["a", "b"]), "neuroid_id": ("neuroid", ["n", "m"])},
+    )
+    gathered = brainio_gathered(flat)
+    assert "neuroid_id" not in gathered.coords
+    xr.testing.assert_identical(from_brainio(gathered), from_brainio(flat))
+
+
 def test_repetitions_are_counted_where_there_are_none(neural):
     found = to_brainio(neural.drop_vars("repetition"))
     np.testing.assert_array_equal(found["repetition"], neural["repetition"])
