@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ import torch
 import xarray as xr
 from torch import nn
 
-from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import manifest
 from featattn_neuro.io.neural import read_neural
+from featattn_neuro.io.recording_store import recording_store
 from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind, save_kind
@@ -25,16 +27,22 @@ from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.channels import ChannelAxis
 from featattn_neuro.nets.cutting import CutNetwork, require_head
+from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_source
 from featattn_neuro.nets.detectors import Detector, feature_scale, logistic_detectors
+from featattn_neuro.nets.fingerprint import digest, recording_inputs
 from featattn_neuro.nets.folding import fold_gains
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
-from featattn_neuro.nets.plan import select_layers
+from featattn_neuro.nets.loading import usual_workers
+from featattn_neuro.nets.plan import make_plan, select_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
-from featattn_neuro.nets.recording import record_activations
+from featattn_neuro.nets.recording import MemorySink, run_plan
+from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
+from featattn_neuro.nets.selection import Layers
 from featattn_neuro.nets.training import head_inputs
 
 if TYPE_CHECKING:
@@ -112,57 +120,115 @@ def _network(model: nn.Module | Network) -> Network:
     return as_network(model)
 
 
-def _stimuli(stimuli: Any, network: Network) -> tuple[Stimuli, Preprocessing | None]:
+def _stimuli(stimuli: Any, network: Network, corrupt: str = "error") -> tuple[Any, Preprocessing | None]:
     """Stimuli and how to preprocess them: arrays are taken as they stand."""
     if isinstance(stimuli, Stimuli):
         return stimuli, network.preprocess
-    if isinstance(stimuli, str | Path):
-        return load_stimuli(stimuli), network.preprocess
+    if is_torch_source(stimuli):
+        found = DatasetStimuli(stimuli, skip=corrupt == "skip")
+        # tensors are what the dataset's own transform made of the images; decoded pictures still want preprocessing
+        return found, network.preprocess if len(found) and _is_picture(found) else None
+    if isinstance(stimuli, str | Path) or (
+        isinstance(stimuli, list | tuple) and stimuli and all(isinstance(one, str | Path) for one in stimuli)
+    ):
+        return load_stimuli(stimuli, corrupt="keep" if corrupt == "skip" else corrupt), network.preprocess
     return load_stimuli(stimuli, label=None), None
+
+
+def _is_picture(stimuli: DatasetStimuli) -> bool:
+    return first_raw(stimuli).dtype == np.uint8
 
 
 def record(
     model: nn.Module | Network,
     stimuli: Any,
-    layers: str | Iterable[str],
+    layers: Layers,
     *,
-    reduce: str | Sequence[str] = "mean",
+    reduce: Reducer | Sequence[Reducer] = "mean",
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    corrupt: str = "error",
+    dtype: str = "float32",
+    compute_dtype: str = "float32",
+    channel_axis: ChannelAxis = None,
+    progress: Callable[[int, int], None] | None = None,
+    timing: dict[str, float] | None = None,
 ) -> xr.Dataset:
     """Responses of a network's filters to stimuli.
 
     Parameters
     ----------
     model : an `nn.Module`, or what `load_model` gives.
-    stimuli : what `load_stimuli` gives (preprocessed as the network's weights want), a folder or data-set name, or an
-        array or tensor (N, C, H, W), taken as it stands.
-    layers : dotted names, globs ("layer3.*.relu*") or stages ("conv", "activation").
-    reduce : "mean", "max", "sum", "sd" or "centre" over positions; several give a dimension `reduction`.
+    stimuli : what `load_stimuli` gives (preprocessed as the network's weights want); a folder, data-set name or list of
+        image files; an array or tensor (N, C, H, W), taken as it stands; or a torch dataset or loader (items that are
+        tensors are taken as they stand, pictures are preprocessed).
+    layers : dotted names, globs ("layer3.*.relu*"), regular expressions ("re:layer[12]\\..*"), stages ("conv",
+        "activation"), types (nn.Conv2d or "Conv2d"), functions (name, module) -> bool, or several of these. A text that
+        means no module is looked up among the functional operations of the torch.fx graph, named as torchvision's
+        `get_graph_node_names` does ("layer1.0.add", "relu_1"); all layers are then recorded through that graph.
+    reduce : "mean", "max", "sum", "sd", "centre", a quantile ("q0.9") over positions, or a function of maps
+        (N, C, H, W) to (N, C); several give a dimension `reduction`. "none" keeps every position as a unit, with
+        coordinates `y` and `x`.
     batch_size : compute batch; the last one is padded, so a row never depends on how many others there are.
     device : where to compute; None = where the network is. The network is brought back afterwards.
+    out : file to record into, .zarr (streamed; memory does not grow with the number of stimuli; taken up again after a
+        kill) or .nc (written from such a store at the end). If it holds this very recording, that is returned.
+    cache : folder for recordings named by their content; the same recording is made once. Not together with `out`.
+    overwrite : replace another recording at `out`.
+    workers : processes that decode and preprocess images while the network computes; None = a few for image files.
+    corrupt : images that cannot be read: "error" names the first, "skip" leaves them out and lists them in `skipped`.
+    dtype : of the stored values: "float32", "float16" or "float64".
+    compute_dtype : "float32" = as the network is; "float16" or "bfloat16" by torch.autocast.
+    channel_axis : where the filters are, for layers in which no rule says it; one for all or {layer: axis}.
+    progress : called with (stimuli done, stimuli in all).
+    timing : a dictionary to be filled with the seconds that the network computed and waited for images.
 
     Returns
     -------
-    ACTIVATIONS : `response(stimulus, unit)`, float32, units of the layers' outputs; `unit` has coordinates `layer`,
-        `channel`, `call`, `stage`; `stimulus` its content ids, `label` and `path` where they are known.
+    ACTIVATIONS : `response(stimulus, unit)`, units of the layers' outputs; `unit` has coordinates `layer`, `channel`,
+        `call`, `stage` (`node` for the graph); `stimulus` its content ids, `label` and `path` where they are known.
+        Attribute `recorded_through` says "module hooks" or "torch.fx graph". Opened lazily with `out` or `cache`.
 
     Raises
     ------
     ConfigError : unknown layer (nearest names are listed). DataError : a layer without filters, unequal image sizes.
+    StoreError : `out` holds another recording, or another process is writing it.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True))
     >>> _ = nn.init.constant_(net[0].weight, 1.0), nn.init.constant_(net[0].bias, -3.0)
     >>> record(net, np.ones((1, 1, 2, 2), np.float32), ["0", "1"]).response.values  # 1 - 3, then ReLU
     array([[-2.,  0.]], dtype=float32)
     """
+    choose(corrupt, ("error", "skip"), "treatment of corrupt images")
+    if out is not None and cache is not None:
+        raise ConfigError("out names the file, cache lets the content name it: give one of them")
     network = _network(model)
-    images, preprocess = _stimuli(stimuli, network)
+    plan = make_plan(
+        network.module, layers, reduce, batch_size=batch_size, dtype=dtype, compute_dtype=compute_dtype,
+        channel_axis=channel_axis,
+    )  # fmt: skip
+    if out is not None and Path(out).suffix == ".nc" and dtype == "float16":
+        raise ConfigError("netCDF-4 has no float16; store float32, or record into .zarr")
+    images, preprocess = _stimuli(stimuli, network, corrupt)
     with placed(network.module, device) as place:
-        return record_activations(
-            network.module, images, layers, preprocess=preprocess, reduce=reduce, batch_size=batch_size, device=place,
-            network_name=network.name,
+        run = partial(
+            run_plan, network.module, plan, images, preprocess=preprocess, device=place, corrupt=corrupt,
+            workers=usual_workers(images, batch_size) if workers is None else workers,
+            attrs={"network_name": network.name, "recorded_dtype": dtype}, progress=progress, timing=timing,
         )  # fmt: skip
+        if out is None and cache is None:
+            return run(MemorySink())
+        inputs = recording_inputs(network.module, plan, preprocess, images.digest(), place)
+        key = digest({**inputs, "name": network.name, "corrupt": corrupt})
+        if cache is not None:
+            Path(cache).mkdir(parents=True, exist_ok=True)
+        path = Path(out) if out is not None else Path(str(cache)) / f"{key}.zarr"
+        with recording_store(path, key=key, inputs=inputs, overwrite=overwrite) as store:
+            return open_kind(path, "ACTIVATIONS") if store is None else run(store)
 
 
 def _targets(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | None]:

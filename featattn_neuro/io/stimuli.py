@@ -76,7 +76,8 @@ def load_stimuli(
         and the class names of a manifest set; None = no labels; one text or number per image, in order; or the path of
         a CSV file with columns path (relative to the source) and label, which must name every image.
     duplicates : "error" names two byte-identical images; "drop" keeps the first of each.
-    corrupt : "error" names the first image that does not decode; "skip" leaves such images out.
+    corrupt : "error" names the first image that does not decode; "skip" leaves such images out; "keep" does not look:
+        the images are only decoded when they are used.
     limit : at most so many images, spread evenly over the classes, the first of each class.
 
     Returns
@@ -100,7 +101,7 @@ def load_stimuli(
     (<Stimuli array: 4 images, 2 classes>, ['a', 'b'])
     """
     choose(duplicates, ("error", "drop"), "treatment of duplicates")
-    choose(corrupt, ("error", "skip"), "treatment of corrupt images")
+    choose(corrupt, ("error", "skip", "keep"), "treatment of corrupt images")
     if limit is not None and limit < 1:
         raise ConfigError(f"wanted a limit of 1 or more images; came {limit}; leave it out to load all")
     if isinstance(source, str | os.PathLike):
@@ -179,7 +180,7 @@ def _from_files(
     paths = np.array(images.members, dtype=str)
     labels = _folder_labels(images) if label_is_folder(label) else _given_labels(label, len(images), paths.tolist())
     keep = _limited(labels, len(images), limit)
-    if check:
+    if check and corrupt != "keep":
         keep = _readable(images, keep, corrupt)
     ids = np.array(file_ids(images.select(keep)), dtype=str)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featattn_neuro.errors import DataError
-from featattn_neuro.io.images import FileImages
+from featattn_neuro.io.images import FileImages, decode
 from featattn_neuro.schema import CONSTITUENT_SEPARATOR
 
 Text = NDArray[np.str_]
@@ -95,6 +96,39 @@ class Stimuli:
     def __getitem__(self, position: int) -> NDArray[Any]:
         """One raw image: uint8 (H, W, 3) RGB for files, float32 (C, H, W) as given for arrays."""
         return self.images[position]
+
+    def read(self, position: int) -> NDArray[Any]:
+        """One raw image, as indexing gives it; `DataError` if its file is not the one that its id was made from."""
+        if not isinstance(self.images, FileImages):
+            return self.images[position]
+        data = self.images.data(position)
+        if re.fullmatch("[0-9a-f]{64}", self.id[position]) and hashlib.sha256(data).hexdigest() != self.id[position]:
+            raise DataError(
+                f"{self.describe(position)} of {self.name} has changed since the set was loaded; load it again"
+            )
+        return decode(data, self.images.name(position))
+
+    def digest(self) -> str:
+        """sha256 over the images' bytes as they are now and all columns, in order.
+
+        Examples
+        --------
+        >>> one = Stimuli(id=np.array(["i"]), images=np.zeros((1, 1, 3, 3), np.float32))
+        >>> before = one.digest()
+        >>> one.images[:] = 1  # the id is as it was
+        >>> one.digest() == before
+        False
+        """
+        found = hashlib.sha256()
+        for name, (_, values) in self.coordinates().items():
+            found.update(f"{name}{values.tolist()}".encode())
+        for position in range(len(self)):
+            if isinstance(self.images, FileImages):
+                found.update(hashlib.sha256(self.images.data(position)).digest())
+            else:
+                image = self.images[position]
+                found.update(f"{image.dtype.str}{image.shape}".encode() + image.tobytes())
+        return found.hexdigest()
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))

@@ -111,7 +111,7 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
         if suffix == ".nc":
             opened = xr.open_dataset(path, engine="h5netcdf", chunks={}, cache=False)
         else:
-            opened = xr.open_zarr(path, chunks={})
+            opened = _open_zarr(path)
     except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         raise StoreError(
             f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
@@ -291,6 +291,12 @@ def _suffix(path: Path) -> str:
     if path.suffix not in SUFFIXES:
         raise StoreError(f"wanted a file name that ends in .nc or .zarr; came {str(path)!r}; rename it")
     return path.suffix
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    from featattn_neuro.io.recording_store import is_recording, open_recording
+
+    return open_recording(path) if is_recording(path) else xr.open_zarr(path, chunks={})
 
 
 def _named(kind: Kind | str) -> Kind:

@@ -1,84 +1,161 @@
-"""What to record, decided once: names, patterns and stages become a frozen plan before the first batch."""
+"""What to record, decided once: patterns and names become a frozen plan before the first batch."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, choose
+from featattn_neuro.nets.channels import ChannelAxis
+from featattn_neuro.nets.graph_nodes import NodeGraph, Site
 from featattn_neuro.nets.layers import stage_of
+from featattn_neuro.nets.reductions import MAPS, Reducer, Reduction, parse_reductions
+from featattn_neuro.nets.selection import (
+    LayerPattern,
+    Layers,
+    as_patterns,
+    match_modules,
+    match_names,
+    no_match,
+    select_layers,
+)
 
-REDUCTIONS = {
-    "mean": lambda maps: maps.mean(dim=(2, 3)),
-    "max": lambda maps: maps.amax(dim=(2, 3)),
-    "sum": lambda maps: maps.sum(dim=(2, 3)),
-    "sd": lambda maps: maps.std(dim=(2, 3), correction=0),
-    "centre": lambda maps: maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2],
-}
-"""Reductions over positions: (N, C, H, W) to (N, C)."""
+__all__ = ["RecordingPlan", "make_plan", "select_layers", "unit_ids"]
+
+STORAGE_DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+COMPUTE_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """What will be recorded: layer names in network order, reductions, and the compute batch size."""
-
-    layers: tuple[str, ...]
-    stages: tuple[str, ...]
-    reductions: tuple[str, ...]
-    batch_size: int
-
-
-def select_layers(module: nn.Module, layers: str | Iterable[str]) -> list[str]:
-    """Names of the modules that `layers` means, in network order, each once.
+    """What will be recorded, and how; the recording loop has nothing left to decide.
 
     Parameters
     ----------
-    layers : a name, a glob ("layer3.*.relu*"), a stage ("conv", "activation"), or several of these.
-
-    Raises
-    ------
-    ConfigError : a name or pattern matches nothing; the message lists the nearest names.
-
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ReLU())
-    >>> select_layers(net, "activation"), select_layers(net, ["2", "0"])
-    (['1', '2'], ['0', '2'])
+    sites : the layers in network order (through hooks), or the calls and operations in order of execution (through
+        the graph).
+    reductions : in output order; empty = every position is kept.
+    batch_size : compute batch; the last one is padded.
+    dtype : of the stored values. compute_dtype : "float32" computes as the network is, others by autocast.
+    channel_axis : the caller's word on where the filters are, if any.
+    graph : the traced network where operations are recorded; None = hooks on modules.
+    nodes : the graph's node of each site.
     """
-    modules = {name: part for name, part in module.named_modules() if name}
-    stages = {name: stage_of(part) for name, part in modules.items()}
-    wanted: set[str] = set()
-    for pattern in [layers] if isinstance(layers, str) else list(layers):
-        if pattern in modules:
-            found = [pattern]
-        elif pattern in stages.values():
-            found = [name for name, stage in stages.items() if stage == pattern]
-        else:
-            found = fnmatch.filter(modules, pattern)
-        if not found:
-            choose(pattern, modules, "layer")
-        wanted.update(found)
-    if not wanted:
-        raise ConfigError("wanted at least one layer; came none; name a layer, a glob or a stage such as 'conv'")
-    return [name for name in modules if name in wanted]
+
+    sites: tuple[Site, ...]
+    reductions: tuple[Reduction, ...]
+    batch_size: int
+    dtype: str = "float32"
+    compute_dtype: str = "float32"
+    channel_axis: ChannelAxis = None
+    graph: NodeGraph | None = field(default=None, compare=False)
+    nodes: tuple[fx.Node, ...] = field(default=(), compare=False)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, each once."""
+        return tuple(dict.fromkeys(site.layer for site in self.sites))
+
+    @property
+    def keeps_maps(self) -> bool:
+        """Whether every position is kept."""
+        return not self.reductions
+
+    @property
+    def reduction_names(self) -> tuple[str, ...]:
+        """Names along the dimension `reduction`."""
+        return tuple(one.name for one in self.reductions) or (MAPS,)
+
+    @property
+    def path(self) -> str:
+        """How layers are reached, for the output's attribute `recorded_through`."""
+        return "module hooks" if self.graph is None else "torch.fx graph"
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain values, for the content key."""
+        return {
+            "sites": [(site.layer, site.stage, site.call) for site in self.sites],
+            "reductions": list(self.reduction_names),
+            "functions": list(self.reductions),
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
+            "compute_dtype": self.compute_dtype,
+            "channel_axis": self.channel_axis,
+            "path": self.path,
+        }
 
 
 def make_plan(
-    module: nn.Module, layers: str | Iterable[str], reduce: str | Sequence[str] = "mean", *, batch_size: int = 32
+    module: nn.Module,
+    layers: Layers,
+    reduce: Reducer | Sequence[Reducer] = "mean",
+    *,
+    batch_size: int = 32,
+    dtype: str = "float32",
+    compute_dtype: str = "float32",
+    channel_axis: ChannelAxis = None,
 ) -> RecordingPlan:
-    """Turn names into a frozen plan; everything unknown fails here, before the first batch."""
-    reductions = (reduce,) if isinstance(reduce, str) else tuple(reduce)
-    for name in reductions:
-        choose(name, REDUCTIONS, "reduction")
-    if not reductions or len(set(reductions)) < len(reductions):
-        raise ConfigError(f"wanted one or more different reductions; came {reductions}; choose from {list(REDUCTIONS)}")
+    """Turn names into a frozen plan; everything unknown fails here, before the first batch.
+
+    A text that means no module is looked up among the nodes of the traced graph (`F.relu`, `+`); if one is wanted, all
+    layers are recorded through the graph.
+
+    >>> make_plan(nn.Sequential(nn.ReLU()), "0").layers
+    ('0',)
+    """
+    reductions = parse_reductions(reduce)
+    choose(dtype, STORAGE_DTYPES, "storage dtype")
+    choose(compute_dtype, COMPUTE_DTYPES, "compute dtype")
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; came {batch_size}")
-    names = select_layers(module, layers)
-    modules = dict(module.named_modules())
-    return RecordingPlan(tuple(names), tuple(stage_of(modules[name]) for name in names), reductions, batch_size)
+    modules: list[str] = []
+    operations: list[str] = []
+    chosen: list[fx.Node] = []
+    graph: NodeGraph | None = None
+    for pattern in as_patterns(layers):
+        found = match_modules(module, pattern)
+        if not found:
+            graph = graph or _graph(module, pattern)
+            nodes = match_names(str(pattern), graph.names)
+            if not nodes:
+                raise no_match(pattern, dict.fromkeys([*(n for n, _ in module.named_modules() if n), *graph.names]))
+            operations += nodes
+        modules += found
+    if graph is None:
+        known = dict(module.named_modules())
+        ordered = [name for name in known if name in set(modules)]
+        sites = [Site(name, stage_of(known[name])) for name in ordered]
+    else:
+        sites, chosen = _sites(graph, [*modules, *operations])
+    return RecordingPlan(
+        tuple(sites), reductions, batch_size, dtype, compute_dtype, channel_axis, graph, tuple(chosen)
+    )  # fmt: skip
+
+
+def _graph(module: nn.Module, pattern: LayerPattern) -> NodeGraph:
+    missing = no_match(pattern, [name for name, _ in module.named_modules() if name])
+    if not isinstance(pattern, str):
+        raise missing
+    try:
+        return NodeGraph(module)
+    except ConfigError as error:
+        raise ConfigError(f"{missing}; nor is it a functional operation: {error}") from error
+
+
+def _sites(graph: NodeGraph, names: list[str]) -> tuple[list[Site], list[fx.Node]]:
+    found: dict[fx.Node, Site] = {}
+    for name in names:
+        if name not in graph.returned and name not in graph.node_names.values():
+            raise ConfigError(f"layer {name!r} exists but does not run; leave it out")
+        # a container and its last layer return the same node: the name that was asked for first stays
+        for node, site in graph.sites_of(name):
+            found.setdefault(node, site)
+    ordered = [node for node in graph.node_names if node in found]
+    return [found[node] for node in ordered], ordered
 
 
 def unit_ids(layer: str, channels: int, call: int = 0, calls: int = 1) -> list[str]:
@@ -91,13 +168,3 @@ def unit_ids(layer: str, channels: int, call: int = 0, calls: int = 1) -> list[s
     """
     place = layer if calls == 1 else f"{layer}@{call}"
     return [f"{place}/{channel:03d}" for channel in range(channels)]
-
-
-def reduce_maps(output: torch.Tensor, reduction: str) -> torch.Tensor:
-    """(N, C, H, W) to (N, C) by name; vectors (N, C) have no positions and are copied.
-
-    The result never shares memory with `output`, so a later in-place ReLU cannot alter it.
-    """
-    if output.ndim == 2:
-        return output.clone()
-    return REDUCTIONS[reduction](output).clone() if reduction == "centre" else REDUCTIONS[reduction](output)

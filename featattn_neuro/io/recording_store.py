@@ -1,0 +1,490 @@
+"""Recordings on disk while they are made: zarr, one array per layer, streamed, checksummed, resumed after a kill.
+
+Layout of a finished folder NAME.zarr (zarr format 3): an array `response_0000`, … (reduction, stimulus, unit of the
+layer) per recorded layer, so that no chunk crosses a layer; coordinates as arrays; `chunks.json` with size and CRC-32C
+of every chunk. While it is made the folder is `.NAME.recording`; a name that does not start with a dot is a whole
+recording. Blocks of stimuli are written one after the other; a line of `progress.jsonl` says that a block is there.
+Killed at any moment, the blocks that are whole are kept and the others made again. The folder is locked with flock,
+which ends with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import queue
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from featattn_neuro.errors import StoreError
+from featattn_neuro.io import store as files
+from featattn_neuro.schema import RecordingHeader
+
+FORMAT = 1
+BLOCK_BYTES = 16 << 20
+"""About how many bytes are gathered before they are written, and the most that one chunk holds uncompressed."""
+
+_CHUNKS, _PROGRESS, _STATE = "chunks.json", "progress.jsonl", "state.json"
+_QUEUED_BLOCKS = 1
+
+
+class RecordingStore:
+    """Sink of a recording: gathers batches to blocks, writes them in a thread beside the computation.
+
+    Made by `recording_store`. Memory: at most three blocks and one batch, whatever the number of stimuli.
+    """
+
+    def __init__(self, path: Path, folder: Path, *, key: str, inputs: Mapping[str, str], block_bytes: int) -> None:
+        self.path, self.folder, self.key, self.inputs, self.block_bytes = path, folder, key, dict(inputs), block_bytes
+        self.done: dict[int, dict[str, Any]] = {}
+        self.pending: list[tuple[int, Sequence[np.ndarray], Mapping[int, str]]] = []
+        self.failure: BaseException | None = None
+        self.thread: threading.Thread | None = None
+        self.blocks: queue.Queue[_Block | None] = queue.Queue(_QUEUED_BLOCKS)
+
+    # -- what a recorder calls -------------------------------------------------------------------------------------
+
+    def begin(self, header: RecordingHeader) -> list[tuple[int, int]]:
+        """Make the arrays, or find what an earlier process left; return the ranges of stimuli still wanted."""
+        self.header = header
+        self.rows = _block_rows(header, self.block_bytes)
+        state = json.dumps({"format": FORMAT, "key": self.key, "rows": self.rows}, sort_keys=True)
+        if _read(self.folder / _STATE) == state:
+            self.done = _verified(self.folder)
+        else:
+            _empty(self.folder)
+            _create(self.folder, header, self.rows, self.block_bytes, self.key, self.inputs)
+            files.write_text_atomic(self.folder / _STATE, state)
+        self._rewrite_progress()
+        self.store, self.arrays = _open_arrays(self.folder, len(header.widths))
+        self.thread = threading.Thread(target=self._run, name="recording-writer", daemon=True)
+        self.thread.start()
+        starts = range(0, header.n_stimuli, self.rows)
+        return [(start, min(start + self.rows, header.n_stimuli)) for start in starts if start not in self.done]
+
+    def write(self, start: int, values: Sequence[np.ndarray], unreadable: Mapping[int, str]) -> None:
+        """Values (reduction, rows, units) of each layer for the stimuli from `start` on."""
+        self.pending.append((start, values, unreadable))
+        stop = start + values[0].shape[1]
+        if stop % self.rows == 0 or stop == self.header.n_stimuli:
+            block = _Block(self.pending)
+            self.pending = []
+            self._put(block)
+
+    def finish(self) -> xr.Dataset:
+        """Wait for the last block, write the manifest, give the recording its name; return it, opened."""
+        self.stop()
+        if self.failure is not None:
+            raise self.failure
+        if self.path.suffix == ".zarr":
+            self._seal()
+            files._move_over(self.folder, self.path)
+            return files.open_kind(self.path)
+        if not (self.folder / _CHUNKS).exists():
+            self._seal(keep_state=True)
+        with open_recording(self.folder) as recorded:
+            files.save_kind(recorded, self.path)
+        shutil.rmtree(self.folder)
+        return files.open_kind(self.path)
+
+    # -- the writer ------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the writer thread; what is queued is written first."""
+        if self.thread is not None and self.thread.is_alive():
+            self._put(None)
+            self.thread.join()
+
+    def _put(self, block: _Block | None) -> None:
+        while self.thread is not None and self.thread.is_alive():
+            try:
+                self.blocks.put(block, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+        if self.failure is not None:
+            raise self.failure
+
+    def _run(self) -> None:
+        try:
+            while (block := self.blocks.get()) is not None:
+                self._write_block(block)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.failure = StoreError(
+                f"{str(self.path)!r} cannot be written ({type(error).__name__}: {error}); free space and run again: "
+                "what is there is kept"
+            )
+        except BaseException as error:  # handed to the recording process, which raises it
+            self.failure = error
+
+    def _write_block(self, block: _Block) -> None:
+        start, stop = block.start, block.stop
+        self.store.written.clear()
+        for layer, array in enumerate(self.arrays):
+            array[:, start:stop] = block.values(layer)
+        entry = {
+            "start": start,
+            "stop": stop,
+            "chunks": dict(sorted(self.store.written.items())),
+            "unreadable": {str(i): reason for i, reason in sorted(block.unreadable.items())},
+        }
+        with open(self.folder / _PROGRESS, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(entry, sort_keys=True) + "\n")
+        self.done[start] = entry
+
+    def _rewrite_progress(self) -> None:
+        lines = [json.dumps(self.done[start], sort_keys=True) + "\n" for start in sorted(self.done)]
+        files.write_text_atomic(self.folder / _PROGRESS, "".join(lines))
+
+    def _seal(self, *, keep_state: bool = False) -> None:
+        entries = [self.done[start] for start in sorted(self.done)]
+        chunks = {key: value for entry in entries for key, value in entry["chunks"].items()}
+        unreadable = {key: value for entry in entries for key, value in entry["unreadable"].items()}
+        manifest = {"format": FORMAT, "key": self.key, "chunks": chunks, "unreadable": unreadable}
+        files.write_text_atomic(self.folder / _CHUNKS, json.dumps(manifest, sort_keys=True, indent=1))
+        if not keep_state:
+            (self.folder / _STATE).unlink()
+            (self.folder / _PROGRESS).unlink()
+
+
+@dataclass
+class _Block:
+    """Batches that are written together."""
+
+    batches: list[tuple[int, Sequence[np.ndarray], Mapping[int, str]]]
+
+    @property
+    def start(self) -> int:
+        return self.batches[0][0]
+
+    @property
+    def stop(self) -> int:
+        start, values, _ = self.batches[-1]
+        return start + values[0].shape[1]
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        return {i: reason for _, _, some in self.batches for i, reason in some.items()}
+
+    def values(self, layer: int) -> np.ndarray:
+        if len(self.batches) == 1:
+            return self.batches[0][1][layer]
+        return np.concatenate([values[layer] for _, values, _ in self.batches], axis=1)
+
+
+@contextmanager
+def recording_store(
+    path: str | Path,
+    *,
+    key: str,
+    inputs: Mapping[str, str],
+    overwrite: bool = False,
+    block_bytes: int | None = None,
+) -> Iterator[RecordingStore | None]:
+    """A store to record into, locked; None if `path` already holds the recording with this key.
+
+    Parameters
+    ----------
+    path : ends in .zarr, or in .nc: then netCDF-4 is written from the zarr store at the end.
+    key : hash of all that the recording depends on. inputs : the hashes it is made of, by name, for messages.
+    overwrite : replace a recording, finished or not, that has another key.
+    block_bytes : about how much is gathered before it is written; None = `BLOCK_BYTES`.
+
+    Raises
+    ------
+    StoreError : another process is writing it; there is something else, or a recording with another key.
+    """
+    path = Path(path)
+    files._suffix(path)
+    if not path.parent.is_dir():
+        raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
+    if _holds(path, key, inputs, overwrite=overwrite):
+        yield None
+        return
+    folder = path.with_name(f".{path.name}.recording")
+    with _locked(folder, path):
+        if _holds(path, key, inputs, overwrite=overwrite):  # finished by another process in between
+            _empty(folder)
+            folder.rmdir()
+            yield None
+            return
+        if is_recording(folder) and not (folder / _STATE).exists() and path.suffix == ".zarr":
+            if json.loads((folder / _CHUNKS).read_text(encoding="utf-8"))["key"] == key:
+                files._move_over(folder, path)  # killed between the last word and the name
+                yield None
+                return
+            _empty(folder)
+        _check_unfinished(folder, path, key, overwrite=overwrite)
+        sink = RecordingStore(path, folder, key=key, inputs=inputs, block_bytes=block_bytes or BLOCK_BYTES)
+        try:
+            yield sink
+        finally:
+            sink.stop()
+
+
+@contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[None]:
+    while True:
+        folder.mkdir(exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise StoreError(
+                f"another process is recording into {str(path)!r}; wait until it ends, or choose another file"
+            ) from error
+        try:
+            same = os.fstat(handle).st_ino == folder.stat().st_ino
+        except FileNotFoundError:
+            same = False
+        if same:
+            break
+        os.close(handle)  # another process finished and renamed the folder between opening and locking
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _holds(path: Path, key: str, inputs: Mapping[str, str], *, overwrite: bool) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with files.open_kind(path) as found:
+            attrs = dict(found.attrs)
+    except (StoreError, files.SchemaError):
+        if overwrite:
+            return False
+        raise
+    if attrs.get("recording_key") == key:
+        return True
+    if overwrite:
+        return False
+    was = json.loads(str(attrs.get("recording_inputs", "{}")))
+    other = [name for name, value in inputs.items() if was.get(name) != value]
+    raise StoreError(
+        f"{str(path)!r} holds another recording ({'other ' + ', '.join(other) if was else 'of unknown origin'}); "
+        "choose another file, or pass overwrite=True"
+    )
+
+
+def _check_unfinished(folder: Path, path: Path, key: str, *, overwrite: bool) -> None:
+    text = _read(folder / _STATE)
+    if text is None:
+        return
+    if json.loads(text).get("key") != key:
+        if not overwrite:
+            raise StoreError(
+                f"{str(path)!r} was begun with other weights, stimuli, layers or versions and not finished; choose "
+                "another file, or pass overwrite=True"
+            )
+        _empty(folder)
+
+
+def _block_rows(header: RecordingHeader, block_bytes: int) -> int:
+    """Stimuli per block: whole batches, about `block_bytes` of values, no more than there are."""
+    batch = header.batch_size * sum(header.widths) * len(header.reductions) * np.dtype(header.dtype).itemsize
+    wanted = max(1, block_bytes // max(batch, 1))
+    return header.batch_size * min(wanted, -(-header.n_stimuli // header.batch_size))
+
+
+def _create(
+    folder: Path, header: RecordingHeader, rows: int, block_bytes: int, key: str, inputs: Mapping[str, str]
+) -> None:
+    import zarr
+
+    with _quiet():
+        group: Any = zarr.create_group(folder, zarr_format=3, overwrite=False)
+        dtype = np.dtype(header.dtype)
+        for i, (width, step) in enumerate(zip(header.widths, header.steps, strict=True)):
+            per_filter = rows * step * len(header.reductions) * dtype.itemsize
+            filters = min(width // step, max(1, block_bytes // per_filter))
+            group.create_array(
+                _layer_name(i),
+                shape=(len(header.reductions), header.n_stimuli, width),
+                chunks=(len(header.reductions), rows, filters * step),
+                dtype=dtype,
+                compressors=_codecs(dtype),
+                dimension_names=("reduction", "stimulus", f"unit_{i:04d}"),
+            )
+        for name, (dim, values) in header.coordinates.items():
+            values = np.asarray(values)
+            array = group.create_array(
+                name, shape=values.shape, chunks=(max(1, min(len(values), 1 << 18)),), dtype=values.dtype,
+                compressors=_codecs(values.dtype), dimension_names=(dim,),
+            )  # fmt: skip
+            array[:] = values
+        group.attrs.update(
+            {
+                "format": FORMAT,
+                "layers": len(header.widths),
+                "reductions": list(header.reductions),
+                "coordinates": {name: dim for name, (dim, _) in header.coordinates.items()},
+                "steps": list(header.steps),
+                "attrs": {
+                    **header.attrs,
+                    "recording_key": key,
+                    "recording_inputs": json.dumps(dict(inputs), sort_keys=True),
+                    "provenance": files.provenance(),
+                },
+            }
+        )
+
+
+def _codecs(dtype: np.dtype[Any]) -> list[Any]:
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    return [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=dtype.itemsize), Crc32cCodec()]
+
+
+def _open_arrays(folder: Path, count: int) -> tuple[Any, list[Any]]:
+    import zarr
+
+    store = _noting_store(folder)
+    with _quiet():
+        group: Any = zarr.open_group(store, mode="r+")
+        # chunks that are all zero are written too: a missing chunk is a fault, not a dead layer
+        arrays = [group[_layer_name(i)].with_config({"write_empty_chunks": True}) for i in range(count)]
+    return store, arrays
+
+
+def _noting_store(folder: Path) -> Any:
+    from zarr.storage import LocalStore
+
+    class NotingStore(LocalStore):
+        """Notes size and checksum of each chunk as it is written."""
+
+        written: dict[str, list[Any]]
+
+        async def set(self, key: str, value: Any) -> None:
+            await super().set(key, value)
+            data = value.to_bytes()
+            self.written[key] = [len(data), data[-4:].hex()]
+
+    store = NotingStore(folder)
+    store.written = {}
+    return store
+
+
+def _layer_name(i: int) -> str:
+    return f"response_{i:04d}"
+
+
+def _verified(folder: Path) -> dict[int, dict[str, Any]]:
+    """Blocks of `progress.jsonl` whose chunks are all there and whole; every other chunk file is removed."""
+    done: dict[int, dict[str, Any]] = {}
+    for line in (_read(folder / _PROGRESS) or "").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # the line that was being written
+            continue
+        if all(_is_whole(folder / key, *wanted) for key, wanted in entry["chunks"].items()):
+            done[entry["start"]] = entry
+    keep = {str(folder / key) for entry in done.values() for key in entry["chunks"]}
+    for array in folder.glob("response_*"):
+        for place, _, names in os.walk(array / "c"):
+            for name in names:
+                if os.path.join(place, name) not in keep:
+                    os.unlink(os.path.join(place, name))
+    return done
+
+
+def _is_whole(path: Path, size: int, checksum: str) -> bool:
+    import google_crc32c
+
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    if len(data) != size or data[-4:].hex() != checksum:
+        return False
+    return google_crc32c.value(data[:-4]).to_bytes(4, "little").hex() == checksum
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a folder holds a recording in this module's layout."""
+    return (path / _CHUNKS).is_file()
+
+
+def verify_recording(path: str | Path) -> int:
+    """Compare every chunk of a finished recording with its manifest; return their number.
+
+    Raises
+    ------
+    StoreError : no recording, or a chunk that is missing or damaged; the first is named.
+    """
+    path = Path(path)
+    if not is_recording(path):
+        raise StoreError(f"wanted a recording (.zarr); there is none at {str(path)!r}; check the path")
+    chunks = json.loads((path / _CHUNKS).read_text(encoding="utf-8"))["chunks"]
+    for key, wanted in chunks.items():
+        if not _is_whole(path / key, *wanted):
+            raise StoreError(f"chunk {key} of {str(path)!r} is missing or damaged; record again with overwrite=True")
+    return len(chunks)
+
+
+def open_recording(path: Path) -> xr.Dataset:
+    """A finished recording as ACTIVATIONS; values are read when they are used, chunk by chunk."""
+    import dask.array as da
+    import zarr
+
+    with _quiet():
+        group: Any = zarr.open_group(path, mode="r")
+        layout: dict[str, Any] = dict(group.attrs)
+        if layout["format"] > FORMAT:
+            raise StoreError(f"{str(path)!r} was written by a newer featattn_neuro: update the package")
+        manifest = json.loads((path / _CHUNKS).read_text(encoding="utf-8"))
+        arrays = [group[_layer_name(i)] for i in range(layout["layers"])]
+        coordinates = {name: (dim, group[name][:]) for name, dim in layout["coordinates"].items()}
+    names = [f"{manifest['key'][:32]}-{i}-{os.stat(path).st_mtime_ns}" for i in range(len(arrays))]
+    parts = [
+        da.from_array(array, chunks=array.chunks, name=name, lock=False, asarray=False)
+        for array, name in zip(arrays, names, strict=True)
+    ]
+    header = RecordingHeader(
+        widths=tuple(array.shape[2] for array in arrays),
+        steps=tuple(layout["steps"]),
+        reductions=tuple(layout["reductions"]),
+        dtype=str(arrays[0].dtype),
+        batch_size=layout["attrs"]["batch_size"],
+        n_stimuli=arrays[0].shape[1],
+        coordinates=coordinates,
+        attrs=layout["attrs"],
+    )
+    return header.dataset(
+        da.concatenate(parts, axis=2), {int(i): reason for i, reason in manifest["unreadable"].items()}
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """zarr warns that fixed-width text has no final specification in format 3; the text is read back by this module."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        yield
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

@@ -1,0 +1,134 @@
+"""Functional operations as layers: the network's torch.fx graph, its nodes named as torchvision names them.
+
+A module can be hooked; `F.relu(x)` and `a + b` cannot. They are nodes of the traced graph, which is run node by node
+on the network's own modules, so that each value is seen when it is made and before anything works on it in place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torchvision import ops
+from torchvision.models.feature_extraction import NodePathTracer
+
+from featattn_neuro.errors import ConfigError
+from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.layers import stage_of
+
+_ACTIVATIONS = (
+    "relu", "relu_", "relu6", "gelu", "silu", "elu", "celu", "selu", "leaky_relu", "hardswish", "hardtanh", "mish",
+    "sigmoid", "hardsigmoid", "tanh", "softplus", "softmax", "log_softmax", "prelu", "glu",
+)  # fmt: skip
+
+
+class _Tracer(NodePathTracer):
+    """torchvision's tracer with its default leaf rules; notes which node each call of a module returned."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_modules=(math, ops), leaf_modules=_leaf_operations())
+        self.returned: dict[str, list[fx.Node]] = {}
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        if isinstance(output, fx.Proxy):
+            self.returned.setdefault(self.path_of_module(m), []).append(output.node)
+        return output
+
+
+def _leaf_operations() -> list[type[nn.Module]]:
+    return [part for part in vars(ops).values() if isinstance(part, type) and issubclass(part, nn.Module)]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One value to be recorded: the call of a layer, or a node of the graph.
+
+    Parameters
+    ----------
+    layer : dotted module name, or the node's name for a functional operation.
+    stage : of the module, or of the operation.
+    call : which call of the module; 0 for an operation, whose every use has a name of its own.
+    """
+
+    layer: str
+    stage: str
+    call: int = 0
+
+
+class NodeGraph:
+    """The traced graph of a network: names of its nodes, and a run that shows the wanted ones.
+
+    Raises
+    ------
+    ConfigError : torch.fx cannot trace the network.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        tracer = _Tracer()
+        try:
+            with evaluating(module):
+                graph = tracer.trace(module)
+        except Exception as error:  # torch.fx raises many types for control flow it cannot follow
+            raise ConfigError(
+                f"torch.fx cannot trace this network ({type(error).__name__}: {error}); functional operations cannot "
+                "be recorded, name modules only"
+            ) from error
+        self.graph = fx.GraphModule(module, graph)
+        # GraphModule copies the graph: nodes keep their order
+        copies = dict(zip(graph.nodes, self.graph.graph.nodes, strict=True))
+        self.node_names = {copies[n]: name for n, name in tracer.node_to_qualname.items() if n in copies}
+        self.returned = {name: [copies[n] for n in nodes if n in copies] for name, nodes in tracer.returned.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all nodes in order of execution, as `torchvision.models.feature_extraction` gives them."""
+        return [name for node, name in self.node_names.items() if node.op not in ("placeholder", "output", "get_attr")]
+
+    def sites_of(self, name: str) -> list[tuple[fx.Node, Site]]:
+        """The nodes that a module's name, or a node's name, stands for."""
+        if name in self.returned:
+            stage = stage_of(self.module.get_submodule(name))
+            return [(node, Site(name, stage, call)) for call, node in enumerate(self.returned[name])]
+        node = next(node for node, known in self.node_names.items() if known == name)
+        if node.op == "call_module":  # "relu_1": a later call of module "relu"
+            layer = str(node.target)
+            return [(node, Site(layer, stage_of(self.module.get_submodule(layer)), self.returned[layer].index(node)))]
+        return [(node, Site(name, _stage(node)))]
+
+    def calls(self, layer: str) -> int:
+        """How often a module runs; 1 for an operation."""
+        return len(self.returned.get(layer, [None]))
+
+    def run(self, batch: torch.Tensor, collect: Mapping[fx.Node, Callable[[Any], None]]) -> None:
+        """Run the network on `batch`; `collect[node]` is called with the node's value as soon as it is there."""
+        _Collecting(self.graph, collect).run(batch)
+
+
+class _Collecting(fx.Interpreter):
+    def __init__(self, graph: fx.GraphModule, collect: Mapping[fx.Node, Callable[[Any], None]]) -> None:
+        super().__init__(graph)
+        self.collect = collect
+        self.extra_traceback = False
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n in self.collect:
+            self.collect[n](value)
+        return value
+
+
+def _stage(node: fx.Node) -> str:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    if name in _ACTIVATIONS:
+        return "activation"
+    if "pool" in name or (name == "mean" and node.op == "call_method"):
+        return "pool"
+    if name.startswith("conv"):
+        return "conv"
+    return "linear" if name == "linear" else "norm" if "norm" in name else "other"

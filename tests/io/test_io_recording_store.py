@@ -1,0 +1,395 @@
+"""The streamed store: equal to memory, whole or resumable after any kill, locked, checksummed, keyed by content."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+import featattn_neuro as fn
+from featattn_neuro.errors import ConfigError, DataError, StoreError
+from featattn_neuro.io import recording_store as stores
+from featattn_neuro.io.stimuli import load_stimuli
+
+SCRIPT = Path(__file__).with_name("_killed_recorder.py")
+_spec = importlib.util.spec_from_file_location("_killed_recorder", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+killed = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(killed)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(stores, "BLOCK_BYTES", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+def plain(dataset):
+    extra = ("provenance", "recording_key", "recording_inputs")
+    return dataset.load().assign_attrs({}).drop_attrs(deep=False).assign_attrs(
+        {k: v for k, v in dataset.attrs.items() if k not in extra}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+@pytest.mark.parametrize("reduce", ["mean", ["mean", "sd", "q0.9"], "none"], ids=["one", "several", "maps"])
+def test_a_stored_recording_is_the_one_in_memory(tmp_path, reduce, suffix):
+    net, images = killed.network(), killed.stimuli()
+    wanted = fn.record(net, images, ["0", "1", "2"], reduce=reduce, batch_size=5)
+    found = fn.record(net, images, ["0", "1", "2"], reduce=reduce, batch_size=5, out=tmp_path / f"a{suffix}")
+    assert found.response.chunks is not None
+    xr.testing.assert_identical(plain(found), wanted)
+    found.close()
+    assert [p.name for p in tmp_path.iterdir()] == [f"a{suffix}"]
+
+
+def test_chunks_never_cross_a_layer_and_selecting_reads_only_what_it_needs(tmp_path):
+    found = killed.record(tmp_path / "a.zarr")
+    layer = found.layer.values
+    ends = set(np.flatnonzero(layer[1:] != layer[:-1]) + 1)
+    assert ends <= set(np.cumsum(found.response.chunks[1]))
+    wanted = killed.record(tmp_path / "b.zarr").response[:8].load()
+    for name in ("response_0000", "response_0002"):
+        for path in (tmp_path / "a.zarr" / name / "c").rglob("*"):
+            if path.is_file():
+                path.unlink()
+    kept = np.flatnonzero(layer == "1")
+    got = found.response.isel(stimulus=slice(0, 8), unit=kept).values
+    np.testing.assert_array_equal(got, wanted.values[:, kept])
+
+
+def test_compressed_with_bitshuffled_lz4_and_crc32c(tmp_path):
+    killed.record(tmp_path / "a.zarr")
+    codecs = json.loads((tmp_path / "a.zarr" / "response_0000" / "zarr.json").read_text())["codecs"]
+    assert [c["name"] for c in codecs] == ["bytes", "blosc", "crc32c"]
+    assert codecs[1]["configuration"]["cname"] == "lz4"
+    assert codecs[1]["configuration"]["shuffle"] == "bitshuffle"
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "remove"])
+def test_damage_is_named(tmp_path, how):
+    found = killed.record(tmp_path / "a.zarr")
+    chunk = next(p for p in (tmp_path / "a.zarr" / "response_0001" / "c").rglob("*") if p.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    if how == "remove":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(data if how == "flip" else data[:-7])
+    with pytest.raises(StoreError, match="response_0001"):
+        stores.verify_recording(tmp_path / "a.zarr")
+    if how == "flip":
+        with pytest.raises(ValueError, match=r"(?i)checksum"):
+            found.response.values  # noqa: B018 - reading is what is tested
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_bit_identical(tmp_path):
+    """Twenty-four SIGKILLs at random moments; every start takes up what is there; the end is the uninterrupted run."""
+    whole, cut = tmp_path / "whole.zarr", tmp_path / "cut.zarr"
+    killed.record(str(whole))
+    draw, kills, context = random.Random(0), 0, multiprocessing.get_context("fork")
+    seen = []
+    while kills < 24:
+        reading, writing = os.pipe()
+        child = context.Process(target=_child, args=(str(cut), writing))
+        child.start()
+        os.close(writing)
+        os.read(reading, 1)  # the child is about to record
+        os.close(reading)
+        child.join(draw.uniform(0.0, 0.12))
+        if child.exitcode is None:
+            os.kill(child.pid, signal.SIGKILL)
+            kills += 1
+        child.join()
+        progress = tmp_path / ".cut.zarr.recording" / "progress.jsonl"
+        seen.append(len(progress.read_text().splitlines()) if progress.exists() else 0)
+        if cut.exists():  # it came to its end between kills: compare, and begin anew
+            assert content(cut) == content(whole)
+            stores.shutil.rmtree(cut)
+    assert max(seen) > 0, "no kill fell inside the recording"
+    killed.record(str(cut))
+    assert content(cut) == content(whole)
+
+
+def _child(out, writing):
+    os.write(writing, b"x")
+    os.close(writing)
+    killed.record(out, slow=0.01)
+    os._exit(0)
+
+
+def test_killed_in_another_interpreter_it_resumes(tmp_path):
+    whole, cut = tmp_path / "whole.zarr", tmp_path / "cut.zarr"
+    killed.record(str(whole))
+    process = subprocess.Popen([sys.executable, str(SCRIPT), str(cut), "0.2"], stdout=subprocess.PIPE, text=True)
+    progress = tmp_path / ".cut.zarr.recording" / "progress.jsonl"
+    until = time.monotonic() + 60
+    while not (progress.exists() and progress.read_text().count("\n") > 2) and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    done = []
+    killed.record(str(cut))
+    assert content(cut) == content(whole)
+    assert done == []
+
+
+def test_a_torn_chunk_is_made_again(tmp_path):
+    whole, cut = tmp_path / "whole.zarr", tmp_path / "cut.zarr"
+    killed.record(str(whole))
+    stop = _Stop(after=32)
+    with pytest.raises(KeyboardInterrupt):
+        fn.record(
+            killed.network(), killed.stimuli(), ["0", "1", "2"], reduce="none", batch_size=4, out=cut, progress=stop
+        )
+    work = tmp_path / ".cut.zarr.recording"
+    chunk = next(p for p in (work / "response_0002" / "c").rglob("*") if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    counted = _Stop(after=1000)
+    fn.record(
+        killed.network(), killed.stimuli(), ["0", "1", "2"], reduce="none", batch_size=4, out=cut, progress=counted
+    )
+    assert content(cut) == content(whole)
+    assert 0 < counted.calls < 16, "what was whole is not recorded again"
+
+
+class _Stop:
+    def __init__(self, after):
+        self.after, self.calls = after, 0
+
+    def __call__(self, done, total):
+        self.calls += 1
+        if done >= self.after:
+            raise KeyboardInterrupt
+
+
+def test_fault_22_blocks_and_reader_are_tested_together(tmp_path, monkeypatch):
+    wanted = fn.record(killed.network(), killed.stimuli(), ["0", "2"], batch_size=4)
+    for size in (1, 4000, 1 << 20):
+        monkeypatch.setattr(stores, "BLOCK_BYTES", size)
+        found = fn.record(killed.network(), killed.stimuli(), ["0", "2"], batch_size=4, out=tmp_path / f"{size}.zarr")
+        xr.testing.assert_identical(plain(found), wanted)
+
+
+def test_two_writers_are_refused(tmp_path):
+    out = tmp_path / "a.zarr"
+
+    def second(done, total):
+        with pytest.raises(StoreError, match="another process is recording"):
+            killed.record(str(out))
+
+    fn.record(killed.network(), killed.stimuli(), "0", batch_size=32, out=out, progress=second)
+    assert out.exists()
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    work = tmp_path / ".a.zarr.recording"
+    work.mkdir()
+    code = f"import fcntl, os, time; h = os.open({str(work)!r}, os.O_RDONLY); fcntl.flock(h, 2); print(1, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(StoreError, match="another process"):
+        killed.record(str(tmp_path / "a.zarr"))
+    process.kill()
+    process.wait()
+    assert killed.record(str(tmp_path / "a.zarr")).sizes["stimulus"] == killed.COUNT
+
+
+def test_another_recording_is_not_overwritten_unasked(tmp_path):
+    net, images = killed.network(), killed.stimuli()
+    first = fn.record(net, images, "0", out=tmp_path / "a.zarr").load()
+    with pytest.raises(StoreError, match="other layers"):
+        fn.record(net, images, "2", out=tmp_path / "a.zarr")
+    assert fn.record(net, images, "2", out=tmp_path / "a.zarr", overwrite=True).sizes["unit"] == 10
+    again = fn.record(net, images, "0", out=tmp_path / "a.zarr", overwrite=True).load()
+    xr.testing.assert_identical(again, first)
+
+
+# -- the content key -----------------------------------------------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.factor = nn.Conv2d(3, 4, 1), 1.0
+
+    def forward(self, x):
+        return self.conv(x) * self.factor
+
+
+def _runs(net, images, cache, layers="conv", **options):
+    calls = []
+    found = fn.record(net, images, layers, cache=cache, progress=lambda *a: calls.append(a), **options)
+    return bool(calls), found.load()
+
+
+def _optimiser_step(net, images):
+    with torch.no_grad():
+        net.conv.weight.add_(1e-3)
+
+
+def _behind_the_counters(net, images):
+    net.conv.weight.data[0, 0, 0, 0] += 1e-3
+
+
+def _through_numpy(net, images):
+    net.conv.bias.detach().numpy()[0] += 1
+
+
+def _one_pixel(net, images):
+    images.images[3, 0, 1, 1] += 1
+
+
+def _another_class(net, images):
+    net.__class__ = type("Scaled", (Scaled,), {"forward": lambda self, x: self.conv(x) * self.factor + 0})
+
+
+def _hook(net, images):
+    net.conv.register_forward_hook(lambda module, inputs, output: output * 2)
+
+
+def _threads(net, images):
+    torch.set_num_threads(2)
+
+
+CHANGES = [_optimiser_step, _behind_the_counters, _through_numpy, _one_pixel, _another_class, _hook, _threads]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, lambda net, images: setattr(net, "factor", 2.0)])
+def test_fault_7_a_stale_hit_is_impossible(tmp_path, change):
+    torch.manual_seed(0)
+    net, images = Scaled().eval(), killed.stimuli()
+    assert _runs(net, images, tmp_path)[0]
+    ran, first = _runs(net, images, tmp_path)
+    assert not ran, "the same recording is made once"
+    change(net, images)
+    ran, second = _runs(net, images, tmp_path)
+    assert ran, "something changed and the old recording was given"
+    wanted = fn.record(net, images, "conv")
+    np.testing.assert_array_equal(second.response, wanted.response)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 16}, {"reduce": "max"}, {"dtype": "float64"}, {"compute_dtype": "bfloat16"}, {"layers": ["conv", "mul"]},
+     {"reduce": lambda maps: maps.amin((2, 3))}, {"channel_axis": 1}],
+    ids=str,
+)  # fmt: skip
+def test_fault_7_every_option_is_in_the_key(tmp_path, options):
+    net, images = Scaled().eval(), killed.stimuli()
+    assert _runs(net, images, tmp_path)[0]
+    assert _runs(net, images, tmp_path, **options)[0]
+    assert not _runs(net, images, tmp_path, **options)[0]
+
+
+def test_fault_7_gains_in_place_make_another_key(tmp_path):
+    net, images = Scaled().eval(), killed.stimuli()
+    plain_rows = _runs(net, images, tmp_path)[1]
+    units = plain_rows.unit.values
+    gains = xr.Dataset(
+        {"gain": ("unit", np.array([2.0, 1, 1, 1]))},
+        {"unit": units, "layer": ("unit", ["conv"] * 4), "channel": ("unit", range(4))},
+        {"kind": "GAINS"},
+    )
+    with fn.with_gains(net, gains):
+        ran, gained = _runs(net, images, tmp_path)
+    assert ran
+    np.testing.assert_allclose(gained.response[:, 0], 2 * plain_rows.response[:, 0], rtol=1e-6)
+    assert not _runs(net, images, tmp_path)[0]
+
+
+def test_weights_are_hashed_once_per_process(monkeypatch):
+    from featattn_neuro.nets import fingerprint
+
+    net, calls = Scaled(), []
+    monkeypatch.setattr(fingerprint, "weights_sha256", lambda m: calls.append(1) or "x")
+    for _ in range(3):
+        fingerprint.weights_digest(net)
+    assert len(calls) == 1
+
+
+# -- images in files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    place = tmp_path / "images"
+    for i in range(10):
+        (place / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(place / "ab"[i % 2] / f"{i}.jpg", quality=95)
+    return place
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "store"])
+def test_a_truncated_image_fails_named_or_is_skipped_and_listed(tmp_path, folder, stored):
+    out = {"out": tmp_path / "a.zarr"} if stored else {}
+    whole = fn.record(killed.network(), folder, "0", batch_size=4)
+    bad = folder / "a" / "4.jpg"
+    bad.write_bytes(bad.read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"4\.jpg"):
+        fn.record(killed.network(), folder, "0", batch_size=4, **out)
+    found = fn.record(killed.network(), folder, "0", batch_size=4, corrupt="skip", **out)
+    assert found.skipped.values.tolist() == ["a/4.jpg"]
+    kept = whole.isel(stimulus=whole.path.values != "a/4.jpg")
+    np.testing.assert_array_equal(found.response, kept.response)
+    assert found.stimulus.values.tolist() == kept.stimulus.values.tolist()
+
+
+def test_a_file_that_changes_under_the_recording_is_refused(folder):
+    images = load_stimuli(folder)
+    other = folder / "b" / "1.jpg"
+    other.write_bytes((folder / "a" / "0.jpg").read_bytes())
+    with pytest.raises(DataError, match="changed"):
+        fn.record(killed.network(), images, "0")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_do_not_depend_on_loader_workers(folder, workers):
+    alone = fn.record(killed.network(), folder, ["0", "2"], batch_size=2, workers=0)
+    xr.testing.assert_identical(fn.record(killed.network(), folder, ["0", "2"], batch_size=2, workers=workers), alone)
+
+
+def test_results_do_not_depend_on_order_or_neighbours():
+    images = killed.stimuli()
+    whole = fn.record(killed.network(), images, ["0", "2"], reduce=["mean", "sd"], batch_size=8)
+    for pick in (np.arange(64)[::-1], np.arange(3, 40), np.array([17]), np.random.default_rng(0).permutation(64)[:50]):
+        some = fn.record(killed.network(), images.select(pick), ["0", "2"], reduce=["mean", "sd"], batch_size=8)
+        wanted = whole.sel(stimulus=some.stimulus.values)
+        np.testing.assert_array_equal(some.response, wanted.response)
+
+
+def test_batch_sizes_agree_to_rounding():
+    rows = [fn.record(killed.network(), killed.stimuli(), "2", batch_size=b).response.values for b in (1, 7, 64)]
+    for other in rows[1:]:
+        np.testing.assert_allclose(other, rows[0], rtol=2e-5, atol=1e-6)
+
+
+def test_netcdf_has_no_half_precision(tmp_path):
+    with pytest.raises(ConfigError, match="float16"):
+        fn.record(killed.network(), killed.stimuli(), "0", out=tmp_path / "a.nc", dtype="float16")
