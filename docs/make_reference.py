@@ -1,23 +1,33 @@
-"""Write docs/api.md and docs/tables.md from the source: docstrings, kinds, table columns. `--check` only compares."""
+"""Write the pages api, modules and tables from the source: docstrings, kinds, columns. `--check` only compares."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import featattn_neuro
 from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
 from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Variable
 
 HERE = Path(__file__).resolve().parent
+MODULES = {
+    "featattn_neuro.io.conventions": None,
+    "featattn_neuro.nets.streaming": ("stream_moments",),
+    "featattn_neuro.measures.streaming": ("class_moments", "merge_moments", "selectivity_from_moments"),
+    "featattn_neuro.arrays.moments": ("ClassMoments", "ClassStatistics", "dprime", "status_codes"),
+}
+"""Public modules beyond the names of the package, and their public names; None = the module's `__all__`."""
 MADE = "<!-- made by `make docs` from the source; edit there -->"
 
 
 def main() -> int:
     """Write the pages, or with --check return 1 if one is not what the source says."""
-    pages = {"api.md": "\n".join(api_page()), "tables.md": "\n".join(tables_page())}
+    pages = {"api.md": "\n".join(api_page()), "modules.md": "\n".join(modules_page())}
+    pages["tables.md"] = "\n".join(tables_page())
     if "--check" in sys.argv[1:]:
         stale = [name for name, text in pages.items() if read(HERE / name) != text + "\n"]
         print("\n".join(f"docs/{name} is not what the source says: run make docs" for name in stale) or "current")
@@ -41,10 +51,7 @@ def api_page() -> Iterator[str]:
     for name in featattn_neuro.__all__:
         yield f"- [`{name}`](#{name})"
     for name in featattn_neuro.__all__:
-        public = getattr(featattn_neuro, name)
-        yield from ("", f"## {name}", "", "```python", f"{name}{inspect.signature(public)}", "```", "", "```text")
-        yield inspect.getdoc(public) or ""
-        yield "```"
+        yield from entry(name, getattr(featattn_neuro, name), "##")
     yield from ("", "## Kinds", "")
     yield f"Every Dataset that the package takes or gives is of a declared kind (schema {SCHEMA_VERSION})."
     for kind in KINDS.values():
@@ -53,6 +60,29 @@ def api_page() -> Iterator[str]:
         for what, table in (("variable", kind.variables), ("coordinate", kind.coordinates)):
             for name, spec in table.items():
                 yield f"| {what} | `{name}` | {dimensions(spec)} | {spec.dtype} | {meaning(spec)} |"
+
+
+def entry(name: str, public: Any, heading: str) -> Iterator[str]:
+    """Signature and docstring of one public name."""
+    yield from ("", f"{heading} {name}", "", "```python", f"{name}{inspect.signature(public)}", "```", "", "```text")
+    yield inspect.getdoc(public) or ""
+    yield "```"
+
+
+def modules_page() -> Iterator[str]:
+    """Public modules with their functions: converters to other tools' layouts, statistics without storage."""
+    yield from ("# Converters and streaming", "", MADE, "")
+    yield "Public modules beyond the names of the package; import them by their path."
+    for path, chosen in MODULES.items():
+        module = importlib.import_module(path)
+        yield from ("", f"## {path}", "", inspect.getdoc(module) or "")
+        for name in chosen or module.__all__:
+            public = getattr(module, name)
+            yield from entry(name, public, "###")
+            if inspect.isclass(public):
+                for method, function in inspect.getmembers(public, inspect.isfunction):
+                    if not method.startswith("_"):
+                        yield from entry(f"{name}.{method}", function, "####")
 
 
 def dimensions(spec: Variable) -> str:

@@ -1,0 +1,145 @@
+"""Streaming a network's responses: the d' of the stored recording, without the recording."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.io.stimuli import load_stimuli
+from featattn_neuro.measures.selectivity import selectivity, targets_from_labels
+from featattn_neuro.measures.streaming import class_moments, merge_moments, selectivity_from_moments
+from featattn_neuro.nets.recording import record_activations
+from featattn_neuro.nets.streaming import MomentsSink, stream_moments
+
+N = 50
+
+
+def make_network():
+    torch.manual_seed(0)
+    # the same in-place ReLU twice: calls are kept apart, and the convolution keeps its negative values
+    relu = nn.ReLU(inplace=True)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), relu, nn.Conv2d(4, 6, 3), relu).eval()
+
+
+@pytest.fixture
+def network():
+    return make_network()
+
+
+@pytest.fixture
+def stimuli():
+    pixels = np.random.default_rng(0).normal(size=(N, 1, 8, 8)).astype(np.float32)
+    return load_stimuli(pixels, label=[str(i % 3) for i in range(N)])
+
+
+def assert_agree(found, wanted):
+    for name in ("dprime", "mean_response", "sd_response", "zero_fraction"):
+        np.testing.assert_allclose(found[name].values, wanted[name].values, rtol=0, atol=1e-10, err_msg=name)
+    for name in ("status", "live", "n_target", "n_distractor", "selection_source", "unit", "layer", "call"):
+        np.testing.assert_array_equal(found[name].values, wanted[name].values, err_msg=name)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "max", "none"])
+def test_streamed_equals_stored(network, stimuli, reduce):
+    layers = ["0", "1", "2"]
+    stored = record_activations(network, stimuli, layers, reduce=reduce, batch_size=16)
+    streamed = stream_moments(network, stimuli, layers, reduce=reduce, batch_size=16)
+    # the convolution before the in-place ReLU keeps its negative values
+    assert reduce == "max" or (streamed["minimum"].sel(unit=streamed["layer"] == "0") < 0).any()
+    assert_agree(selectivity_from_moments(streamed, "1"), selectivity(stored, "1"))
+    again = class_moments(stored, block=16)
+    for name in again.data_vars:
+        np.testing.assert_array_equal(streamed[name].values, again[name].values, err_msg=name)
+
+
+def test_tasks_and_reductions_in_one_pass(network, stimuli):
+    stored = record_activations(network, stimuli, "conv", reduce=["mean", "sd"], batch_size=8)
+    targets = targets_from_labels(stored, ["2", "0"])
+    shuffled = targets.isel(stimulus=np.random.default_rng(1).permutation(N))
+    streamed = stream_moments(network, stimuli, "conv", target=shuffled, reduce=["mean", "sd"], batch_size=8)
+    for name in ("mean", "sd"):
+        found = selectivity_from_moments(streamed.sel(reduction=name))
+        assert_agree(found, selectivity(stored.sel(reduction=name), targets))
+    one = stream_moments(network, stimuli, "conv", target=targets.sel(task="2"), batch_size=8)
+    assert_agree(selectivity_from_moments(one), selectivity(stored.sel(reduction="mean"), "2"))
+
+
+def test_shards_of_the_stimuli_merge_to_the_whole(network, stimuli):
+    index = np.arange(N)
+    parts = [
+        stream_moments(network, stimuli.select(part), "conv", batch_size=16)
+        for part in (index[:7], index[7:30], index[30:])
+    ]
+    stored = record_activations(network, stimuli, "conv", batch_size=16)
+    assert_agree(selectivity_from_moments(merge_moments(*parts), "0"), selectivity(stored, "0"))
+    with pytest.raises(DataError, match="more than once"):
+        merge_moments(parts[0], parts[0])
+
+
+def test_memory_does_not_grow_with_the_stimuli(network, stimuli):
+    held = []
+
+    class Watched(MomentsSink):
+        def write(self, start, values, unreadable):
+            super().write(start, values, unreadable)
+            held.append(sum(array.nbytes for array in self.moments.arrays().values()))
+
+    from featattn_neuro.nets.plan import make_plan
+    from featattn_neuro.nets.recording import run_plan
+
+    run_plan(network, make_plan(network, "conv", batch_size=5), stimuli, Watched())
+    assert len(held) == 10
+    assert len(set(held)) == 1
+
+
+def test_the_network_is_left_as_it_was_also_when_it_raises(network, stimuli):
+    network.train()
+    stream_moments(network, stimuli, "conv")
+    unlabelled = load_stimuli(stimuli.pixels(), label=None)
+    with pytest.raises(DataError, match="no labels"):
+        stream_moments(network, unlabelled, "conv")
+    assert all(part.training and not part._forward_hooks for part in network.modules())
+
+
+def test_user_mistakes(network, stimuli):
+    with pytest.raises(ConfigError, match="unknown rule for corrupt images 'ignore'"):
+        stream_moments(network, stimuli, "conv", corrupt="ignore")
+    target = xr.DataArray(np.ones(N, bool), {"stimulus": stimuli.id}, "stimulus")
+    with pytest.raises(DataError, match="does not name 1 of the stimuli"):
+        stream_moments(network, stimuli, "conv", target=target[1:])
+    with pytest.raises(DataError, match="must be boolean"):
+        stream_moments(network, stimuli, "conv", target=target.astype(int))
+    with pytest.raises(DataError, match="without names"):
+        stream_moments(network, stimuli, "conv", target=target.drop_vars("stimulus"))
+    with pytest.raises(DataError, match="more than once"):
+        stream_moments(network, stimuli, "conv", target=xr.concat([target, target[:1]], "stimulus"))
+
+
+def test_unreadable_images_are_left_out_of_the_sums(network, stimuli):
+    class Broken:
+        """The same stimuli, of which one cannot be read."""
+
+        id = stimuli.id
+
+        def __len__(self):
+            return N
+
+        def __getitem__(self, index):
+            if index == 4:
+                raise OSError("truncated")
+            return stimuli[index]
+
+        def coordinates(self):
+            return stimuli.coordinates()
+
+    found = stream_moments(network, Broken(), "conv", corrupt="skip", batch_size=16)
+    rest = record_activations(network, stimuli, "conv", batch_size=16).isel(stimulus=np.arange(N) != 4)
+    assert found.attrs["n_skipped"] == 1
+    assert stimuli.id[4] not in found["stimulus_id"].values
+    assert_agree(selectivity_from_moments(found, "1"), selectivity(rest, "1"))
+    with pytest.raises(DataError, match="cannot be read"):
+        stream_moments(network, Broken(), "conv")
