@@ -25,7 +25,7 @@ from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.nets import gains as _gains
-from featattn_neuro.nets.adapters import Network, as_network, build_network, list_layers
+from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.channels import ChannelAxis
 from featattn_neuro.nets.cutting import CutNetwork, require_head
@@ -206,7 +206,8 @@ def record(
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
     if out is not None and cache is not None:
         raise ConfigError("out names the file, cache lets the content name it: give one of them")
-    network = _network(model)
+    # the head plays no part here, and finding it takes as long as dozens of images
+    network = bare_network(model)
     plan = make_plan(
         network.module, layers, reduce, batch_size=batch_size, dtype=dtype, compute_dtype=compute_dtype,
         channel_axis=channel_axis,

@@ -391,6 +391,8 @@ def _verified(folder: Path) -> dict[int, dict[str, Any]]:
             continue
         if all(_is_whole(folder / key, *wanted) for key, wanted in entry["chunks"].items()):
             done[entry["start"]] = entry
+    for torn in folder.glob(".*.partial"):  # small files that were being written
+        torn.unlink()
     keep = {str(folder / key) for entry in done.values() for key in entry["chunks"]}
     for array in folder.glob("response_*"):
         for place, _, names in os.walk(array / "c"):

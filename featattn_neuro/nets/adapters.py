@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,19 @@ def as_network(model: nn.Module | Network) -> Network:
     >>> as_network(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))).head
     '1'
     """
+    network = bare_network(model)
+    return network if network is model else replace(network, head=find_head(network.module))
+
+
+def bare_network(model: nn.Module | Network) -> Network:
+    """As `as_network`, but the head of an `nn.Module` is not looked for."""
     if isinstance(model, Network):
         return model
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"wanted an nn.Module, or what load_model returns; came {type(model).__name__}; load the model first"
         )
-    return Network(type(model).__name__, model, None, find_head(model), "given as an nn.Module")
+    return Network(type(model).__name__, model, source="given as an nn.Module")
 
 
 def list_layers(model: nn.Module | Network, *, input_shape: Sequence[int] | None = None) -> list[LayerInfo]:

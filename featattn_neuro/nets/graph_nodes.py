@@ -7,7 +7,7 @@ on the network's own modules, so that each value is seen when it is made and bef
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,21 +105,20 @@ class NodeGraph:
         """How often a module runs; 1 for an operation."""
         return len(self.returned.get(layer, [None]))
 
-    def run(self, batch: torch.Tensor, collect: Mapping[fx.Node, Callable[[Any], None]]) -> None:
-        """Run the network on `batch`; `collect[node]` is called with the node's value as soon as it is there."""
+    def run(self, batch: torch.Tensor, collect: Callable[[fx.Node, Any], None]) -> None:
+        """Run the network on `batch`; `collect(node, value)` is called as soon as a node's value is there."""
         _Collecting(self.graph, collect).run(batch)
 
 
 class _Collecting(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, collect: Mapping[fx.Node, Callable[[Any], None]]) -> None:
+    def __init__(self, graph: fx.GraphModule, collect: Callable[[fx.Node, Any], None]) -> None:
         super().__init__(graph)
         self.collect = collect
         self.extra_traceback = False
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n in self.collect:
-            self.collect[n](value)
+        self.collect(n, value)
         return value
 
 

@@ -147,15 +147,15 @@ def _graph(module: nn.Module, pattern: LayerPattern) -> NodeGraph:
 
 
 def _sites(graph: NodeGraph, names: list[str]) -> tuple[list[Site], list[fx.Node]]:
-    found: dict[fx.Node, Site] = {}
+    found: dict[Site, fx.Node] = {}
     for name in names:
         if name not in graph.returned and name not in graph.node_names.values():
             raise ConfigError(f"layer {name!r} exists but does not run; leave it out")
-        # a container and its last layer return the same node: the name that was asked for first stays
-        for node, site in graph.sites_of(name):
-            found.setdefault(node, site)
-    ordered = [node for node in graph.node_names if node in found]
-    return [found[node] for node in ordered], ordered
+        found.update({site: node for node, site in graph.sites_of(name)})
+    place = {node: k for k, node in enumerate(graph.node_names)}
+    # a container and its last layer return the same node, the layer inside first
+    ordered = sorted(found, key=lambda site: (place[found[site]], -site.layer.count(".")))
+    return ordered, [found[site] for site in ordered]
 
 
 def unit_ids(layer: str, channels: int, call: int = 0, calls: int = 1) -> list[str]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from featattn_neuro.errors import DataError
 from featattn_neuro.nets.batches import StimulusSource
 from featattn_neuro.nets.channels import ChannelAxis, ChannelRule, channels_first
+from featattn_neuro.nets.graph_nodes import Site
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.loading import Batch, PaddedBatches, first_input, load_batches
 from featattn_neuro.nets.plan import COMPUTE_DTYPES, STORAGE_DTYPES, RecordingPlan, make_plan
@@ -139,10 +140,14 @@ class _Runner:
         if self.plan.graph is None:
             self.module(batch)
             return
-        collect = {
-            node: lambda value, site=site: self.collector.collect(site.layer, value, site.call)
-            for node, site in zip(self.plan.nodes, self.plan.sites, strict=True)
-        }
+        sites: dict[fx.Node, list[Site]] = {}
+        for node, site in zip(self.plan.nodes, self.plan.sites, strict=True):
+            sites.setdefault(node, []).append(site)
+
+        def collect(node: fx.Node, value: Any) -> None:
+            for site in sites.get(node, ()):
+                self.collector.collect(site.layer, value, site.call)
+
         self.plan.graph.run(batch, collect)
 
     def probe(self, image: Tensor) -> list[RecordedLayer]:

@@ -106,11 +106,14 @@ def test_damage_is_named(tmp_path, how):
 
 @pytest.mark.slow
 def test_killed_at_random_it_ends_bit_identical(tmp_path):
-    """Twenty-four SIGKILLs at random moments; every start takes up what is there; the end is the uninterrupted run."""
+    """SIGKILLs at random moments; every start takes up what is there; the end is the uninterrupted run."""
     whole, cut = tmp_path / "whole.zarr", tmp_path / "cut.zarr"
     killed.record(str(whole))
     draw, kills, context = random.Random(0), 0, multiprocessing.get_context("fork")
     seen = []
+    began = time.monotonic()
+    killed.record(str(tmp_path / "timed.zarr"), slow=0.01)
+    duration = time.monotonic() - began
     while kills < 24:
         reading, writing = os.pipe()
         child = context.Process(target=_child, args=(str(cut), writing))
@@ -118,7 +121,7 @@ def test_killed_at_random_it_ends_bit_identical(tmp_path):
         os.close(writing)
         os.read(reading, 1)  # the child is about to record
         os.close(reading)
-        child.join(draw.uniform(0.0, 0.12))
+        child.join(draw.uniform(0.0, duration))
         if child.exitcode is None:
             os.kill(child.pid, signal.SIGKILL)
             kills += 1
@@ -128,7 +131,7 @@ def test_killed_at_random_it_ends_bit_identical(tmp_path):
         if cut.exists():  # it came to its end between kills: compare, and begin anew
             assert content(cut) == content(whole)
             stores.shutil.rmtree(cut)
-    assert max(seen) > 0, "no kill fell inside the recording"
+    assert len(set(seen)) > 2, "no kill fell inside the recording"
     killed.record(str(cut))
     assert content(cut) == content(whole)
 
@@ -150,10 +153,9 @@ def test_killed_in_another_interpreter_it_resumes(tmp_path):
         time.sleep(0.02)
     process.kill()
     process.wait()
-    done = []
+    assert not cut.exists()
     killed.record(str(cut))
     assert content(cut) == content(whole)
-    assert done == []
 
 
 def test_a_torn_chunk_is_made_again(tmp_path):
@@ -207,7 +209,10 @@ def test_two_writers_are_refused(tmp_path):
 def test_a_lock_ends_with_its_process(tmp_path):
     work = tmp_path / ".a.zarr.recording"
     work.mkdir()
-    code = f"import fcntl, os, time; h = os.open({str(work)!r}, os.O_RDONLY); fcntl.flock(h, 2); print(1, flush=True); time.sleep(60)"
+    code = (
+        f"import fcntl, os, time; h = os.open({str(work)!r}, os.O_RDONLY); fcntl.flock(h, 2); print(1, flush=True); "
+        "time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -283,7 +288,7 @@ def test_fault_7_a_stale_hit_is_impossible(tmp_path, change):
     torch.manual_seed(0)
     net, images = Scaled().eval(), killed.stimuli()
     assert _runs(net, images, tmp_path)[0]
-    ran, first = _runs(net, images, tmp_path)
+    ran, _ = _runs(net, images, tmp_path)
     assert not ran, "the same recording is made once"
     change(net, images)
     ran, second = _runs(net, images, tmp_path)
@@ -294,8 +299,8 @@ def test_fault_7_a_stale_hit_is_impossible(tmp_path, change):
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 16}, {"reduce": "max"}, {"dtype": "float64"}, {"compute_dtype": "bfloat16"}, {"layers": ["conv", "mul"]},
-     {"reduce": lambda maps: maps.amin((2, 3))}, {"channel_axis": 1}],
+    [{"batch_size": 16}, {"reduce": "max"}, {"dtype": "float64"}, {"compute_dtype": "bfloat16"},
+     {"layers": ["conv", "mul"]}, {"reduce": lambda maps: maps.amin((2, 3))}, {"channel_axis": 1}],
     ids=str,
 )  # fmt: skip
 def test_fault_7_every_option_is_in_the_key(tmp_path, options):

@@ -139,7 +139,7 @@ def state_of(module):
         [sorted(k for k in vars(part) if k != "left") for part in module.modules()],
         torch.get_rng_state().tolist(),
         random.getstate(),
-        np.random.get_state()[1].tolist(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002 - what must not be drawn from
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         [thread.name for thread in threading.enumerate() if "recording" in thread.name],
@@ -228,6 +228,13 @@ def test_fault_6_a_shuffled_loader_gives_the_same_rows():
     xr.testing.assert_identical(plain, mixed)
     assert plain.label.values.tolist() == list("0123456")
     np.testing.assert_array_equal(plain.response, fn.record(net, x, "0", batch_size=4).response)
+
+
+def test_a_network_that_works_on_its_input_in_place_does_not_reach_the_stimuli():
+    x = images(5, 4)
+    kept = x.copy()
+    fn.record(nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 1)), x, "0", batch_size=5)
+    np.testing.assert_array_equal(x, kept)
 
 
 def test_random_transforms_are_refused():
