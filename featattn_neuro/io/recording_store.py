@@ -31,7 +31,7 @@ from featattn_neuro.io import store as files
 from featattn_neuro.schema import RecordingHeader
 
 FORMAT = 1
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
 """About how many bytes are gathered before they are written, and the most that one chunk holds uncompressed."""
 
 _CHUNKS, _PROGRESS, _STATE = "chunks.json", "progress.jsonl", "state.json"
