@@ -39,7 +39,7 @@ class TrainConfig(_Strict):
 class PretrainedConfig(_Strict):
     """One network with given weights. `model` is a name, or module:function of the user's own code."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     model: str
     weights: str = "pretrained"
     layers: list[str]
@@ -62,6 +62,10 @@ class NetworksConfig(_Strict):
             raise ValueError("give `train` or `pretrained`, one of them")
         if self.train is not None and not self.layers:
             raise ValueError("trained networks need `layers`, the gained sites")
+        names = [one.name for one in self.pretrained]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two networks are called {twice[0]!r}; results are filed by name, so rename one")
         return self
 
 
@@ -156,6 +160,7 @@ class RunConfig(_Strict):
     classes: list[str] = []
     networks: NetworksConfig
     duplicates: Literal["error", "drop"] = "error"
+    corrupt: Literal["error", "skip"] = "error"
     splits: dict[str, SplitConfig]
     composites: dict[str, Positive]
     learning: LearningConfig = LearningConfig()
