@@ -249,8 +249,14 @@ def _short(value: Any) -> str:
 def load_config(path: str | Path) -> RunConfig:
     """Read and validate a configuration file."""
     path = Path(path)
-    if not path.is_file():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         raise ConfigError(
-            f"no configuration file at {path}; the ones that come with the package are in analyses/configs"
-        )
-    return parse_config(path.read_text(encoding="utf-8"), str(path))
+            f"wanted a configuration file; there is none at {path}; those that come with the package are in "
+            "analyses/configs"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"wanted a configuration file; {path} cannot be read ({reason}); name a YAML file") from None
+    return parse_config(text, str(path))

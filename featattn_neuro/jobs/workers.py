@@ -25,6 +25,7 @@ _shares: Any = None
 def _begin(shares: Any, parent: int) -> None:
     """One thread a worker, so that results depend on no thread count; end with the parent, also when it is killed."""
     global _shares
+    import dask
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -36,6 +37,7 @@ def _begin(shares: Any, parent: int) -> None:
         os._exit(1)
     torch.set_num_threads(1)
     threadpool_limits(1)
+    dask.config.set(scheduler="synchronous")  # threads of the parent's pool, if it had one, are not in this process
 
 
 def _execute(index: int, stage: Stage, config_text: str, out: str) -> tuple[list[str], float]:
