@@ -1,30 +1,40 @@
-"""Write docs/api.md and docs/tables.md from the source: docstrings, kinds, table columns. `--check` only compares."""
+"""Write docs/api.md, docs/tables.md and the columns in README.md from the source: docstrings, kinds, table columns.
+
+`--check` only compares.
+"""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import featattn_neuro
 from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
 from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Variable
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- columns -->", "<!-- end of columns -->"
+SHARED = ("network", "arm", "unit", "channel", "status")
+"""Columns that the README explains once."""
 MADE = "<!-- made by `make docs` from the source; edit there -->"
 
 
 def main() -> int:
     """Write the pages, or with --check return 1 if one is not what the source says."""
-    pages = {"api.md": "\n".join(api_page()), "tables.md": "\n".join(tables_page())}
+    pages = {
+        "docs/api.md": "\n".join(api_page()) + "\n",
+        "docs/tables.md": "\n".join(tables_page()) + "\n",
+        "README.md": with_columns(read(ROOT / "README.md")),
+    }
     if "--check" in sys.argv[1:]:
-        stale = [name for name, text in pages.items() if read(HERE / name) != text + "\n"]
-        print("\n".join(f"docs/{name} is not what the source says: run make docs" for name in stale) or "current")
+        stale = [name for name, text in pages.items() if read(ROOT / name) != text]
+        print("\n".join(f"{name} is not what the source says: run make docs" for name in stale) or "current")
         return int(bool(stale))
     for name, text in pages.items():
-        (HERE / name).write_text(text + "\n", encoding="utf-8")
-        print(f"docs/{name}")
+        (ROOT / name).write_text(text, encoding="utf-8")
+        print(name)
     return 0
 
 
@@ -75,8 +85,27 @@ def tables_page() -> Iterator[str]:
     )
     for table, columns in COLUMNS.items():
         yield from ("", f"## {table}.csv", "", "| column | meaning |", "|---|---|")
-        for column, text in columns.items():
-            yield f"| `{column}` | {text.replace('|', chr(92) + '|')} |"
+        yield from column_rows(columns)
+
+
+def column_rows(columns: Mapping[str, str]) -> Iterator[str]:
+    """Rows of a table of columns."""
+    for column, text in columns.items():
+        yield f"| `{column}` | {text.replace('|', chr(92) + '|')} |"
+
+
+def with_columns(readme: str) -> str:
+    """README.md with the meaning of every column between its marks; what is the same everywhere comes once."""
+    shared = {name: next(c[name] for c in COLUMNS.values() if name in c) for name in SHARED}
+    lines = ["", "| in every file that has it | meaning |", "|---|---|", *column_rows(shared)]
+    for table, columns in COLUMNS.items():
+        own = {name: text for name, text in columns.items() if shared.get(name) != text}
+        lines += ["", f"| `{table}.csv` | meaning |", "|---|---|", *column_rows(own)]
+    before, mark, rest = readme.partition(START)
+    _, closing, after = rest.partition(END)
+    if not mark or not closing:
+        raise SystemExit(f"README.md needs the marks {START} and {END}")
+    return "\n".join([before + START, *lines, "", END + after])
 
 
 if __name__ == "__main__":
