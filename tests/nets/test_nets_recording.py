@@ -16,7 +16,7 @@ from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.batches import as_tensor, batches, to_input
-from featattn_neuro.nets.plan import make_plan, select_layers
+from featattn_neuro.nets.plan import REDUCTIONS, make_plan, reduce_maps, select_layers
 from featattn_neuro.nets.recording import record_activations
 
 
@@ -181,6 +181,16 @@ def test_reductions_against_numpy(noise: Any) -> None:
     single = record_activations(net, stimuli, "conv1", reduce="sd", batch_size=2)
     assert single.attrs["reduction"] == "sd"
     np.testing.assert_array_equal(single["response"], found["response"].sel(reduction="sd"))
+
+
+@pytest.mark.parametrize("reduction", list(REDUCTIONS))
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 3)])
+def test_a_reduction_shares_no_memory_with_the_map(reduction: str, shape: tuple[int, ...]) -> None:
+    output = torch.randn(shape)
+    reduced = reduce_maps(output, reduction)
+    kept = reduced.clone()
+    output.fill_(9)
+    assert torch.equal(reduced, kept)
 
 
 def test_vectors_are_recorded_as_they_are(noise: Any) -> None:
