@@ -1,10 +1,11 @@
-"""Write docs/api.md, docs/tables.md and the columns in README.md from the source: docstrings, kinds, table columns.
+"""Write docs/api.md, docs/tables.md, docs/modules.md and the columns in README.md from the source.
 
 `--check` only compares.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ def main() -> int:
     pages = {
         "docs/api.md": "\n".join(api_page()) + "\n",
         "docs/tables.md": "\n".join(tables_page()) + "\n",
+        "docs/modules.md": "\n".join(modules_page()) + "\n",
         "README.md": with_columns(read(ROOT / "README.md")),
     }
     if "--check" in sys.argv[1:]:
@@ -92,6 +94,20 @@ def column_rows(columns: Mapping[str, str]) -> Iterator[str]:
     """Rows of a table of columns."""
     for column, text in columns.items():
         yield f"| `{column}` | {text.replace('|', chr(92) + '|')} |"
+
+
+def modules_page() -> Iterator[str]:
+    """Every module with the first sentence of its docstring, folder by folder."""
+    yield from ("# Modules", "", MADE, "")
+    yield "What is where. What a folder may import is on [one page](../CONTRIBUTING.md)."
+    package = ROOT / "featattn_neuro"
+    for folder in [package, *sorted(path for path in package.iterdir() if any(path.glob("*.py")))]:
+        yield from ("", f"## {folder.relative_to(ROOT)}/", "", "| module | what it is |", "|---|---|")
+        for file in sorted(folder.glob("*.py")):
+            said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            first = " ".join(said.split("\n\n")[0].split())
+            if first:
+                yield f"| `{file.name}` | {first.replace('|', chr(92) + '|')} |"
 
 
 def with_columns(readme: str) -> str:
