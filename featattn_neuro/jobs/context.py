@@ -133,13 +133,20 @@ class NetworkJob:
         check_disjoint(R=self.splits["R"], **{split: one.stimuli for split, one in made.items()})
         return made
 
+    @property
+    def model(self) -> str:
+        """Name of the network's design, or module:function."""
+        train = self.config.networks.train
+        if self.pretrained is not None:
+            return self.pretrained.model
+        assert train is not None
+        return train.architecture
+
     def build(self) -> Network:
         """The network before any weights of this run: architecture and seed, or the given weights."""
         given = self.pretrained
         if given is None:
-            train = self.config.networks.train
-            assert train is not None
-            return api.load_model(train.architecture, weights="random", seed=self.index, num_classes=len(self.classes))
+            return api.load_model(self.model, weights="random", seed=self.index, num_classes=len(self.classes))
         own_code = ":" in given.model and not given.model.startswith(("torchvision:", "timm:"))
         if own_code and given.weights == "pretrained":
             weights = None  # the user's function brings its own
@@ -178,6 +185,11 @@ class NetworkJob:
 
     def check(self) -> None:
         """Refuse what can be refused before anything is computed: splits, layers, head, layers of the refit null."""
+        if len(set(self.omitted)) > len(self.classes) - 2:
+            raise ConfigError(
+                f"networks.train.omitted_classes must leave two classes to train on; came {len(self.omitted)} of "
+                f"{len(self.classes)}; omit fewer"
+            )
         _ = self.splits
         network = self.build()
         head = network.module.get_submodule(require_head(network.head, self.name))
@@ -248,5 +260,5 @@ def _matching(stimuli: Stimuli, pattern: str) -> np.ndarray:
         raise ConfigError(f"splits: path {pattern!r} needs stimuli from files; {stimuli.name} are arrays")
     keep = np.array([fnmatch.fnmatch(str(path), pattern) for path in stimuli.path])
     if not keep.any():
-        raise ConfigError(f"splits: no image path matches {pattern!r}; the first path is {stimuli.path[0]!r}")
+        raise ConfigError(f"splits: no image path matches {pattern!r}; the first path is {str(stimuli.path[0])!r}")
     return keep

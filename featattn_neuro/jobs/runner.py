@@ -56,7 +56,8 @@ def _content(config: RunConfig, text: str, out: Path) -> tuple[dict[str, str], i
         parts = [hashlib.sha256(images.encode()).hexdigest()]
         job.check()
         if job.pretrained is not None:
-            parts += [job.build().weights_sha256, _own_code(job.pretrained.model)]
+            parts.append(job.build().weights_sha256)
+        parts.append(_own_code(job.model))
         found[name] = " ".join(parts)
         n_tasks = len(job.classes)
     return found, n_tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
 import shutil
@@ -60,10 +61,10 @@ OWN_NETWORK = """
 import torch
 from torch import nn
 
-def small(width=4):
+def small(width=16, num_classes=5):
     return nn.Sequential(
-        nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(width, 8, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+        nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(width, 20, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, num_classes),
     )
 """
 
@@ -194,7 +195,7 @@ def _main(arguments: list[str], output: Path) -> None:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+def start(tmp_path: Path, plain_pictures: None) -> Iterator[Callable[..., Started]]:
     """Start `featattn ARGUMENTS` in another process; it is ended with the test."""
     started: list[Started] = []
 
@@ -216,7 +217,25 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) -> Path:
+def plain_pictures() -> Iterator[None]:
+    """Figures are made but not drawn, which takes most of the time of a small run; for runs of `start`."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (160, 160)).save(buffer, format="PNG")
+    from featattn_neuro.report import page
+
+    drawn = page.png_bytes
+
+    def plain(figure: Any, *, dpi: int) -> bytes:
+        return drawn(figure, dpi=dpi) if os.getpid() == testing else buffer.getvalue()
+
+    testing = os.getpid()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "png_bytes", plain)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any], plain_pictures: None) -> Path:
     """A results folder of an uninterrupted run with two workers; not to be altered."""
     folder = tmp_path_factory.mktemp("finished")
     config = write_config(folder, tiny)

@@ -20,7 +20,7 @@ from featattn_neuro.io.store import load_kind
 from featattn_neuro.jobs import runner
 from featattn_neuro.jobs.compare import compare
 from featattn_neuro.jobs.ledger import Ledger
-from tests.jobs.conftest import OWN_NETWORK, Started, changed, make_images, write_config
+from tests.jobs.conftest import OWN_NETWORK, TINY, Started, changed, make_images, write_config
 
 ANALYSES = Path(__file__).resolve().parents[2] / "analyses"
 Start = Callable[..., Started]
@@ -276,7 +276,7 @@ def test_full_refits_every_gained_layer(tiny: dict[str, Any], tmp_path: Path):
 def test_own_networks_on_colour_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]):
     """The way of a user: module:function, a folder of images, from the folder that holds both; the whole command."""
     make_images(tmp_path / "photos", colour=True)
-    (tmp_path / "my_networks.py").write_text(OWN_NETWORK + "\ndef wide():\n    return small(6)\n")
+    (tmp_path / "my_networks.py").write_text(OWN_NETWORK + "\ndef wide():\n    return small(24)\n")
     networks = [
         {"name": "small", "model": "my_networks:small", "layers": ["1", "4"]},
         {"name": "wide.one", "model": "my_networks:wide", "layers": ["activation"], "head": "7"},
@@ -296,6 +296,11 @@ def test_own_networks_on_colour_images(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     resolved, text = runner.resolve(Path("mine.yaml"))
     assert runner._work(resolved, text, Path("results")).pending == []
+    # a design of one's own can also be trained
+    own = {"train": {**TINY["networks"]["train"], "architecture": "my_networks:small"}, "layers": ["1", "4"]}
+    trained = write_config(tmp_path, changed(config, networks=own), "trained.yaml")
+    assert runner.run(trained, Path("trained"), quiet=True, until="network") == 0
+    assert json.loads(Path("trained/networks/network_1.json").read_text())["reference_accuracy"] >= 0
     # the place in the list is the seed, so an exchange is another run; so is other code of the same weights
     exchanged = changed(config, networks={"pretrained": networks[::-1]})
     assert "network" in pending(Path("results"), exchanged, tmp_path)
