@@ -118,11 +118,11 @@ def _facts(
             {
                 "network": row["network"],
                 "seed": row["seed"],
-                "classes left out of reference training": row["omitted"] or "none",
-                "reference accuracy (P, single images)": "not applicable" if accuracy is None else f"{accuracy:.3f}",
+                "omitted classes": row["omitted"] or "none",
+                "reference accuracy": "not applicable" if accuracy is None else f"{accuracy:.3f}",
                 "filters": row["filters"],
-                "near-duplicates (across splits)": f"{row['near_duplicates']} ({row['near_duplicates_across_splits']})",
-                "frozen part computed once": row["prefix_cached"],
+                "near-duplicates (across)": f"{row['near_duplicates']} ({row['near_duplicates_across_splits']})",
+                "prefix cached": row["prefix_cached"],
             }
         )
     per_stage: dict[str, float] = {}
