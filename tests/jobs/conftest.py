@@ -57,6 +57,9 @@ TINY: dict[str, Any] = {
     "workers": 2,
 }
 
+DRAW = {"figures": False}
+"""Whether runs of `start` draw their figures."""
+
 OWN_NETWORK = """
 import torch
 from torch import nn
@@ -160,7 +163,7 @@ class Started:
         while not reached():
             assert self.process.is_alive(), f"ended before: {self.output.read_text()}"
             assert time.monotonic() < end, f"not reached in {seconds} s: {self.output.read_text()}"
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def kill(self) -> None:
         """SIGKILL, of the first process alone."""
@@ -199,11 +202,13 @@ def start(tmp_path: Path, plain_pictures: None) -> Iterator[Callable[..., Starte
     """Start `featattn ARGUMENTS` in another process; it is ended with the test."""
     started: list[Started] = []
 
-    def begin(*arguments: str | Path) -> Started:
+    def begin(*arguments: str | Path, draw: bool = False) -> Started:
         output = tmp_path / f"output_{len(started)}.txt"
         context = multiprocessing.get_context("fork")
         process = context.Process(target=_main, args=([str(a) for a in arguments], output))
+        DRAW["figures"] = draw
         process.start()
+        DRAW["figures"] = False
         started.append(Started(process, output))
         return started[-1]
 
@@ -226,7 +231,7 @@ def plain_pictures() -> Iterator[None]:
     drawn = page.png_bytes
 
     def plain(figure: Any, *, dpi: int) -> bytes:
-        return drawn(figure, dpi=dpi) if os.getpid() == testing else buffer.getvalue()
+        return drawn(figure, dpi=dpi) if os.getpid() == testing or DRAW["figures"] else buffer.getvalue()
 
     testing = os.getpid()
     with pytest.MonkeyPatch.context() as patch:

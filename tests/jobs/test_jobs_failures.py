@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +106,15 @@ def test_wrong_networks(tiny: dict[str, Any], refused: Run, network: dict[str, A
     said = refused(own(tiny, **network))
     for part in parts:
         assert part in said
+
+
+def test_the_command_itself(tiny: dict[str, Any], finished: Path, tmp_path: Path):
+    """As a user starts it, in a process that has loaded nothing."""
+    config = write_config(tmp_path, changed(tiny, networks__layers=["relu9"]))
+    command = [sys.executable, "-m", "featattn_neuro", "run", str(config), "--out", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "unknown layer 'relu9'" in sentence(ended.returncode, ended.stderr)
+    assert ended.stdout == ""
 
 
 def test_unknown_step_and_no_configuration(tiny: dict[str, Any], refused: Run, tmp_path: Path):

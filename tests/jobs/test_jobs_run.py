@@ -7,7 +7,6 @@ import os
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +151,7 @@ def test_killed_at_many_moments_it_ends_as_if_it_had_not_been(
     out = tmp_path / "out"
     arguments = ("run", write_config(tmp_path, tiny), "--out", out)
     done = 0
-    for goal in (0, 1, 4, 11, 20, 30, "claims.nc", "tables/gains.csv"):
+    for goal in (0, 3, 11, 22, 31, "claims.nc", "tables/gains.csv"):
         run = start(*arguments)
         run.until(lambda goal=goal, run=run: _reached(out, run, goal))
         run.kill()
@@ -273,8 +272,10 @@ def test_full_refits_every_gained_layer(tiny: dict[str, Any], tmp_path: Path):
     assert NetworkJob(resolved, tmp_path, "network_0").refit_layers == ["relu1", "relu2", "relu3"]
 
 
-def test_own_networks_on_colour_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]):
-    """The way of a user: module:function, a folder of images, from the folder that holds both; the whole command."""
+def test_own_networks_on_colour_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any], start: Start
+):
+    """The way of a user: module:function, a folder of images, from the folder that holds both."""
     make_images(tmp_path / "photos", colour=True)
     (tmp_path / "my_networks.py").write_text(OWN_NETWORK + "\ndef wide():\n    return small(24)\n")
     networks = [
@@ -284,16 +285,16 @@ def test_own_networks_on_colour_images(tmp_path: Path, monkeypatch: pytest.Monke
     config = changed(tiny, stimuli="photos", networks={"pretrained": networks}, curves=None, arms__full=None,
                      statistics__refit_layers=["4"])  # fmt: skip
     write_config(tmp_path, config, "mine.yaml")
-    command = [sys.executable, "-m", "featattn_neuro", "run", "mine.yaml", "--out", "results"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
-    assert ended.returncode == 0, ended.stderr
-    assert "this network" in ended.stderr, "one network of a design has no interval over networks"
+    monkeypatch.chdir(tmp_path)
+    code, printed = start("run", "mine.yaml", "--out", "results", draw=True).wait()
+    assert code == 0, printed
+    assert "Warning" not in printed
+    assert "this network" in printed, "one network of a design has no interval over networks"
     table = pd.read_csv(tmp_path / "results" / "tables" / "gains.csv")
     assert set(table["network"]) == {"small", "wide.one"}
     assert json.loads((tmp_path / "results" / "facts.json").read_text())["command"] == (
         "featattn run mine.yaml --out results"
     )
-    monkeypatch.chdir(tmp_path)
     resolved, text = runner.resolve(Path("mine.yaml"))
     assert runner._work(resolved, text, Path("results")).pending == []
     # a design of one's own can also be trained
