@@ -102,7 +102,7 @@ def test_the_second_run_skips_every_stage(copy: Path, tiny: dict[str, Any], tmp_
             {"arm_gain", "arm_permuted", "halves", "refits", "association", "saliency", "gather"},
         ),
     ],
-    ids=str,
+    ids=lambda value: '-'.join(value) if isinstance(value, dict) else '',
 )  # fmt: skip
 def test_a_change_repeats_what_depends_on_it(
     finished: Path, tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any], again: set[str]
