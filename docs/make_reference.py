@@ -1,11 +1,15 @@
-"""Write the pages api, modules and tables from the source: docstrings, kinds, columns. `--check` only compares."""
+"""Write docs/api.md, docs/converters.md, docs/tables.md, docs/modules.md and README.md's columns from the source.
+
+`--check` only compares.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +17,36 @@ import featattn_neuro
 from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
 from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Variable
 
-HERE = Path(__file__).resolve().parent
-MODULES = {
+ROOT = Path(__file__).resolve().parents[1]
+PUBLIC_MODULES = {
     "featattn_neuro.io.conventions": None,
     "featattn_neuro.nets.streaming": ("stream_moments",),
     "featattn_neuro.measures.streaming": ("class_moments", "merge_moments", "selectivity_from_moments"),
     "featattn_neuro.arrays.moments": ("ClassMoments", "ClassStatistics", "dprime", "status_codes"),
 }
 """Public modules beyond the names of the package, and their public names; None = the module's `__all__`."""
+START, END = "<!-- columns -->", "<!-- end of columns -->"
+SHARED = ("network", "arm", "unit", "channel", "status")
+"""Columns that the README explains once."""
 MADE = "<!-- made by `make docs` from the source; edit there -->"
 
 
 def main() -> int:
     """Write the pages, or with --check return 1 if one is not what the source says."""
-    pages = {"api.md": "\n".join(api_page()), "modules.md": "\n".join(modules_page())}
-    pages["tables.md"] = "\n".join(tables_page())
+    pages = {
+        "docs/api.md": "\n".join(api_page()) + "\n",
+        "docs/converters.md": "\n".join(converters_page()) + "\n",
+        "docs/tables.md": "\n".join(tables_page()) + "\n",
+        "docs/modules.md": "\n".join(modules_page()) + "\n",
+        "README.md": with_columns(read(ROOT / "README.md")),
+    }
     if "--check" in sys.argv[1:]:
-        stale = [name for name, text in pages.items() if read(HERE / name) != text + "\n"]
-        print("\n".join(f"docs/{name} is not what the source says: run make docs" for name in stale) or "current")
+        stale = [name for name, text in pages.items() if read(ROOT / name) != text]
+        print("\n".join(f"{name} is not what the source says: run make docs" for name in stale) or "current")
         return int(bool(stale))
     for name, text in pages.items():
-        (HERE / name).write_text(text + "\n", encoding="utf-8")
-        print(f"docs/{name}")
+        (ROOT / name).write_text(text, encoding="utf-8")
+        print(name)
     return 0
 
 
@@ -69,11 +81,11 @@ def entry(name: str, public: Any, heading: str) -> Iterator[str]:
     yield "```"
 
 
-def modules_page() -> Iterator[str]:
+def converters_page() -> Iterator[str]:
     """Public modules with their functions: converters to other tools' layouts, statistics without storage."""
     yield from ("# Converters and streaming", "", MADE, "")
     yield "Public modules beyond the names of the package; import them by their path."
-    for path, chosen in MODULES.items():
+    for path, chosen in PUBLIC_MODULES.items():
         module = importlib.import_module(path)
         yield from ("", f"## {path}", "", inspect.getdoc(module) or "")
         for name in chosen or module.__all__:
@@ -105,8 +117,41 @@ def tables_page() -> Iterator[str]:
     )
     for table, columns in COLUMNS.items():
         yield from ("", f"## {table}.csv", "", "| column | meaning |", "|---|---|")
-        for column, text in columns.items():
-            yield f"| `{column}` | {text.replace('|', chr(92) + '|')} |"
+        yield from column_rows(columns)
+
+
+def column_rows(columns: Mapping[str, str]) -> Iterator[str]:
+    """Rows of a table of columns."""
+    for column, text in columns.items():
+        yield f"| `{column}` | {text.replace('|', chr(92) + '|')} |"
+
+
+def modules_page() -> Iterator[str]:
+    """Every module with the first sentence of its docstring, folder by folder."""
+    yield from ("# Modules", "", MADE, "")
+    yield "What is where. What a folder may import is on [one page](../CONTRIBUTING.md)."
+    package = ROOT / "featattn_neuro"
+    for folder in [package, *sorted(path for path in package.iterdir() if any(path.glob("*.py")))]:
+        yield from ("", f"## {folder.relative_to(ROOT)}/", "", "| module | what it is |", "|---|---|")
+        for file in sorted(folder.glob("*.py")):
+            said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            first = " ".join(said.split("\n\n")[0].split())
+            if first:
+                yield f"| `{file.name}` | {first.replace('|', chr(92) + '|')} |"
+
+
+def with_columns(readme: str) -> str:
+    """README.md with the meaning of every column between its marks; what is the same everywhere comes once."""
+    shared = {name: next(c[name] for c in COLUMNS.values() if name in c) for name in SHARED}
+    lines = ["", "| in every file that has it | meaning |", "|---|---|", *column_rows(shared)]
+    for table, columns in COLUMNS.items():
+        own = {name: text for name, text in columns.items() if shared.get(name) != text}
+        lines += ["", f"| `{table}.csv` | meaning |", "|---|---|", *column_rows(own)]
+    before, mark, rest = readme.partition(START)
+    _, closing, after = rest.partition(END)
+    if not mark or not closing:
+        raise SystemExit(f"README.md needs the marks {START} and {END}")
+    return "\n".join([before + START, *lines, "", END + after])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featattn_neuro.api import (
+        Preprocessing,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Preprocessing",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",

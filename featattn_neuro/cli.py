@@ -7,6 +7,7 @@ sentence on standard error and exit status 2, without a traceback.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from featattn_neuro import __version__
-from featattn_neuro.errors import ConfigError, FeatattnError
+from featattn_neuro.errors import ConfigError, FeatattnError, StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,6 +31,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _output(path: Path) -> Path:
+    """Refuse a name that nothing can be saved under before anything is computed for it."""
+    if path.suffix not in (".nc", ".zarr"):
+        raise ConfigError(f"wanted --out to end in .nc or .zarr; came {str(path)!r}; rename it")
+    if not path.parent.is_dir():
+        raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
+    if not os.access(path.parent, os.W_OK):
+        raise StoreError(f"the folder {str(path.parent)!r} cannot be written; choose another --out")
+    return path
+
+
 Model = Annotated[str, typer.Argument(help="Network: a name, torchvision:NAME, timm:NAME, or module:function.")]
 Images = Annotated[str, typer.Argument(help="Name in the manifest, folder (sub-folders = labels), or zip of images.")]
 Weights = Annotated[str | None, typer.Option(help="Weight file, 'pretrained' or 'random'.")]
@@ -37,7 +50,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Labels = Annotated[Path | None, typer.Option(help="CSV with columns path and label, instead of folder names.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, spread over the classes.")]
 Layers = Annotated[str, typer.Option(help="Layers: names, patterns (layer3.*) or stages (conv), comma-separated.")]
-Output = Annotated[Path, typer.Option("--out", help="File to write: .nc (netCDF-4) or .zarr.")]
+Output = Annotated[Path, typer.Option("--out", callback=_output, help="File to write: .nc (netCDF-4) or .zarr.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Folder = Annotated[Path, typer.Argument(help="Result folder.")]
 
@@ -225,6 +238,7 @@ def gains(
     head_images: Annotated[
         str | None, typer.Option(help="Other labelled images, on which a read-out is fitted first and then frozen.")
     ] = None,
+    head_labels: Annotated[Path | None, typer.Option(help="As --labels, for --head-images.")] = None,
     weights: Weights = None,
     seed: Seed = 0,
     labels: Labels = None,
@@ -242,8 +256,10 @@ def gains(
 
     network, stimuli = api.load_model(model, weights=weights, seed=seed), _stimuli(images, labels, limit)
     heads: dict[str, Any] = {}
+    if head_images is None and head_labels is not None:
+        raise ConfigError("--head-labels names the labels of --head-images; came alone; give both or neither")
     if head_images is not None:
-        others = _stimuli(head_images, None, None)
+        others = _stimuli(head_images, head_labels, None)
         heads = {"head_stimuli": others, "head_labels": _targets(others, head_images, target)}
     learned = api.learn_gains(
         network,
@@ -332,7 +348,9 @@ def _targets(stimuli: Any, images: str, text: str) -> xr.DataArray:
     from featattn_neuro.measures.selectivity import targets_from_labels
 
     if stimuli.label is None:
-        raise ConfigError(f"wanted labelled images; {images!r} has no labels; use sub-folders or --labels CSV")
+        raise ConfigError(
+            f"wanted labelled images; {images!r} has no labels; use sub-folders, --labels CSV or --head-labels CSV"
+        )
     found = xr.DataArray(stimuli.label, {"stimulus": stimuli.id}, "stimulus", name="label")
     tasks = _names(text)
     targets = targets_from_labels(found, tasks)

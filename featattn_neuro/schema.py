@@ -127,6 +127,8 @@ class Kind:
 
     def _check_variable(self, section: str, name: str, spec: Variable, array: xr.DataArray) -> list[str]:
         dims = [str(d) for d in array.dims]
+        if section == "coordinate" and not dims and spec.dims == (name,):
+            dims = [name]  # what selecting one label of a dimension leaves behind
         missing = [d for d in spec.dims if d not in dims]
         unknown = [d for d in dims if d not in spec.dims and d not in spec.extra]
         if missing or unknown:

@@ -221,6 +221,23 @@ def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeyp
         ),
         (("gains", "tiny_network:make", "test/across", "--layers", "relu", "--target", "a", "--out", out), "no labels"),
         (("gains", "tiny_network:make", "test", "--layers", "relu", "--target", "acros", "--out", out), "across"),
+        (("selectivity", tmp_path / "none.nc", "--target", "a", "--out", tmp_path / "no" / "x.nc"), "none at"),
+        (
+            (
+                "gains",
+                "tiny_network:make",
+                "test",
+                "--layers",
+                "relu",
+                "--target",
+                "a",
+                "--head-labels",
+                "a",
+                "--out",
+                out,
+            ),
+            "--head-images",
+        ),
         (("selectivity", tmp_path / "none.nc", "--target", "a", "--out", out), "none.nc"),
     ):
         assert featattn(*arguments) == 2, arguments

@@ -39,7 +39,7 @@ class TrainConfig(_Strict):
 class PretrainedConfig(_Strict):
     """One network with given weights. `model` is a name, or module:function of the user's own code."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     model: str
     weights: str = "pretrained"
     layers: list[str]
@@ -62,6 +62,10 @@ class NetworksConfig(_Strict):
             raise ValueError("give `train` or `pretrained`, one of them")
         if self.train is not None and not self.layers:
             raise ValueError("trained networks need `layers`, the gained sites")
+        names = [one.name for one in self.pretrained]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two networks are called {twice[0]!r}; results are filed by name, so rename one")
         return self
 
 
@@ -156,6 +160,7 @@ class RunConfig(_Strict):
     classes: list[str] = []
     networks: NetworksConfig
     duplicates: Literal["error", "drop"] = "error"
+    corrupt: Literal["error", "skip"] = "error"
     splits: dict[str, SplitConfig]
     composites: dict[str, Positive]
     learning: LearningConfig = LearningConfig()
@@ -244,8 +249,14 @@ def _short(value: Any) -> str:
 def load_config(path: str | Path) -> RunConfig:
     """Read and validate a configuration file."""
     path = Path(path)
-    if not path.is_file():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         raise ConfigError(
-            f"no configuration file at {path}; the ones that come with the package are in analyses/configs"
-        )
-    return parse_config(path.read_text(encoding="utf-8"), str(path))
+            f"wanted a configuration file; there is none at {path}; those that come with the package are in "
+            "analyses/configs"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"wanted a configuration file; {path} cannot be read ({reason}); name a YAML file") from None
+    return parse_config(text, str(path))

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from featattn_neuro import api
-from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io.splits import Composites, check_disjoint, pair_composites, partition
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import load_kind
@@ -30,9 +30,15 @@ SPLITS = ("R", "G", "V", "S", "P")
 
 
 @lru_cache(maxsize=2)
-def load_run_stimuli(source: str, duplicates: str) -> Stimuli:
+def load_run_stimuli(source: str, duplicates: str, corrupt: str) -> Stimuli:
     """The stimuli of a run, loaded once per process."""
-    return load_stimuli(source, duplicates=duplicates)
+    return load_stimuli(source, duplicates=duplicates, corrupt=corrupt)
+
+
+def forget() -> None:
+    """Drop what earlier runs of this process have loaded: files may have changed since."""
+    load_run_stimuli.cache_clear()
+    network_job.cache_clear()
 
 
 def labels_of(stimuli: Stimuli) -> np.ndarray:
@@ -69,7 +75,7 @@ class NetworkJob:
     @property
     def stimuli(self) -> Stimuli:
         """All images of the run."""
-        return load_run_stimuli(self.config.stimuli, self.config.duplicates)
+        return load_run_stimuli(self.config.stimuli, self.config.duplicates, self.config.corrupt)
 
     @cached_property
     def classes(self) -> list[str]:
@@ -98,10 +104,13 @@ class NetworkJob:
         stimuli = self.stimuli.select(np.isin(labels_of(self.stimuli), self.classes))
         seed = self.config.networks.partition_seed + self.index
         found: dict[str, Stimuli] = {}
+        taken: dict[str | None, np.ndarray] = {}
         for pattern in dict.fromkeys(self.config.splits[s].path for s in SPLITS):
             names = [s for s in SPLITS if self.config.splits[s].path == pattern]
-            pool = stimuli if pattern is None else stimuli.select(_matching(stimuli, pattern))
-            drawn = partition(pool, {s: self.config.splits[s].per_class for s in names}, seed=seed)
+            here = np.ones(len(stimuli), dtype=bool) if pattern is None else _matching(stimuli, pattern)
+            _check_apart(stimuli, taken, pattern, here)
+            taken[pattern] = here
+            drawn = partition(stimuli.select(here), {s: self.config.splits[s].per_class for s in names}, seed=seed)
             found.update({s: drawn.select(drawn.split == s) for s in names})
         check_disjoint(**found)
         return {s: found[s] for s in SPLITS}
@@ -124,13 +133,20 @@ class NetworkJob:
         check_disjoint(R=self.splits["R"], **{split: one.stimuli for split, one in made.items()})
         return made
 
+    @property
+    def model(self) -> str:
+        """Name of the network's design, or module:function."""
+        train = self.config.networks.train
+        if self.pretrained is not None:
+            return self.pretrained.model
+        assert train is not None
+        return train.architecture
+
     def build(self) -> Network:
         """The network before any weights of this run: architecture and seed, or the given weights."""
         given = self.pretrained
         if given is None:
-            train = self.config.networks.train
-            assert train is not None
-            return api.load_model(train.architecture, weights="random", seed=self.index, num_classes=len(self.classes))
+            return api.load_model(self.model, weights="random", seed=self.index, num_classes=len(self.classes))
         own_code = ":" in given.model and not given.model.startswith(("torchvision:", "timm:"))
         if own_code and given.weights == "pretrained":
             weights = None  # the user's function brings its own
@@ -157,6 +173,34 @@ class NetworkJob:
         """Gained sites."""
         patterns = self.config.networks.layers if self.pretrained is None else self.pretrained.layers
         return select_layers(self.build().module, patterns)
+
+    @cached_property
+    def refit_layers(self) -> list[str]:
+        """Gained sites of the refit null; none where the configuration asks for none."""
+        found: set[str] = set()
+        for pattern in self.config.statistics.refit_layers:
+            here = fnmatch.filter(self.layers, pattern)
+            found.update(here or [choose(pattern, self.layers, f"layer of statistics.refit_layers in {self.name!r}")])
+        return [layer for layer in self.layers if layer in found]
+
+    def check(self) -> None:
+        """Refuse what can be refused before anything is computed: splits, layers, head, layers of the refit null."""
+        if len(set(self.omitted)) > len(self.classes) - 2:
+            raise ConfigError(
+                f"networks.train.omitted_classes must leave two classes to train on; came {len(self.omitted)} of "
+                f"{len(self.classes)}; omit fewer"
+            )
+        _ = self.splits
+        network = self.build()
+        head = network.module.get_submodule(require_head(network.head, self.name))
+        _ = self.refit_layers
+        if self.pretrained is not None and self.pretrained.detector == "head":
+            outputs = getattr(head, "out_features", None)
+            if outputs != len(self.classes):
+                raise ConfigError(
+                    f"detector: head wants a linear head with one output per class, {len(self.classes)}; the head of "
+                    f"{self.name!r} is {type(head).__name__} with {outputs} outputs; use detector: logistic"
+                )
 
     @property
     def head(self) -> str:
@@ -199,10 +243,22 @@ class NetworkJob:
         return detector_of(self.detector_set)
 
 
+def _check_apart(stimuli: Stimuli, taken: dict[str | None, np.ndarray], pattern: str | None, here: np.ndarray) -> None:
+    """Refuse path patterns that let one image into two splits."""
+    for other, there in taken.items():
+        shared = np.flatnonzero(there & here)
+        if shared.size:
+            first, second = ("no path, all images" if p is None else f"path {p!r}" for p in (other, pattern))
+            raise ConfigError(
+                f"splits must not overlap; {shared.size} images match both {first}, and {second}, one is "
+                f"{stimuli.describe(int(shared[0]))}; give the splits paths that exclude each other, or none at all"
+            )
+
+
 def _matching(stimuli: Stimuli, pattern: str) -> np.ndarray:
     if stimuli.path is None:
         raise ConfigError(f"splits: path {pattern!r} needs stimuli from files; {stimuli.name} are arrays")
     keep = np.array([fnmatch.fnmatch(str(path), pattern) for path in stimuli.path])
     if not keep.any():
-        raise ConfigError(f"splits: no image path matches {pattern!r}; the first path is {stimuli.path[0]!r}")
+        raise ConfigError(f"splits: no image path matches {pattern!r}; the first path is {str(stimuli.path[0])!r}")
     return keep

@@ -254,7 +254,9 @@ def fit_curves(job: NetworkJob, arm: str, progress: Progress) -> xr.Dataset:
         advance(settings.batch_size)
         return areas
 
-    by_examples, rate_examples = _best_curve(rates[0], over_examples, np.log2(np.asarray(settings.examples, dtype=float)))
+    by_examples, rate_examples = _best_curve(
+        rates[0], over_examples, np.log2(np.asarray(settings.examples, dtype=float))
+    )
     by_updates, rate_updates = _best_curve(rates[1], over_updates, np.asarray(steps, dtype=float))
     return xr.Dataset(
         {

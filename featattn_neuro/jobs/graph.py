@@ -47,28 +47,31 @@ def _sections(config: RunConfig, *names: str) -> dict[str, Any]:
 
 
 def _network_settings(config: RunConfig, name: str) -> dict[str, Any]:
-    found = _sections(config, "stimuli", "classes", "networks", "splits", "composites")
+    found = _sections(config, "stimuli", "classes", "networks", "duplicates", "corrupt", "splits", "composites")
     found["networks"]["pretrained"] = [p for p in found["networks"]["pretrained"] if p["name"] == name]
+    if found["networks"]["pretrained"]:  # seeds follow from the place in the list
+        found["place"] = config.network_names().index(name)
     return {**found, "network": name}
 
 
-def stages_of(config: RunConfig, content: Mapping[str, str]) -> list[Stage]:
+def stages_of(config: RunConfig, content: Mapping[str, str], n_tasks: int) -> list[Stage]:
     """All stages of a run but the last (the report), in an order in which they could be done one after the other.
 
     Parameters
     ----------
     content : network name to a hash of what the configuration cannot show: stimulus ids, given weights.
+    n_tasks : number of classes of the stimuli; only costs depend on it.
     """
     found: list[Stage] = []
     for name in config.network_names():
-        found += _network_stages(config, name, content[name])
+        found += _network_stages(config, name, content[name], n_tasks)
     return found
 
 
-def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
+def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) -> list[Stage]:
     learning = _sections(config, "learning")
     whole = config.model_dump(mode="json")
-    images = config.composites["G"] * config.learning.epochs * _n_tasks(config)
+    images = config.composites["G"] * config.learning.epochs * n_tasks
     base = f"network.{name}"
     learn, measure = ("learn",), ("learn", "measure")
 
@@ -96,23 +99,21 @@ def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
             arm
         )
         more = {cost: float(images * choices)} if cost else {}
-        fits = choices * _n_tasks(config) if arm in config.arms else 0
+        fits = choices * n_tasks if arm in config.arms else 0
         found.append(stage(f"arm_{arm}", "gains", "learn_arm", needs, settings, arm=arm, fits=fits, **more))
     if config.curves is not None:
         curves = _sections(config, "curves")
         per_rate = (
-            _n_tasks(config)
-            * config.curves.updates
-            * sum(min(2 * m, config.curves.batch_size) for m in config.curves.examples),
-            _n_tasks(config) * config.curves.updates * config.curves.batch_size,
+            n_tasks * config.curves.updates * sum(min(2 * m, config.curves.batch_size) for m in config.curves.examples),
+            n_tasks * config.curves.updates * config.curves.batch_size,
         )
         for arm in ("gain_head", "full"):
             rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])
             cost = "full_images" if arm == "full" else "gain_images"
-            settings = {**curves, "penalty": whole["arms"].get(arm)}
+            settings = {**curves, "penalty": whole["arms"][arm]["penalties"][0]}
             found.append(
                 stage(f"curve_{arm}", "gains", "learn_curves", [base], settings, arm=arm,
-                      fits=_n_tasks(config) * (rates[0] * len(config.curves.examples) + rates[1]),
+                      fits=n_tasks * (rates[0] * len(config.curves.examples) + rates[1]),
                       **{cost: float(per_rate[0] * rates[0] + per_rate[1] * rates[1])})
             )  # fmt: skip
     gain = f"arm_gain.{name}"
@@ -124,35 +125,46 @@ def _network_stages(config: RunConfig, name: str, content: str) -> list[Stage]:
             [base, gain],
             learning,
             gain_images=float(images),
-            fits=2 * _n_tasks(config),
+            fits=2 * n_tasks,
         )
     )
-    statistics = _sections(config, "statistics")
+    seed = {"seed": config.statistics.seed}
+    permutations = {**seed, "permutations": config.statistics.permutations}
+    refit_layers = list(config.statistics.refit_layers)
     found.append(
         stage(
             "selectivity",
             "selectivity",
             "measure_selectivity",
             [f"record.{name}"],
-            statistics,
+            seed,
             code=measure,
             fixed_seconds=3.0,
         )
     )
     association_needs = [gain, f"selectivity.{name}", f"halves.{name}"]
-    if config.statistics.refit_layers:
+    if refit_layers:
         refits = config.statistics.refits
+        refitted = {"refits": refits, "refit_layers": refit_layers}
         found.append(
-            stage("refits", "associate", "learn_refits", [base, gain], {**learning, **statistics},
-                  fits=refits * _n_tasks(config), fixed_seconds=refits * 0.4,
+            stage("refits", "associate", "learn_refits", [base, gain], {**learning, **seed, **refitted},
+                  fits=refits * n_tasks, fixed_seconds=refits * 0.4,
                   gain_images=float(images * refits * _early(config, name)))
         )  # fmt: skip
         association_needs.append(f"refits.{name}")
     found.append(
-        stage("association", "associate", "associate", association_needs, statistics, code=measure, fixed_seconds=3.0)
+        stage(
+            "association",
+            "associate",
+            "associate",
+            association_needs,
+            {**permutations, "refit_layers": refit_layers},
+            code=measure,
+            fixed_seconds=3.0,
+        )
     )
     if config.saliency is not None:
-        settings = {**_sections(config, "saliency"), **statistics}
+        settings = {**_sections(config, "saliency"), **seed}
         found.append(
             stage(
                 "saliency",
@@ -175,7 +187,3 @@ def _early(config: RunConfig, name: str) -> float:
     del name
     last = config.networks.layers[-1:] if config.networks.train is not None else []
     return 0.0 if list(config.statistics.refit_layers) == list(last) else 1.0
-
-
-def _n_tasks(config: RunConfig) -> int:
-    return len(config.classes) or 10

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,9 +20,13 @@ from typing import Any
 from featattn_neuro import __version__
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io.store import file_sha256, write_text_atomic
+from featattn_neuro.jobs.graph import Stage
 
 FORMAT = 1
 """Version of the folder's layout; a folder of another version is refused."""
+
+LOCK_SECONDS = 3.0
+"""How long a run waits for the lock of a results folder."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CODE = {
@@ -73,12 +78,28 @@ class Ledger:
     def is_done(self, stage: str, key: str) -> bool:
         """Whether the stage was made from just this, and its files are unchanged."""
         found = self.record(stage)
-        if found is None or found["key"] != key:
-            return False
-        return all(
+        return found is not None and found["key"] == key and self.is_whole(stage)
+
+    def is_whole(self, stage: str) -> bool:
+        """Whether a stage has a record and its files are as they were written."""
+        found = self.record(stage)
+        return found is not None and all(
             (self.folder / name).is_file() and file_sha256(self.folder / name) == sha
             for name, sha in found["outputs"].items()
         )
+
+    def settled(self, stages: Sequence[Stage]) -> set[str]:
+        """Ids of the stages that need not be done again, nor anything before them. `stages`: each after its needs."""
+        found: set[str] = set()
+        for stage in stages:
+            if set(stage.needs) <= found and self.is_done(stage.id, self.key_of(stage)):
+                found.add(stage.id)
+        return found
+
+    def key_of(self, stage: Stage) -> str:
+        """Key of a stage whose needs are all done."""
+        inputs = [line for need in stage.needs for line in self.output_hashes(need)]
+        return stage_key(stage.id, stage.code, stage.settings, inputs)
 
     def finish(self, stage: str, key: str, files: Sequence[str], seconds: float) -> None:
         """Write the record, last of all: a stage without record has not happened."""
@@ -110,25 +131,34 @@ def make_parts(folder: Path, networks: Sequence[str]) -> None:
             (folder / part / name).mkdir(parents=True, exist_ok=True)
 
 
-def open_folder(folder: Path, config_text: str, networks: Sequence[str]) -> Ledger:
-    """Make or take up a results folder; refuse one of another version, and one that cannot be written."""
+def open_folder(folder: Path, networks: Sequence[str]) -> Ledger:
+    """Make or take up a results folder that is locked; refuse one of another version, or one that cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / "run.json"
-        if mark.is_file():
-            _check_mark(mark)
-        elif any(p.name not in (".lock", "log.txt") for p in folder.iterdir()):
-            raise StoreError(
-                f"{folder} is not empty and not a results folder (no run.json); choose another --out, or empty it"
-            )
-        write_text_atomic(mark, json.dumps({"format": FORMAT, "version": __version__}) + "\n")
-        write_text_atomic(folder / "config.yaml", config_text)
+        check_folder(folder)
+        write_text_atomic(folder / "run.json", json.dumps({"format": FORMAT, "version": __version__}) + "\n")
         make_parts(folder, networks)
+        for left in folder.rglob(".*.partial"):  # of a run that was killed while it wrote; nobody else writes here now
+            left.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
             f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out"
         ) from None
     return Ledger(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder with other things in it, and results of another version; a new or empty one is fine."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise StoreError(f"wanted a results folder; {folder} is a file; choose another --out")
+    mark = folder / "run.json"
+    if mark.is_file():
+        _check_mark(mark)
+    elif any(p.name not in (".lock", "log.txt") and p.suffix != ".partial" for p in folder.iterdir()):
+        raise StoreError(
+            f"{folder} is not empty and not a results folder (no run.json); choose another --out, or empty it"
+        )
 
 
 def _check_mark(mark: Path) -> None:
@@ -146,8 +176,13 @@ def _check_mark(mark: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one process writes a results folder; the kernel drops the lock when the process ends, however it ends."""
+    """Only one run writes a results folder; the kernel drops the lock when the run ends, however it ends.
+
+    The workers hold the lock too, so it is free when the last of them is gone; the wait is for those of a run that was
+    killed a moment ago.
+    """
     try:
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
@@ -155,10 +190,17 @@ def locked(folder: Path) -> Iterator[None]:
             f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out"
         ) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"another run is writing {folder}; wait for it, or choose another --out") from None
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise StoreError(
+                        f"wanted {folder} for this run; another run is writing it; wait for it, or choose another --out"
+                    ) from None
+                time.sleep(0.1)
         yield
     finally:
         os.close(handle)

@@ -221,15 +221,12 @@ def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
 def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
     """Gains refitted to permuted labels at `statistics.refit_layers`, read-out included."""
     settings = job.config.statistics
-    unknown = [layer for layer in settings.refit_layers if layer not in job.layers]
-    if unknown:
-        raise ConfigError(f"statistics.refit_layers: {unknown[0]!r} is not a gained layer; those are {job.layers}")
     chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
     schedule = Schedule(
         rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]),
         batch_size=job.config.learning.batch_size, epochs=job.config.learning.epochs, seed=job.index,
     )  # fmt: skip
-    cut = CutNetwork(job.network.module, settings.refit_layers, job.head)
+    cut = CutNetwork(job.network.module, job.refit_layers, job.head)
     rows = cut.prefix(job.images("G"))
     features = head_inputs(job.network.module, job.head, job.single_images("R"))
     pooled = all(row.ndim == 2 for row in rows)

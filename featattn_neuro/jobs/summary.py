@@ -21,6 +21,7 @@ from featattn_neuro.measures.claims import claims
 from featattn_neuro.measures.gain_selectivity import pool_networks
 from featattn_neuro.measures.secondary import secondary_quantities
 from featattn_neuro.report.page import verdict_lines, write_page
+from featattn_neuro.report.results import PER_NETWORK
 
 LIMITS = [
     "Only the abstract of the 2017 thesis is public: its claims are tested here, not its network, data or numbers.",
@@ -31,12 +32,13 @@ LIMITS = [
 
 
 def summarise(
-    config: RunConfig, folder: Path, ledger: Ledger, say: Callable[[str], None]
+    config: RunConfig, folder: Path, ledger: Ledger, stages: list[str], *, command: str, say: Callable[[str], None]
 ) -> tuple[list[str], list[str]]:
     """Write claims.nc, association/pooled.nc, facts.json, timings.csv, the shown stimuli and the page.
 
-    Returns the files that belong to the record, and the verdict lines.
+    `stages` are the ids of the stages of this run. Returns the files that belong to the record, and the verdict lines.
     """
+    _clear(folder, ledger, stages)
     names = config.network_names()
     scores = {n: load_kind(folder / "scores" / f"{n}.nc", "SCORES") for n in names}
     associations = {n: load_kind(folder / "association" / f"{n}.nc", "ASSOCIATION") for n in names}
@@ -57,7 +59,7 @@ def summarise(
     for name in names[:1]:
         shown += shown_stimuli(NetworkJob(config, folder, name), config.saliency.shown if config.saliency else 6)
     write_text_atomic(folder / "stimuli" / "shown.json", json.dumps(shown, indent=1) + "\n")
-    timings = write_timings(folder, ledger)
+    timings = write_timings(folder, ledger, stages)
     facts = _facts(
         config,
         folder,
@@ -65,21 +67,32 @@ def summarise(
         [{str(k): v for k, v in row.items()} for row in beside.to_dict(orient="records")],
         timings,
         scores,
+        command,
     )
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=1, default=_plain) + "\n")
     say("writing tables, figures and the page")
     write_page(folder)
-    tables = sorted(str(p.relative_to(folder)) for p in (folder / "tables").glob("*.csv"))
-    return ["claims.nc", "association/pooled.nc", "report.html", *tables], verdict_lines(verdicts)
+    parts = ("tables", "figures", "stimuli")
+    made = sorted(f"{part}/{path.name}" for part in parts for path in (folder / part).iterdir())
+    return ["claims.nc", "association/pooled.nc", "facts.json", "report.html", *made], verdict_lines(verdicts)
 
 
-def write_timings(folder: Path, ledger: Ledger) -> list[dict[str, Any]]:
+def _clear(folder: Path, ledger: Ledger, stages: list[str]) -> None:
+    """Remove what an earlier configuration left where the page looks; what was learned for it stays."""
+    kept = {name for stage in stages for name in (ledger.record(stage) or {"outputs": {}})["outputs"]}
+    for part in (*PER_NETWORK, "tables", "figures", "stimuli"):
+        for path in (folder / part).iterdir():
+            if path.is_file() and f"{part}/{path.name}" not in kept:
+                path.unlink()
+
+
+def write_timings(folder: Path, ledger: Ledger, stages: list[str]) -> list[dict[str, Any]]:
     """timings.csv: seconds of every stage, outside every identity check."""
     rows = []
-    for path in sorted((folder / ".done").glob("*.json")):
-        record = ledger.record(path.stem)
+    for name in sorted(stages):
+        record = ledger.record(name)
         if record is not None:
-            stage, _, network = path.stem.partition(".")
+            stage, _, network = name.partition(".")
             rows.append({"stage": stage, "network": network, "seconds": record["seconds"]})
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, ["stage", "network", "seconds"], lineterminator="\n")
@@ -95,7 +108,7 @@ def _plain(value: Any) -> Any:
 
 def _facts(
     config: RunConfig, folder: Path, names: list[str], beside: list[dict[str, Any]], timings: list[dict[str, Any]],
-    scores: dict[str, xr.Dataset],
+    scores: dict[str, xr.Dataset], command: str,
 ) -> dict[str, Any]:  # fmt: skip
     networks = [json.loads((folder / "networks" / f"{n}.json").read_text(encoding="utf-8")) for n in names]
     shown = []
@@ -105,11 +118,11 @@ def _facts(
             {
                 "network": row["network"],
                 "seed": row["seed"],
-                "classes left out of reference training": row["omitted"] or "none",
-                "reference accuracy (P, single images)": "not applicable" if accuracy is None else f"{accuracy:.3f}",
+                "omitted classes": row["omitted"] or "none",
+                "reference accuracy": "not applicable" if accuracy is None else f"{accuracy:.3f}",
                 "filters": row["filters"],
-                "near-duplicates (across splits)": f"{row['near_duplicates']} ({row['near_duplicates_across_splits']})",
-                "frozen part computed once": row["prefix_cached"],
+                "near-duplicates (across)": f"{row['near_duplicates']} ({row['near_duplicates_across_splits']})",
+                "prefix cached": row["prefix_cached"],
             }
         )
     per_stage: dict[str, float] = {}
@@ -122,7 +135,7 @@ def _facts(
         "title": config.title or config.name,
         "lead": f"{len(names)} networks, {first.sizes['task']} detection tasks, {first.sizes['arm']} arms; "
         f"images: {config.stimuli}.",
-        "command": f"featattn run analyses/configs/{config.name}.yaml --out results/{config.name}",
+        "command": command,
         "config": flat,
         "provenance": {k: _flat(v) for k, v in json.loads(provenance()).items()},
         "networks": shown,

@@ -5,23 +5,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from featattn_neuro.jobs.graph import Stage
-from featattn_neuro.jobs.ledger import Ledger, stage_key
+from featattn_neuro.jobs.ledger import Ledger
+
+Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
 _shares: Any = None
 
 
-def _begin(shares: Any) -> None:
+def _begin(shares: Any, parent: int) -> None:
     """One thread a worker, so that results depend on no thread count; end with the parent, also when it is killed."""
     global _shares
+    import dask
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -29,8 +33,11 @@ def _begin(shares: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):  # not Linux: workers then end after their stage
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent was killed before it could be watched
+        os._exit(1)
     torch.set_num_threads(1)
     threadpool_limits(1)
+    dask.config.set(scheduler="synchronous")  # threads of the parent's pool, if it had one, are not in this process
 
 
 def _execute(index: int, stage: Stage, config_text: str, out: str) -> tuple[list[str], float]:
@@ -69,6 +76,32 @@ class Schedule:
         return part / total if total else 1.0
 
 
+def _pool(workers: int, shares: Any) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(shares, os.getpid()))
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def apart(work: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of `work(*arguments)`, computed in a worker process of its own.
+
+    Backward passes start threads of torch where there is a GPU, and a process that has them cannot be forked safely.
+    """
+    pool = _pool(1, None)
+    try:
+        found = pool.submit(work, *arguments).result()
+    except BaseException:
+        _kill(pool)
+        raise
+    pool.shutdown()
+    return found
+
+
 def run_stages(
     stages: list[Stage],
     ledger: Ledger,
@@ -76,16 +109,18 @@ def run_stages(
     *,
     workers: int,
     seconds: dict[str, float],
+    settled: set[str],
     report: Callable[[Schedule, str], None],
 ) -> Schedule:
     """Do all stages that are not done, as many at once as there are workers; the longest of the ready ones first.
 
+    `settled` are those known to be done; others turn out to be when what they need came out as before.
     `report(schedule, message)` is called on every change (message) and twice a second (empty message).
     """
-    context = multiprocessing.get_context("fork")
-    schedule = Schedule(stages, seconds, shares=context.Array("d", len(stages), lock=False))
+    shares = multiprocessing.get_context("fork").Array("d", len(stages), lock=False)
+    schedule = Schedule(stages, seconds, done=set(settled), skipped=set(settled), shares=shares)
     keys: dict[str, str] = {}
-    waiting = {stage.id: stage for stage in stages}
+    waiting = {stage.id: stage for stage in stages if stage.id not in settled}
     index_of = {stage.id: index for index, stage in enumerate(stages)}
     pool: ProcessPoolExecutor | None = None
     futures: dict[Future[tuple[list[str], float]], Stage] = {}
@@ -93,8 +128,7 @@ def run_stages(
         while waiting or futures:
             ready = [s for s in waiting.values() if set(s.needs) <= schedule.done]
             for stage in sorted(ready, key=lambda s: -seconds[s.id]):
-                inputs = [line for need in stage.needs for line in ledger.output_hashes(need)]
-                keys[stage.id] = stage_key(stage.id, stage.code, stage.settings, inputs)
+                keys[stage.id] = ledger.key_of(stage)
                 del waiting[stage.id]
                 if ledger.is_done(stage.id, keys[stage.id]):
                     schedule.done.add(stage.id)
@@ -102,16 +136,15 @@ def run_stages(
                     report(schedule, f"unchanged: {stage.id}")
                     continue
                 if pool is None:
-                    pool = ProcessPoolExecutor(
-                        workers, mp_context=context, initializer=_begin, initargs=(schedule.shares,)
-                    )
+                    pool = _pool(workers, schedule.shares)
                 future = pool.submit(_execute, index_of[stage.id], stage, config_text, str(ledger.folder))
                 futures[future] = stage
             if not futures:
                 continue
             finished, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
             schedule.running = {s.id: index_of[s.id] for s in futures.values()}
-            for future in finished:
+            # those that succeeded first: what is computed is kept, also when another stage failed beside it
+            for future in sorted(finished, key=lambda f: f.exception() is not None):
                 stage = futures.pop(future)
                 schedule.running.pop(stage.id, None)
                 files, took = future.result()
@@ -121,9 +154,7 @@ def run_stages(
             report(schedule, "")
     except BaseException:
         if pool is not None:
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-            pool.shutdown(wait=True, cancel_futures=True)
+            _kill(pool)
         raise
     if pool is not None:
         pool.shutdown()

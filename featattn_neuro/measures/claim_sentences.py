@@ -149,7 +149,7 @@ def _beside(finding: Finding) -> list[str]:
     parts = []
     if evidence.claim == "T2":
         parts.append(f"Over examples {finding.estimates[0]:+.4f}, over updates {finding.estimates[1]:+.4f}.")
-    if math.isfinite(evidence.novel) or math.isfinite(evidence.trained):
+    if math.isfinite(evidence.novel):  # without novel classes, all cells are trained ones: nothing to print apart
         parts.append(f"Novel cells {evidence.novel:+.4f}, trained cells {evidence.trained:+.4f}.")
     if evidence.layers:
         parts.append(f"Layers: {', '.join(evidence.layers)}.")

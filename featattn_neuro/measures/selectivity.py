@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -20,7 +20,11 @@ LIVE_SHARE = 1e-12
 
 
 def selectivity(
-    activations: xr.Dataset, target: str | int | xr.DataArray, *, permutations: int = 0, seed: int = 0
+    activations: xr.Dataset,
+    target: str | int | Sequence[str | int] | xr.DataArray,
+    *,
+    permutations: int = 0,
+    seed: int = 0,
 ) -> xr.Dataset:
     """d' and ROC area of every unit for one task or several.
 
@@ -29,8 +33,8 @@ def selectivity(
     activations : ACTIVATIONS, response(stimulus, unit). With several reductions, select one first. Recordings with
         trials (NEURAL) go through `average_trials` first.
     target : what counts as a target. A label value is compared with the coordinate `label` (composites "a|b" are
-        targets of both a and b); a boolean DataArray over `stimulus`, or over (task, stimulus), is matched by
-        stimulus id, in any order.
+        targets of both a and b); several label values make a task each; a boolean DataArray over `stimulus`, or over
+        (task, stimulus), is matched by stimulus id, in any order.
     permutations : label permutations for the floor of |d'| (`dprime_floor`); 0 = not computed.
     seed : seed of those permutations.
 
@@ -195,14 +199,16 @@ def _labels(recorded: xr.Dataset) -> xr.DataArray:
     return recorded["label"]
 
 
-def resolve_target(recorded: xr.Dataset, target: str | int | xr.DataArray) -> xr.DataArray:
+def resolve_target(recorded: xr.Dataset, target: str | int | Sequence[str | int] | xr.DataArray) -> xr.DataArray:
     """Boolean DataArray over (stimulus) or (task, stimulus) in the order of the recording."""
     if isinstance(target, str | int | np.integer) and not isinstance(target, bool):
         return targets_from_labels(_labels(recorded), [str(target)]).isel(task=0, drop=True)
+    if isinstance(target, list | tuple) and target:
+        return targets_from_labels(_labels(recorded), [str(one) for one in target])
     if not isinstance(target, xr.DataArray):
         raise DataError(
-            "target must be a label value, or a boolean DataArray over 'stimulus' or ('task', 'stimulus'), which is "
-            f"matched by stimulus id; came {type(target).__name__}"
+            "target must be a label value, several of them, or a boolean DataArray over 'stimulus' or "
+            f"('task', 'stimulus'), which is matched by stimulus id; came {type(target).__name__}"
         )
     if set(target.dims) not in ({"stimulus"}, {"task", "stimulus"}) or target.dtype != bool:
         raise DataError(
@@ -220,7 +226,9 @@ def resolve_target(recorded: xr.Dataset, target: str | int | xr.DataArray) -> xr
     return result
 
 
-def _matching_leverage(leverage: xr.DataArray, wanted: xr.DataArray, target: str | int | xr.DataArray) -> xr.DataArray:
+def _matching_leverage(
+    leverage: xr.DataArray, wanted: xr.DataArray, target: str | int | Sequence[str | int] | xr.DataArray
+) -> xr.DataArray:
     """The leverage of the same tasks, in the same order."""
     if wanted.ndim == 2:
         if "task" not in leverage.dims:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import DataError, choose
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.gains import gains_by_layer
@@ -61,23 +61,24 @@ def to_gain_set(
 
 
 def detector_of(gains: xr.Dataset) -> Detector:
-    """The read-out that a GAINS Dataset carries."""
+    """The read-out that a GAINS Dataset carries, of all its tasks."""
     if "head_weight" not in gains:
         raise DataError("these gains carry no read-out (head_weight); learn them with learn_gains")
-    return Detector(
-        gains["head_weight"].transpose("task", "feature").values,
-        gains["head_bias"].values,
-        gains["feature_scale"].values,
-    )
+    weight = gains["head_weight"].transpose(..., "feature").values
+    return Detector(np.atleast_2d(weight), np.atleast_1d(gains["head_bias"].values), gains["feature_scale"].values)
 
 
 def from_gain_set(cut: CutNetwork, gains: xr.Dataset) -> Trained:
-    """Numbers to go on from: theta = log gain. `DataError` where a gain is not positive or filters are missing."""
+    """Numbers to go on from: theta = log gain, of all tasks (one, if `gains` has no dimension task).
+
+    `DataError` where a gain is not positive or filters are missing, `ConfigError` where a layer of `cut` is.
+    """
     detector = detector_of(gains)
-    per_task = [gains_by_layer(gains, str(task)) for task in gains["task"].values]
+    tasks = [str(task) for task in gains["task"].values] if "task" in gains["gain"].dims else [None]
+    per_task = [gains_by_layer(gains, task) for task in tasks]
     theta = {}
     for layer in cut.layers:
-        values = np.stack([one[layer] for one in per_task])
+        values = np.stack([one[choose(layer, one, "gained layer")] for one in per_task])
         if values.shape[1] != cut.n_filters[layer] or (values <= 0).any():
             raise DataError(f"gains of layer {layer!r} must be {cut.n_filters[layer]} positive numbers a task")
         theta[layer] = torch.as_tensor(np.log(values), dtype=torch.float32, device=cut.device)

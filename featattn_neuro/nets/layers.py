@@ -58,7 +58,10 @@ def stage_of(module: nn.Module) -> str:
         return "conv"
     if isinstance(module, nn.Linear):
         return "linear"
-    if isinstance(module, _NORMS) or "Norm" in type(module).__name__:
+    if isinstance(module, _NORMS):
+        return "norm"
+    # torchvision's Conv2dNormActivation has the word too, and is a block
+    if "Norm" in type(module).__name__ and not any(isinstance(part, _CONVOLUTIONS) for part in module.modules()):
         return "norm"
     if "Pool" in type(module).__name__ or type(module).__name__ == "GlobalMean":
         return "pool"

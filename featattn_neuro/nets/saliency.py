@@ -134,7 +134,7 @@ def _live_filters(gains: xr.Dataset, layer: str, live: xr.DataArray | None, n: i
     ids = gains["unit"].values[mine][np.argsort(gains["channel"].values[mine])]
     missing = set(ids) - set(live["unit"].values)
     if missing:
-        raise DataError(f"live must say which filters of layer {layer!r} are live; {min(missing)!r} is missing")
+        raise DataError(f"live must say which filters of layer {layer!r} are live; {str(min(missing))!r} is missing")
     return live.sel(unit=ids).values.astype(bool)
 
 

@@ -190,3 +190,20 @@ def test_trials_are_averaged_by_stimulus_without_inventing_zeros(trials):
 def test_trials_need_averaging_first(trials):
     with pytest.raises(SchemaError, match="call average_trials"):
         selectivity(trials, "a")
+
+
+def test_several_labels_are_several_tasks():
+    shown = xr.Dataset(
+        {"response": (("stimulus", "unit"), [[1.0], [2.0], [4.0], [3.0], [6.0], [9.0]])},
+        {
+            "stimulus": list("uvwxyz"),
+            "unit": ["conv/000"],
+            "layer": ("unit", ["conv"]),
+            "channel": ("unit", [0]),
+            "label": ("stimulus", ["a", "a", "b", "b", "c", "c"]),
+        },
+    )
+    both = selectivity(shown, ["b", "a"])
+    assert both["task"].values.tolist() == ["b", "a"]
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(both["dprime"].sel(task=name), selectivity(shown, name)["dprime"])

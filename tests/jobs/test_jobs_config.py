@@ -1,0 +1,104 @@
+"""Configurations: what is accepted, and what a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from featattn_neuro.errors import ConfigError
+from featattn_neuro.jobs.config import ARMS, RunConfig, load_config, parse_config
+from featattn_neuro.jobs.runner import resolve, shown_command
+from tests.jobs.conftest import TINY, changed, write_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "analyses" / "configs").glob("*.yaml"))
+DIGITS = {**TINY, "stimuli": "digits"}
+
+
+def parse(config: dict[str, Any]) -> RunConfig:
+    return parse_config(yaml.safe_dump(config), "mine.yaml")
+
+
+def test_the_configurations_that_come_with_the_package():
+    assert {path.stem for path in CONFIGS} >= {"digits", "natural"}
+    for path in CONFIGS:
+        config = load_config(path)
+        assert config.name == path.stem
+        assert config.title
+
+
+def test_arms_and_networks_in_order():
+    config = parse(DIGITS)
+    assert config.arm_names() == list(ARMS)
+    assert parse(changed(DIGITS, curves=None, arms__full=None)).arm_names() == [a for a in ARMS if a != "full"]
+    assert parse(changed(DIGITS, networks__train__first_seed=7)).network_names() == ["network_7", "network_8"]
+
+
+def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
+    arm = parse(changed(DIGITS, arms__gain={"rates": [0.1, 0.01], "penalties": [0.0, 0.1]})).arms["gain"]
+    assert arm.choices() == [(0.01, 0.1), (0.01, 0.0), (0.1, 0.1), (0.1, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workrs": 2}, "mine.yaml: unknown key 'workrs'; did you mean 'workers'?"),
+        ({"learning__epoch": 2}, "unknown key 'learning.epoch'; did you mean 'epochs'?"),
+        ({"networks__train__sed": 2}, "unknown key 'networks.train.sed'"),
+        ({"splits__R": {"per_clas": 2}}, "splits.R.per_c"),
+        ({"splits__T": {"per_class": 2}}, "splits needs R, G, V, S, P; unknown T"),
+        ({"splits__R": None}, "splits needs R, G, V, S, P; missing R"),
+        ({"composites__R": 3}, "composites needs G, V, S, P; unknown R"),
+        ({"arms__probe": None}, "arms needs probe, gain, gain_head, uniform and may have full; missing probe"),
+        ({"arms__full": None}, "curves compare gain_head with full"),
+        ({"arms__gain": {"rates": []}}, "at least one rate"),
+        ({"arms__gain": {"rates": [-1.0]}}, "arms.gain.rates.0"),
+        ({"workers": 0}, r"workers: Input should be greater than 0; came 0"),
+        ({"workers": "two"}, "workers: .*came 'two'"),
+        ({"curves__every": 7}, r"updates \(2\) must be a multiple of every \(7\)"),
+        ({"curves__examples": [2, 1]}, "ascend from 1"),
+        ({"curves__rates_updates": {"full": [0.1]}}, "rates_updates needs rates for gain_head and for full"),
+        ({"networks__layers": []}, "trained networks need `layers`"),
+        ({"networks": {}}, "give `train` or `pretrained`"),
+        ({"saliency__threshold": 1.0}, "saliency.threshold: .*came 1.0"),
+        ({"duplicates": "keep"}, "duplicates: "),
+        ({"name": None}, "name: Field required"),
+    ],
+    ids=str,
+)
+def test_mistakes_name_place_and_reason(changes: dict[str, Any], said: str):
+    with pytest.raises(ConfigError, match=said) as error:
+        parse(changed(DIGITS, **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_networks_need_names_of_their_own():
+    one = {"name": "one", "model": "cifar_resnet20", "layers": ["layer3"]}
+    assert parse(changed(DIGITS, networks={"pretrained": [one]})).network_names() == ["one"]
+    with pytest.raises(ConfigError, match="two networks are called 'one'"):
+        parse(changed(DIGITS, networks={"pretrained": [one, one]}))
+    for name in ("a/b", "", ".hidden", "../up"):
+        with pytest.raises(ConfigError, match=r"pretrained\.0\.name"):
+            parse(changed(DIGITS, networks={"pretrained": [{**one, "name": name}]}))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+def test_not_a_mapping(text: str):
+    with pytest.raises(ConfigError, match="must be a YAML mapping"):
+        parse_config(text, "mine.yaml")
+
+
+def test_the_resolved_text_says_the_same_again(tmp_path: Path):
+    path = write_config(tmp_path, DIGITS)
+    resolved, text = resolve(path, full=True, workers=3)
+    assert resolved == parse_config(text, "again")
+    assert resolved.workers == 3
+    assert resolved.statistics.refit_layers == ["*"]
+    assert parse(DIGITS) == load_config(path)
+
+
+def test_shown_command_has_no_folder_of_this_machine(tmp_path: Path):
+    assert shown_command(Path("a b.yaml"), Path("results/x")) == "featattn run 'a b.yaml' --out results/x"
+    assert shown_command(tmp_path / "c.yaml", Path("../x")) == "featattn run c.yaml --out x"

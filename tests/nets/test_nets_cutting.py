@@ -1,0 +1,190 @@
+"""A network cut before its first gain computes what the whole network computes with hooks."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.nets.adapters import build_network
+from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.cutting import CutNetwork, require_head
+from featattn_neuro.nets.gains import with_gains
+from featattn_neuro.nets.training import head_inputs
+
+
+def random_gains(cut: CutNetwork, tasks: int = 1, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {layer: torch.randn(tasks, n, generator=generator).mul(0.5).exp() for layer, n in cut.n_filters.items()}
+
+
+def through_hooks(net: nn.Module, head: str, images: Tensor, gains: dict[str, Tensor], gain_set: Any) -> np.ndarray:
+    with with_gains(net, gain_set({layer: gain[0].detach().numpy() for layer, gain in gains.items()})):
+        return head_inputs(net, head, images, chunk=len(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "layers"),
+    [
+        ("digits_cnn", (1, 28, 28), ["relu1", "relu2", "relu3"]),
+        ("digits_cnn", (1, 28, 28), ["conv2", "conv3"]),
+        ("digits_cnn", (1, 28, 28), ["mean"]),
+        ("cifar_resnet20", (3, 32, 32), ["layer2.1.relu1", "layer3.2.relu2"]),
+        ("cifar_resnet20", (3, 32, 32), ["relu", "layer3.0.bn2"]),
+        ("resnet18", (3, 64, 64), ["layer3.1.relu", "layer4.1.bn2"]),
+        ("resnet18", (3, 64, 64), ["relu", "layer4.0"]),
+        ("efficientnet_lite0", (3, 64, 64), ["blocks.4.0.bn2.act", "blocks.6.0", "bn2.act"]),
+    ],
+)
+def test_the_cut_network_is_the_network(name: str, shape: tuple[int, ...], layers: list[str], gain_set: Any) -> None:
+    network = build_network(name, **({} if name == "digits_cnn" else {"weights": "random"}))
+    net, head = network.module, str(network.head)
+    before = copy.deepcopy(net.state_dict())
+    images = torch.rand(3, *shape)
+    cut = CutNetwork(net, layers, head)
+    assert cut.cached, cut.reason
+    rows = cut.prefix(images)
+    gains = random_gains(cut)
+    wanted = through_hooks(net, head, images, gains, gain_set)
+    found = cut.features(rows, gains).numpy()
+    assert np.abs(wanted).max() > 0
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_relu_after_max_pooling_is_exact() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu, self.pool = nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1)
+            self.mean, self.head = GlobalMean(), nn.Linear(4, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.mean(self.pool(self.relu(self.conv(images)))))
+
+    for net, layer in ((Plain().eval(), "conv"), (build_network("digits_cnn").module, "relu1")):
+        cut = CutNetwork(net, [layer], "head")
+        images = torch.randn(4, 1, 28, 28).to(memory_format=torch.channels_last)
+        names = [node.target for node in cut.whole.graph.nodes if node.op == "call_module"]  # type: ignore[union-attr]
+        pool, relu = ("pool", "relu") if layer == "conv" else ("pool2", "relu2")
+        if layer == "conv":
+            assert names.index(pool) < names.index(relu)
+        a, b = images.clone().requires_grad_(True), images.clone().requires_grad_(True)
+        plain, moved = copy.deepcopy(net).to(memory_format=torch.channels_last)(a), cut.whole(b)
+        assert torch.equal(plain, moved)
+        plain.sum().backward()
+        moved.sum().backward()
+        assert torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("layers", [["relu1", "relu2", "relu3"], ["conv3"]])
+def test_gradients_of_gains_are_those_of_the_uncut_network(layers: list[str]) -> None:
+    cut, uncut = (CutNetwork(build_network("digits_cnn").module, layers, "head") for _ in range(2))
+    uncut.cached = False
+    images = torch.rand(4, 1, 28, 28)
+    found = []
+    for one in (cut, uncut):
+        rows = one.prefix(images)
+        gains = {layer: gain.requires_grad_(True) for layer, gain in random_gains(one).items()}
+        features = one.features(rows, gains)
+        found.append((features, torch.autograd.grad(features.square().sum(), list(gains.values()))))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_tasks_share_nothing_but_the_weights(cached: bool) -> None:
+    cut = CutNetwork(build_network("digits_cnn").module, ["relu1", "relu3"], "head")
+    cut.cached = cached
+    images = torch.rand(5, 1, 28, 28)
+    rows = cut.prefix(images)
+    gains = random_gains(cut, tasks=3)
+    together = cut.features([row.repeat(3, *[1] * (row.ndim - 1)) for row in rows], gains).unflatten(0, (3, 5))
+    for task in range(3):
+        alone = cut.features(rows, {layer: gain[task : task + 1] for layer, gain in gains.items()})
+        torch.testing.assert_close(together[task], alone, rtol=1e-5, atol=1e-6)
+
+
+# -- networks that cannot be cut, and say so
+
+
+class Awkward(nn.Module):
+    """One of several networks, by `kind`, in two channels."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv1, self.conv2 = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.mean, self.head = GlobalMean(), nn.Linear(2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv1(images)
+        if self.kind == "control flow" and maps.sum() > 1e9:
+            return maps
+        if self.kind == "result ignored":
+            self.relu(maps)
+        elif self.kind == "read again":
+            maps = self.pool(self.relu(maps)) + self.pool(maps)
+        elif self.kind == "method in place":
+            maps.relu_()
+        else:
+            maps = self.relu(maps)
+        return self.head(self.mean(self.pool(self.conv2(maps))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "reason"),
+    [
+        ("result ignored", ["conv2"], "again after step 'relu'"),
+        ("read again", ["conv2"], "again after step 'relu'"),
+        ("method in place", ["conv2"], "again after step 'relu_'"),
+        ("control flow", ["relu", "conv2"], "torch.fx cannot trace it"),
+        ("plain", ["conv2", "pool"], "act on the same map"),
+    ],
+)
+def test_what_cannot_be_cut_runs_whole_and_says_why(kind: str, layers: list[str], reason: str, gain_set: Any) -> None:
+    net = Awkward(kind).eval()
+    images = torch.randn(3, 1, 8, 8)
+    cut = CutNetwork(net, layers, "head")
+    assert not cut.cached
+    assert reason in cut.reason
+    rows = cut.prefix(images)
+    gains = random_gains(cut)
+    wanted = through_hooks(net, "head", images, gains, gain_set)
+    np.testing.assert_allclose(cut.features(rows, gains).numpy(), wanted, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(cut.whole(images), net(images))
+
+
+def test_wrong_names_and_shapes() -> None:
+    net = build_network("digits_cnn").module
+    with pytest.raises(ConfigError, match="unknown layer 'relu4'"):
+        CutNetwork(net, ["relu4"], "head")
+    with pytest.raises(ConfigError, match=r"unknown head 'hed'.*did you mean 'head'"):
+        CutNetwork(net, ["relu1"], "hed")
+    with pytest.raises(DataError, match=r"input of head 'conv3' must be vectors"):
+        CutNetwork(net, ["relu1"], "conv3").prefix(torch.rand(2, 1, 28, 28))
+    with pytest.raises(ConfigError, match=r"network 'mine' has no final linear layer.*head="):
+        require_head(None, "mine")
+
+
+def test_a_module_with_two_widths_has_no_one_gain() -> None:
+    class Widths(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2, self.relu = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1), nn.ReLU()
+            self.mean, self.head = GlobalMean(), nn.Linear(3, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.mean(self.relu(self.conv2(self.relu(self.conv1(images))))))
+
+    with pytest.raises(DataError, match="'relu' runs several times, with 2 filters and with 3"):
+        CutNetwork(Widths(), ["relu"], "head").prefix(torch.rand(2, 1, 4, 4))

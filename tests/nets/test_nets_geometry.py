@@ -1,0 +1,154 @@
+"""Places of cells against receptive fields that are measured: which columns of pixels move a cell."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from featattn_neuro.nets.adapters import build_network
+from featattn_neuro.nets.architectures import PaddedShortcut
+from featattn_neuro.nets.geometry import Grid, layer_grid
+
+
+def made_positive(net: nn.Module) -> nn.Module:
+    """All weights the same positive number, no biases: a cell is positive where it sees a lit pixel, 0 elsewhere."""
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.constant_(part.weight, 1 / part.weight[0].numel() ** 0.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return net.eval()
+
+
+def seen_columns(net: nn.Module, layer: str, channels: int, size: int) -> np.ndarray:
+    """(column of pixels, cell) bool for the middle row of cells."""
+    lit = torch.eye(size)[:, None, None, :].expand(size, channels, size, size)
+    maps: list[Tensor] = []
+    handle = net.get_submodule(layer).register_forward_hook(lambda m, i, output: maps.append(output.clone()))
+    with torch.no_grad():
+        net(lit)
+    handle.remove()
+    return (maps[0][:, :, maps[0].shape[2] // 2] > 0).any(dim=1).numpy()
+
+
+def small(*parts: nn.Module) -> nn.Module:
+    return nn.Sequential(*parts)
+
+
+def alexnet_start() -> nn.Module:
+    return small(nn.Conv2d(1, 1, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(1, 1, 5, padding=2))
+
+
+def timm_same() -> nn.Module:
+    return build_network("efficientnet_lite0", weights="random").module
+
+
+def cifar() -> nn.Module:
+    return build_network("cifar_resnet20", weights="random").module
+
+
+class Branches(nn.Module):
+    """Two branches joined by `cat`, one through a step of unknown geometry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.relu = nn.Conv2d(1, 1, 5, 2, 2), nn.Conv2d(1, 1, 1, 2), nn.ReLU()
+        self.shortcut = PaddedShortcut(1, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.relu(torch.cat([self.narrow(images), self.wide(images)], 1) + self.shortcut(images))
+
+
+@pytest.mark.parametrize(
+    ("net", "layer", "channels", "size"),
+    [
+        (lambda: build_network("digits_cnn").module, "relu3", 1, 28),
+        (lambda: small(nn.Conv2d(1, 1, 5, padding=2, dilation=1), nn.AvgPool2d(3, 2, 1), nn.ReLU()), "2", 1, 17),
+        (lambda: small(nn.Conv2d(1, 1, 3, dilation=3), nn.MaxPool2d(3, 2, ceil_mode=True)), "1", 1, 18),
+        (lambda: small(nn.Conv2d(1, 1, 3, padding="valid"), nn.Conv2d(1, 1, 4, padding="same")), "1", 1, 12),
+        (alexnet_start, "3", 1, 63),
+        (Branches, "relu", 1, 16),
+        (cifar, "layer1.1.relu2", 3, 32),
+        (cifar, "layer2.0", 3, 32),
+        (timm_same, "blocks.1.1.bn2.act", 3, 64),
+        (timm_same, "blocks.1.0.bn2", 3, 63),
+        (timm_same, "blocks.2.0.conv_dw", 3, 65),
+    ],
+)  # fmt: skip
+def test_places_against_measured_receptive_fields(net: Any, layer: str, channels: int, size: int) -> None:
+    module = made_positive(net())
+    seen = seen_columns(module, layer, channels, size)
+    grid = layer_grid(module, layer, image_size=size, cells=seen.shape[1])
+    assert grid is not None
+    measured = 0
+    for cell, centre in enumerate(grid.centres(seen.shape[1])):
+        columns = np.flatnonzero(seen[:, cell])
+        first, last = centre - (grid.size - 1) / 2, centre + (grid.size - 1) / 2
+        if first >= 0 and last <= size - 1:  # dilation leaves holes, so the ends are what is compared
+            assert (columns[0], columns[-1]) == (first, last), cell
+            measured += 1
+        else:
+            assert columns[0] >= max(0, math.floor(first)), cell
+            assert columns[-1] <= min(size - 1, math.ceil(last)), cell
+    assert measured > 0
+
+
+class Functional(nn.Module):
+    def __init__(self, step: Any) -> None:
+        super().__init__()
+        self.conv, self.relu, self.step = nn.Conv2d(1, 1, 3, padding=1), nn.ReLU(), step
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.relu(self.step(self.conv(images)))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x: functional.max_pool2d(x, 2),
+        lambda x: functional.interpolate(x, scale_factor=2),
+        lambda x: x[:, :, ::2, ::2],
+        lambda x: x.transpose(2, 3),
+    ],
+)
+def test_no_place_is_guessed_after_an_unknown_step(step: Any) -> None:
+    net = Functional(step)
+    assert layer_grid(net, "conv") == Grid(0, 1, 3)
+    assert layer_grid(net, "relu") is None
+
+
+@pytest.mark.parametrize("part", [nn.Upsample(scale_factor=2), nn.Conv2d(1, 1, (1, 3)), nn.AdaptiveAvgPool2d(2)])
+def test_no_place_after_a_part_of_unknown_geometry(part: nn.Module) -> None:
+    net = nn.Sequential(part, nn.ReLU())
+    assert layer_grid(net, "1") is None
+
+
+def test_no_place_where_the_trace_and_the_map_disagree() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 3))
+    assert layer_grid(net, "0", image_size=8, cells=6) == Grid(1, 1, 3)
+    assert layer_grid(net, "0", image_size=8, cells=8) is None
+    assert layer_grid(timm_same(), "conv_stem") is None  # "same" padding: the image size must be known
+
+
+def test_untraceable_networks_and_idle_layers() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.idle = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.conv(images) if images.sum() > 0 else images
+
+    class Idle(Branching):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.conv(images)
+
+    assert layer_grid(Branching(), "conv") is None
+    assert layer_grid(Idle(), "idle") is None
+    assert layer_grid(Idle(), "conv") == Grid()

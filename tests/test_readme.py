@@ -1,0 +1,285 @@
+"""Every command and snippet in README.md runs, in the order of the page, and prints what the page says.
+
+Fenced blocks: `python` is executed in one namespace; `sh` is run command by command; `python` and `yaml` that begin
+with `# NAME.py` or `# NAME.yaml` are written to that file; a `text` block right after one of them is what it prints.
+Long commands are replaced: `make X` by `make -n X`, a run of a configuration that comes with the package by its
+validation.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featattn_neuro import cli
+from featattn_neuro.jobs import runner
+from featattn_neuro.jobs.config import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w-]+\.(?:py|yaml))\n")
+
+
+@dataclass
+class Block:
+    """A fenced block: its language, what is in it, the line it begins at, and what it should print."""
+
+    language: str
+    content: str
+    line: int
+    output: str | None = None
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Blocks in order; `text` right behind another block is its output, any other `text` is only shown."""
+    found: list[Block] = []
+    end = 0
+    for match in FENCE.finditer(text):
+        language, content = match.groups()
+        if language == "text":
+            if found and not text[end : match.start()].strip():
+                found[-1].output = content
+        else:
+            found.append(Block(language, content, text[: match.start()].count("\n") + 1))
+        end = match.end()
+    return found
+
+
+OTHER_PROCESS = """
+import contextlib, io, json, pathlib, runpy, sys
+from featattn_neuro import cli
+for line in sys.stdin:
+    words, printed = json.loads(line), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        try:
+            if words[0] == "featattn":
+                cli.main(words[1:])
+            sys.argv, sys.path[0] = words[1:], str(pathlib.Path(words[1]).resolve().parent)
+            runpy.run_path(words[1], run_name="__main__")
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        except Exception as error:
+            code = repr(error)
+    print(json.dumps([code, printed.getvalue()]), flush=True)
+"""
+"""Runs fork workers, which a process that has fitted anything must not do; one for all, since it starts slowly."""
+
+
+class Walk:
+    """A reader who types everything on the page, in an empty folder with images beside `analyses/`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: dict[str, Any] = {"__name__": "readme"}
+        self._other: subprocess.Popen[str] | None = None
+
+    def do(self, block: Block) -> None:
+        """Run one block and compare what it prints."""
+        where = f"README.md, block at line {block.line}"
+        named = FILE.match(block.content)
+        if named:
+            (self.folder / named.group(1)).write_text(block.content, encoding="utf-8")
+            return
+        printed = io.StringIO()
+        with self._inside(), redirect_stdout(printed):
+            if block.language == "python":
+                exec(compile(block.content, where, "exec"), self.names)
+            elif block.language == "sh":
+                for command in block.content.splitlines():
+                    self.type(command, printed)
+            else:
+                raise AssertionError(f"{where}: no way to run a block of {block.language}")
+        if block.output is not None:
+            assert printed.getvalue() == block.output, where
+
+    def type(self, command: str, printed: io.StringIO) -> None:
+        """Run one command line."""
+        words = shlex.split(command)
+        program = words[0].removeprefix(".venv/bin/")
+        if program == "make":
+            subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        elif command == "pip install .":
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+            assert project["project"]["scripts"] == {"featattn": "featattn_neuro.cli:main"}
+            assert (ROOT / project["project"]["readme"]).is_file()
+        elif program == "python":
+            self._elsewhere(words, printed)
+        elif program == "featattn":
+            self._featattn(words[1:], printed)
+        else:
+            raise AssertionError(f"README.md: no way to run {command!r}")
+
+    def _featattn(self, words: list[str], printed: io.StringIO) -> None:
+        if words[0] != "run" or "--plan" in words:
+            assert exit_status(words) == 0, words
+        elif words[1].startswith("analyses/configs/"):  # hours: only the line and the configuration are checked
+            seen: list[Path] = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(runner, "run", lambda config, out, **options: seen.append(config) or 0)
+                assert exit_status(words) == 0, words
+            load_config(seen[0])
+        else:
+            self._elsewhere(["featattn", *words], printed)
+
+    def _elsewhere(self, words: list[str], printed: io.StringIO) -> None:
+        if self._other is None:
+            self._other = subprocess.Popen(
+                [sys.executable, "-c", OTHER_PROCESS], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                cwd=self.folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        other = self._other
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write(json.dumps(words) + "\n")
+        other.stdin.flush()
+        answer = other.stdout.readline()
+        assert answer, f"{words} ended the process"
+        code, text = json.loads(answer)
+        assert code == 0, f"{words}: {code}\n{text}"
+        printed.write(text)
+
+    def leave(self) -> None:
+        """End the other process."""
+        if self._other is not None:
+            self._other.communicate()
+            self._other = None
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        before, known = Path.cwd(), set(sys.modules)
+        os.chdir(self.folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            for name in set(sys.modules) - known:
+                if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == self.folder:
+                    del sys.modules[name]
+
+
+def exit_status(words: list[str]) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory) -> Iterator[Walk]:
+    """An empty folder with small labelled pictures, sorted as the page says: four shapes on a dark ground."""
+    folder = tmp_path_factory.mktemp("reader").resolve()
+    (folder / "analyses").symlink_to(ROOT / "analyses")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:32, :32]
+    for part, count in (("readout", 20), ("learn", 20), ("held_out", 30)):
+        for label in ("bird", "cat", "dog", "ship"):
+            (folder / "my_images" / part / label).mkdir(parents=True)
+            for number in range(count):
+                down, across, size = *rng.integers(10, 22, 2), rng.integers(5, 9)
+                shape = {
+                    "bird": np.hypot(y - down, x - across) < size,
+                    "cat": np.maximum(abs(y - down), abs(x - across)) < size,
+                    "dog": abs(y - down) < 3,
+                    "ship": abs(x - across) < 3,
+                }[label]
+                pixels = rng.integers(0, 50, (32, 32, 3))
+                pixels[shape] += rng.integers(100, 200, 3)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"my_images/{part}/{label}/{number:02}.png")
+    reader = Walk(folder)
+    yield reader
+    reader.leave()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks_of(README), ids=lambda block: f"line_{block.line}_{block.language}")
+def test_block(walk, block):
+    """Blocks build on those before them: run the whole file."""
+    walk.do(block)
+
+
+def test_the_page_has_what_a_reader_needs():
+    commands = [line for block in blocks_of(README) if block.language == "sh" for line in block.content.splitlines()]
+    assert commands[:2] == ["make reproduce", "make test"]
+    verbs = {shlex.split(c)[1] for c in commands if c.removeprefix(".venv/bin/").startswith("featattn ")}
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert verbs == known
+    example = next(block for block in blocks_of(README) if block.language == "python")
+    assert len([line for line in example.content.splitlines() if line]) == 10
+    assert example.output
+
+
+def test_links_lead_somewhere():
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", README, re.M)}
+    for target in targets:
+        file, _, anchor = target.partition("#")
+        assert not file or (ROOT / file).is_file(), target
+        assert not anchor or file or anchor in anchors, target
+    assert "docs/images/digits.png" in targets
+    assert Image.open(ROOT / "docs/images/digits.png").format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n", AssertionError),
+        ("```python\nfa.lern_gains\n```\n", NameError),
+        ("```sh\nfeatattn layers digits_cnn --stag conv\n```\n", AssertionError),
+        ("```sh\nfeatattn run analyses/configs/none.yaml --out x\n```\n", Exception),
+        ("```sh\nfeatattn run analyses/configs/digits.yaml --oot x\n```\n", AssertionError),
+        ("```sh\npython analyses/99_none.py\n```\n", AssertionError),
+        ("```sh\nmake reprodce\n```\n", subprocess.CalledProcessError),
+        ("```sh\ncurl example.org\n```\n", AssertionError),
+        ("```r\n1\n```\n", AssertionError),
+    ],
+)
+def test_a_broken_page_is_noticed(tmp_path, text, error):
+    (tmp_path / "analyses").symlink_to(ROOT / "analyses")
+    reader, (block,) = Walk(tmp_path), blocks_of(text)
+    with pytest.raises(error):
+        reader.do(block)
+    reader.leave()
+
+
+def test_a_sound_page_passes(tmp_path):
+    text = """
+```python
+# one.py
+x = 1
+```
+
+```python
+import one
+print(one.x)
+```
+
+```text
+1
+```
+
+So:
+
+```text
+2
+```
+"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        for block in blocks_of(text):
+            Walk(tmp_path).do(block)
+    assert [block.output for block in blocks_of(text)] == [None, "1\n"]
