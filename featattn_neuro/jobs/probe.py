@@ -11,8 +11,11 @@ import torch
 from featattn_neuro.jobs.context import network_job
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.detectors import Detector
-from featattn_neuro.nets.learning import TASK_BLOCK, Schedule, fit_tasks, learn_full, start
+from featattn_neuro.nets.learning import Schedule, fit_tasks, learn_full, start
 from featattn_neuro.nets.training import head_inputs
+
+TASKS = 2
+"""Tasks of the timed updates."""
 
 
 def seconds_per_image(config_text: str, out: str, name: str) -> tuple[float, float]:
@@ -27,15 +30,15 @@ def seconds_per_image(config_text: str, out: str, name: str) -> tuple[float, flo
 
     images = as_tensor(raw, network.preprocess, 0, size)
     width = head_inputs(network.module, head, images[:2]).shape[1]
-    detector = Detector(np.ones((TASK_BLOCK, width)), np.zeros(TASK_BLOCK), np.ones(width))
-    target = np.tile(np.arange(len(images)) % 2 == 0, (TASK_BLOCK, 1))
+    detector = Detector(np.ones((TASKS, width)), np.zeros(TASKS), np.ones(width))
+    target = np.tile(np.arange(len(images)) % 2 == 0, (TASKS, 1))
     rows = cut.prefix(images)
     schedule = Schedule(rate=1e-6, batch_size=size, epochs=None, updates=2)
 
     def gains() -> None:
         fit_tasks(cut, rows, target, start(cut, detector), schedule, train_gains=True, train_head=True)
 
-    per_gain = _best(gains) / (2 * TASK_BLOCK * len(images))
+    per_gain = _best(gains) / (2 * TASKS * len(images))
     if "full" not in job.config.arms:
         return per_gain, 0.0
     per_full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1])) / (

@@ -19,6 +19,9 @@ from featattn_neuro.jobs.ledger import Ledger
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 1 << 30
+"""Freed memory up to this stays with the worker: maps of some MB are made and freed in every update."""
 _shares: Any = None
 
 
@@ -35,6 +38,9 @@ def _begin(shares: Any, parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent was killed before it could be watched
         os._exit(1)
+    with contextlib.suppress(OSError, AttributeError):  # not glibc: then memory goes back and forth, which costs time
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, _KEPT_BYTES)
     torch.set_num_threads(1)
     threadpool_limits(1)
     dask.config.set(scheduler="synchronous")  # threads of the parent's pool, if it had one, are not in this process

@@ -63,7 +63,9 @@ def logistic_detectors(features: np.ndarray, target: np.ndarray, *, strength: fl
     for row in _both_classes(target):
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
-            model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000).fit(scaled, row)
+            model = LogisticRegression(C=strength, class_weight="balanced", solver="newton-cholesky", max_iter=200).fit(
+                scaled, row
+            )
         weight.append(model.coef_[0])
         bias.append(model.intercept_[0])
     return Detector(np.array(weight), np.array(bias), scale)

@@ -22,8 +22,8 @@ from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector, as_tensors
 from featattn_neuro.nets.hooks import hooked
 
-TASK_BLOCK = 2
-"""Tasks learned in one pass: more spill the maps of small networks out of the cache (measured on 2 MB a core)."""
+ROWS_PER_PASS = 240
+"""Images times tasks that learn in one pass: fewer pay more per update, more spill the maps out of the cache."""
 
 
 @dataclass(frozen=True)
@@ -253,13 +253,15 @@ def fit_tasks(
     Parameters
     ----------
     initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
-    block : tasks that share one pass (None: `TASK_BLOCK`; all tasks where no gains are learned, since features are then
-        computed once); results agree between block sizes to float32 rounding.
+    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; all tasks where no gains are learned, since
+        features are then computed once); results agree between block sizes to float32 rounding.
     names : of the tasks, for messages; their positions if empty.
     """
     states, found = [], []
     names = list(names) or [str(task) for task in range(len(target))]
-    block = block or (TASK_BLOCK if train_gains else len(target))
+    if block is None:
+        images = min(schedule.batch_size, np.shape(target if chosen is None else chosen)[1])
+        block = max(1, ROWS_PER_PASS // images) if train_gains else len(target)
     for begin in range(0, len(target), block):
         state = initial.tasks(slice(begin, begin + block))
         seen: dict[int, np.ndarray] = {}

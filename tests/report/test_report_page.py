@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from featattn_neuro.errors import StoreError
 from featattn_neuro.report import page as page_module
@@ -151,3 +152,15 @@ def test_an_untested_claim_is_said_to_be_so(results_folder):
     assert "Not tested, because none." in card
     assert "nan" not in card.lower()
     assert 'class="effect"' not in card
+
+
+def test_an_association_that_is_undefined_everywhere_is_no_figure(results_folder):
+    for path in (results_folder / "association").glob("*.nc"):
+        with xr.open_dataset(path, engine="h5netcdf") as opened:
+            undefined = opened.load()
+        for name in set(undefined.data_vars) & {"z", "rho", "refit_null"}:
+            undefined[name] = undefined[name] * np.nan
+        undefined.to_netcdf(path, engine="h5netcdf")
+    write_page(results_folder)
+    assert not (results_folder / "figures" / "refit_null.png").exists()
+    assert not (results_folder / "figures" / "task_matrix.png").exists()
