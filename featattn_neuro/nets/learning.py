@@ -253,8 +253,8 @@ def fit_tasks(
     Parameters
     ----------
     initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
-    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; all tasks where no gains are learned, since
-        features are then computed once); results agree between block sizes to float32 rounding.
+    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; all tasks where no gains are learned,
+        since features are then computed once); results agree between block sizes to float32 rounding.
     names : of the tasks, for messages; their positions if empty.
     """
     states, found = [], []
