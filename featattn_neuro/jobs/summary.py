@@ -102,6 +102,13 @@ def write_timings(folder: Path, ledger: Ledger, stages: list[str]) -> list[dict[
     return rows
 
 
+def _filters(said: str) -> str:
+    """Sites and filters in words; long lists are summed."""
+    parts = said.split(", ")
+    total = sum(int(part.rsplit(" ", 1)[1]) for part in parts)
+    return said if len(parts) <= 3 else f"{len(parts)} sites, {total} filters"
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
 
@@ -120,7 +127,7 @@ def _facts(
                 "seed": row["seed"],
                 "omitted classes": row["omitted"] or "none",
                 "reference accuracy": "not applicable" if accuracy is None else f"{accuracy:.3f}",
-                "filters": row["filters"],
+                "filters": _filters(row["filters"]),
                 "near-duplicates (across)": f"{row['near_duplicates']} ({row['near_duplicates_across_splits']})",
                 "prefix cached": row["prefix_cached"],
             }

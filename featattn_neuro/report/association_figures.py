@@ -193,17 +193,24 @@ def refit_null_figure(associations: Datasets, *, measure: str = "dprime") -> Fig
     layers = evenly(list(dict.fromkeys(defined)), SHOWN_LAYERS)
     if not layers:
         raise DataError("wanted a refit null of one layer or more; all are undefined; refit more often")
-    figure = new_figure(3.4 * len(layers), 2.6)
+    figure = new_figure(max(3.4 * len(layers), 5.2), 2.6)
     for axes, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
         here = {name: ds for name, ds in having.items() if layer in ds["layer"].values}
         null = np.concatenate([ds["refit_null"].sel(layer=layer).values.ravel() for ds in here.values()])
-        matched = np.concatenate([_matched(_select(ds, measure)["rho"].sel(layer=layer)) for ds in here.values()])
+        observed = [_matched(_select(ds, measure)["rho"].sel(layer=layer)) for ds in here.values()]
+        # the null is a mean over tasks, so what is drawn beside it is one too: a dot a network
+        means = [
+            np.arctanh(np.clip(rho[np.isfinite(rho)], -0.999, 0.999)).mean()
+            for rho in observed
+            if np.isfinite(rho).any()
+        ]
         axes.hist(null[np.isfinite(null)], bins=20, color=FAINT, edgecolor="white", label="refitted to permuted labels")
-        clipped = np.arctanh(np.clip(matched, -0.999, 0.999))
-        axes.plot(clipped, np.full(len(clipped), -0.6), "|", color=VERMILION, markersize=9, label="observed, own task")
+        axes.plot(
+            means, np.full(len(means), -0.6), "|", color=VERMILION, markersize=9, label="observed, a network each"
+        )
         zero_line(axes)
         axes.set_title(layer)
-        axes.set_xlabel("atanh ρ(gain, selectivity)")
+        axes.set_xlabel("atanh ρ(gain, selectivity), mean over tasks")
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

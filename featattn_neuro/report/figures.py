@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from featattn_neuro.report.style import (
     ARM_COLOURS,
@@ -234,7 +234,8 @@ def gains_figure(gains: Datasets, *, arm: str = "gain") -> Figure:
         axes.hist(found, bins=edges.tolist(), color=VERMILION, alpha=0.85)
         axes.axvline(1, color=INK, linewidth=0.8)
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.xaxis.set_major_locator(LogLocator(base=2 if reach < 8 else 8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if v >= 1 else f"1/{1 / v:g}"))
         axes.set_title(title)
         axes.set_xlabel("gain")
         axes.set_yticks([])
