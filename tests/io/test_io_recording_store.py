@@ -301,7 +301,7 @@ def test_fault_7_a_stale_hit_is_impossible(tmp_path, change):
     "options",
     [{"batch_size": 16}, {"reduce": "max"}, {"dtype": "float64"}, {"compute_dtype": "bfloat16"},
      {"layers": ["conv", "mul"]}, {"reduce": lambda maps: maps.amin((2, 3))}, {"channel_axis": 1}],
-    ids=str,
+    ids=["batch_size", "reduce", "dtype", "compute_dtype", "layers", "function", "channel_axis"],
 )  # fmt: skip
 def test_fault_7_every_option_is_in_the_key(tmp_path, options):
     net, images = Scaled().eval(), killed.stimuli()

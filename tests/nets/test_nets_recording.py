@@ -16,8 +16,10 @@ from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.batches import as_tensor, batches, to_input
-from featattn_neuro.nets.plan import REDUCTIONS, make_plan, reduce_maps, select_layers
+from featattn_neuro.nets.plan import make_plan
 from featattn_neuro.nets.recording import record_activations
+from featattn_neuro.nets.reductions import REDUCTIONS, parse_reductions
+from featattn_neuro.nets.selection import select_layers
 
 
 def without_large_classifier(name: str, features: int) -> nn.Module:
@@ -187,7 +189,7 @@ def test_reductions_against_numpy(noise: Any) -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 3)])
 def test_a_reduction_shares_no_memory_with_the_map(reduction: str, shape: tuple[int, ...]) -> None:
     output = torch.randn(shape)
-    reduced = reduce_maps(output, reduction)
+    reduced = parse_reductions(reduction)[0](output)
     kept = reduced.clone()
     output.fill_(9)
     assert torch.equal(reduced, kept)
@@ -205,7 +207,7 @@ def test_vectors_are_recorded_as_they_are(noise: Any) -> None:
 class Idle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.used, self.idle, self.tokens = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 1), nn.Flatten(2)
+        self.used, self.idle, self.tokens = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 1), nn.Flatten(0)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.tokens(self.used(images))
@@ -230,7 +232,8 @@ def test_selecting_layers_by_name_glob_and_stage() -> None:
     mobile = torchvision.models.mobilenet_v2(weights=None)
     assert {type(mobile.get_submodule(name)) for name in select_layers(mobile, "norm")} == {nn.BatchNorm2d}
     plan = make_plan(net, ["linear", "conv1"], batch_size=5)
-    assert (plan.layers, plan.stages, plan.reductions) == (("conv1", "linear"), ("conv", "linear"), ("mean",))
+    assert plan.layers == ("conv1", "linear")
+    assert [one.name for one in plan.reductions] == ["mean"]
 
 
 def test_batches_are_padded_and_counted(noise: Any) -> None:
