@@ -94,11 +94,11 @@ def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
     """Name → drawing of every figure for which the files are there, in the order of the page."""
     first = next(iter(r.association), "")
     square = bool(r.association) and all("selectivity_task" in ds["z"].dims for ds in r.association.values())
-    square = square and any(bool(ds["z"].notna().any()) for ds in r.association.values())
+    square = square and any(bool(np.isfinite(ds["z"]).any()) for ds in r.association.values())
     summarised = bool(r.association) and all("specific" in ds for ds in r.association.values())
     live = bool(r.selectivity) and all("live" in ds for ds in r.selectivity.values())
     one = first in r.gains and first in r.selectivity
-    refitted = any("refit_null" in ds and bool(ds["refit_null"].notna().any()) for ds in r.association.values())
+    refitted = any("refit_null" in ds and bool(np.isfinite(ds["refit_null"]).any()) for ds in r.association.values())
     made: dict[str, tuple[bool, Callable[[], Figure]]] = {
         "claims": (r.claims is not None, lambda: figures.claims_figure(_there(r.claims))),
         "arms": (bool(r.scores), lambda: figures.arms_figure(r.scores)),
