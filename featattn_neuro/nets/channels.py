@@ -72,6 +72,11 @@ class ChannelRule:
         if fixed is not None:
             return fixed % output.ndim
         if output.ndim == 3:
+            if isinstance(part, nn.Flatten):  # maps (N, C, H, W) flattened keep C in front, sequences do not
+                raise DataError(
+                    f"layer {layer!r} flattens to {tuple(output.shape)}: maps or a sequence, nothing tells; say "
+                    f"where the filters are, channel_axis={{{layer!r}: 1}} or {{{layer!r}: -1}}"
+                )
             return 2
         if self.channels_last_seen:
             raise DataError(

@@ -260,3 +260,11 @@ def test_images_of_two_sizes_are_named() -> None:
         as_tensor(Mixed(), None)
     scaled = to_input(np.full((1, 2, 3), 255, np.uint8), None)
     assert scaled.tolist() == [[[1.0, 1.0]]] * 3
+
+
+def test_flattened_maps_are_not_taken_for_a_sequence(noise: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(2))
+    with pytest.raises(DataError, match="say where the filters are, channel_axis"):
+        record_activations(net, noise(2), "1")
+    found = record_activations(net, noise(2), "1", channel_axis={"1": 1})
+    np.testing.assert_allclose(found["response"], record_activations(net, noise(2), "0")["response"], rtol=1e-5)
