@@ -207,8 +207,9 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
 def provenance() -> str:
     """What the numbers may depend on besides the inputs, as JSON text with sorted keys.
 
-    Versions of this package, Python, numpy, xarray and (if loaded) torch; BLAS libraries with their thread counts; CPU
-    instruction sets. No clock time, no path, no host: the same on every run of one installation on one kind of CPU.
+    Installed versions of this package, Python, numpy, scipy, xarray and torch; numpy's BLAS library with its thread count;
+    CPU instruction sets. No clock time, no path, no host, nothing that hangs on which modules happen to be loaded: the
+    same on every run of one installation on one kind of CPU.
 
     Examples
     --------
@@ -217,9 +218,10 @@ def provenance() -> str:
     """
     import threadpoolctl
 
+    # what is installed, never what is loaded: a process that has also imported scipy, with a BLAS of its own, or torch
+    # did the same work
     versions = {"python": ".".join(map(str, sys.version_info[:3]))}
-    loaded = [name for name in ("numpy", "xarray", "torch") if name in sys.modules]
-    for distribution in ("featattn_neuro", *loaded):
+    for distribution in ("featattn_neuro", "numpy", "scipy", "xarray", "torch"):
         try:
             versions[distribution] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -227,11 +229,17 @@ def provenance() -> str:
     pools = {
         f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip(): pool["num_threads"]
         for pool in threadpoolctl.threadpool_info()
-        if pool["user_api"] == "blas"
+        if pool["user_api"] == "blas" and _is_numpys(Path(pool["filepath"]))
     }
     simd: Any = np.show_config(mode="dicts").get("SIMD Extensions", {})
     cpu = " ".join([*simd.get("baseline", []), *simd.get("found", [])])
     return json.dumps({"versions": versions, "blas": pools, "cpu": cpu}, sort_keys=True)
+
+
+def _is_numpys(library: Path) -> bool:
+    """Whether numpy computes with this BLAS: the wheel's own, or a shared one outside every Python package."""
+    folders = library.parts
+    return "site-packages" not in folders or any(folder in ("numpy", "numpy.libs") for folder in folders)
 
 
 @contextmanager

@@ -109,6 +109,18 @@ def test_provenance_has_versions_and_threads_but_no_place_or_time(small, tmp_pat
     assert not any(word in text for word in (str(tmp_path), os.uname().nodename, os.sep + "home"))
 
 
+def test_provenance_does_not_hang_on_what_else_is_imported():
+    # scipy brings a BLAS of its own; a resumed recording once differed in this text alone
+    script = (
+        "from featattn_neuro.io.store import provenance; before = provenance(); import scipy.linalg, torch, sklearn;"
+        "print(before == provenance(), before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    same, text = done.stdout.split(" ", 1)
+    assert same == "True", done.stderr
+    assert json.loads(text)["blas"]
+
+
 def test_messages(tmp_path, small):
     with pytest.raises(StoreError, match=r"ends in \.nc or \.zarr; came .*a\.csv"):
         store.save_kind(small, tmp_path / "a.csv")
