@@ -1,9 +1,10 @@
-"""How long an image takes in one update, measured on this machine, so that a run can say its minutes beforehand."""
+"""What a network costs, measured on this machine, so that a run can say its minutes and its disk beforehand."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,8 +19,17 @@ TASKS = 2
 """Tasks of the timed updates."""
 
 
-def seconds_per_image(config_text: str, out: str, name: str) -> tuple[float, float]:
-    """Seconds that one thread needs for one image and task in one update: of gains, and of full fine-tuning."""
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that one thread needs for one image and task in one update, of gains and of full fine-tuning; filters."""
+
+    per_gain_image: float
+    per_full_image: float
+    units: int
+
+
+def costs_of(config_text: str, out: str, name: str) -> Costs:
+    """Time a few updates of one network and count its filters."""
     job = network_job(config_text, out, name)
     network = job.build()
     head = require_head(network.head, network.name)
@@ -40,11 +50,11 @@ def seconds_per_image(config_text: str, out: str, name: str) -> tuple[float, flo
 
     per_gain = _best(gains) / (2 * TASKS * len(images))
     if "full" not in job.config.arms:
-        return per_gain, 0.0
+        return Costs(per_gain, 0.0, sum(cut.n_filters.values()))
     per_full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1])) / (
         2 * len(images)
     )
-    return per_gain, per_full
+    return Costs(per_gain, per_full, sum(cut.n_filters.values()))
 
 
 def _best(work: Callable[[], object], times: int = 3) -> float:
