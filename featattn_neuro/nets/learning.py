@@ -75,6 +75,7 @@ class Trained:
         unless `parameterisation` says otherwise. weight (T, F), bias (T,), scale (F,) : of the read-out.
     filters : layer to number of filters. shift : layer to what is added, (T, C). spatial : layer to the numbers
         (T, H, W) of the factor per position. combination : of the two factors, see `modulation`.
+    origin : layer to the theta (1, C) and shift (1, C) that penalties pull to; gain 1 and shift 0 for other layers.
     """
 
     theta: dict[str, torch.Tensor]
@@ -86,6 +87,7 @@ class Trained:
     spatial: dict[str, torch.Tensor] = field(default_factory=dict)
     parameterisation: Parameterisation = LOG
     combination: str = "multiplicative"
+    origin: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def gains(self) -> dict[str, torch.Tensor]:
         """Layer to gains (T, C), without the shift and the factor per position."""
@@ -96,7 +98,7 @@ class Trained:
         """Layer to what acts on its maps: gains (T, C), or a `Modulation` where there is more."""
         gains, tasks = self.gains(), len(self.weight)
         if not self.shift and not self.spatial:
-            return gains
+            return gains or {k: self.weight.new_ones(tasks, n) for k, n in self.filters.items()}
         shifts = {k: v.expand(tasks, -1) for k, v in self.shift.items()}
         places = {k: v.expand(tasks, -1, -1) for k, v in self.spatial_gains().items()}
         return {
@@ -293,15 +295,22 @@ def _adam(parameters: list[torch.Tensor], rate: float) -> torch.optim.Adam:
 def _distance(
     state: Trained, origin: tuple[torch.Tensor, torch.Tensor], gains: bool, head: bool, norm: str
 ) -> torch.Tensor | float:
-    """Mean square (or absolute value) of what is learned per layer, from gain 1 and shift 0, and of the read-out."""
+    """Mean square (or absolute value) of what is learned, from gain 1 and shift 0 (or `origin`), and of the read-out."""
     total: torch.Tensor | float = 0.0
     if gains:
-        deviation = state.parameterisation.deviation
-        made = [deviation(v) for v in (*state.theta.values(), *state.spatial.values())]
-        total = total + mean_penalty([*made, *state.shift.values()], norm)
+        deviation, home = state.parameterisation.deviation, state.origin
+        made = [v - home[k][0] if k in home else deviation(v) for k, v in state.theta.items()]
+        made += [deviation(v) for v in state.spatial.values()]
+        made += [v - home[k][1] if k in home else v for k, v in state.shift.items()]
+        total = total + mean_penalty(made, norm)
     if head:
         total = total + mean_penalty([state.weight - origin[0]], norm)
     return total
+
+
+def features_of(cut: CutNetwork, rows: Sequence[torch.Tensor], state: Trained) -> np.ndarray:
+    """Inputs of the head (T, N, F) of all rows under what the state holds, float64."""
+    return _all_features(cut, rows, state).double().cpu().numpy()
 
 
 def _all_features(cut: CutNetwork, rows: Sequence[torch.Tensor], state: Trained, chunk: int = 60) -> torch.Tensor:
