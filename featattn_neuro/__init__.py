@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featattn_neuro.api import (
         Preprocessing,
+        export_gains,
         fold_gains,
         gain_saliency,
         gain_selectivity,
+        import_gains,
         learn_gains,
         list_layers,
         load_model,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         record,
         save_kind,
         selectivity,
+        unfold_gains,
         with_gains,
     )
 
@@ -32,9 +35,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Preprocessing",
+    "export_gains",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
+    "import_gains",
     "learn_gains",
     "list_layers",
     "load_model",
@@ -45,6 +50,7 @@ __all__ = [
     "record",
     "save_kind",
     "selectivity",
+    "unfold_gains",
     "with_gains",
 ]
 

@@ -15,12 +15,12 @@ import xarray as xr
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
-from featattn_neuro.io import manifest
+from featattn_neuro.io import gain_files, manifest
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.recording_store import recording_store
 from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
-from featattn_neuro.io.store import open_kind, save_kind
+from featattn_neuro.io.store import open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
@@ -32,11 +32,13 @@ from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_source
 from featattn_neuro.nets.detectors import Detector, feature_scale, logistic_detectors
 from featattn_neuro.nets.fingerprint import digest, recording_inputs
-from featattn_neuro.nets.folding import fold_gains
+from featattn_neuro.nets.folding import fold_gains, unfold_gains
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.loading import usual_workers
+from featattn_neuro.nets.onnx_export import check_onnx, onnx_bytes
+from featattn_neuro.nets.peft_layout import gains_from_peft, peft_layout
 from featattn_neuro.nets.plan import make_plan, select_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
@@ -50,9 +52,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Preprocessing",
+    "export_gains",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
+    "import_gains",
     "learn_gains",
     "list_layers",
     "load_model",
@@ -63,6 +67,7 @@ __all__ = [
     "record",
     "save_kind",
     "selectivity",
+    "unfold_gains",
     "with_gains",
 ]
 
@@ -370,6 +375,83 @@ def with_gains(
     3.0
     """
     return _gains.with_gains(_network(model).module, gains, task=task)
+
+
+def export_gains(
+    gains: xr.Dataset,
+    path: str | Path,
+    *,
+    model: nn.Module | Network | None = None,
+    task: str | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> Path:
+    """Write gains for other tools; the name says in which form.
+
+    Parameters
+    ----------
+    gains : GAINS.
+    path : `.safetensors` = the gains with unit ids, tasks and provenance in the header (all tasks; `import_gains` gives
+        back the very Dataset); `.onnx` = the network with the gains folded into its weights, run once with onnxruntime
+        and compared (relative 1e-4) before it is written; without a suffix = a folder with a peft IA3 adapter
+        (`ia3_l` vectors), as `PeftModel.from_pretrained` reads it.
+    model : what the gains were learned on; for `.onnx` and peft.
+    task : which task's gains, where there are several; for `.onnx` and peft.
+    input_shape : (C, H, W) of the images, for `.onnx`; None = what the network's preprocessing gives.
+
+    Returns
+    -------
+    The path. The read-out that gains may carry is in the safetensors file only.
+
+    Raises
+    ------
+    ConfigError : gains that cannot be folded or moved to where peft has a place; the message says why. A package that
+        is needed and not installed. StoreError : the file cannot be written, or the ONNX network answers otherwise.
+
+    >>> export_gains(xr.Dataset(), "gains.pt")
+    Traceback (most recent call last):
+    featattn_neuro.errors.ConfigError: wanted a name that ends in .safetensors or .onnx, or a folder for peft; came ...
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".onnx", ""):
+        raise ConfigError(
+            f"wanted a name that ends in .safetensors or .onnx, or a folder for peft; came {path.name!r}; rename it"
+        )
+    if path.suffix == ".safetensors":
+        return gain_files.write_gains(gains, path)
+    if model is None:
+        raise ConfigError("the network is part of what is written: give model=, which the gains were learned on")
+    network = _network(model)
+    if path.suffix == "":
+        return gain_files.write_peft(path, *peft_layout(network, gains, task=task))
+    shape = input_shape or network.input_shape
+    if shape is None:
+        raise ConfigError("it is not known which images the network takes; give input_shape=(channels, height, width)")
+    folded = fold_gains(network, gains, task=task)
+    data = onnx_bytes(folded, shape)
+    check_onnx(data, folded, shape)
+    return write_bytes_atomic(path, data)
+
+
+def import_gains(path: str | Path, *, model: nn.Module | Network | None = None) -> xr.Dataset:
+    """GAINS from a `.safetensors` file of `export_gains`, or from the folder of a peft IA3 adapter for `model`.
+
+    Returns
+    -------
+    GAINS : of a file, what was exported. Of an adapter, `gain(unit)` at the layers that peft scales; a factor on the
+        input of a layer becomes the gain of the layer that alone feeds it.
+
+    Raises
+    ------
+    StoreError : no such file, or one that holds something else. DataError, ConfigError : an adapter of another kind or
+        for another network.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return gain_files.read_gains(path)
+    if model is None:
+        raise ConfigError("a peft adapter names layers of a network: give model=, which it was made for")
+    tensors, config = gain_files.read_peft(path)
+    return gains_from_peft(tensors, config, _network(model))
 
 
 def gain_saliency(

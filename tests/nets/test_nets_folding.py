@@ -254,13 +254,14 @@ def test_bounded_and_smooth_activations_are_refused(activation: nn.Module) -> No
     assert "with_gains" in str(caught.value)
 
 
-def test_efficientnet_lite0_is_refused_at_relu6_and_folded_where_linear() -> None:
+def test_efficientnet_lite0_is_refused_backward_at_relu6_and_folded_onward() -> None:
     module = randomise_norms(build_network("efficientnet_lite0", weights="random").module)
     for site in ("blocks.1.0.bn1", "blocks.1.0.bn1.act"):
         with pytest.raises(ConfigError, match=r"ReLU6 \(blocks.1.0.bn1.act\)"):
-            fold_gains(module, gain_set({site: np.full(96, 2.0)}))
+            fold_gains(module, gain_set({site: np.full(96, 2.0)}), direction="backward")
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     check_fold(module, drawn({"blocks.1.0.bn3": 24, "blocks.2.1.conv_pwl": 40}, signed=True), images)
+    check_fold(module, drawn({"blocks.1.0.bn1.act": 96, "blocks.2.1.bn1": 240}, signed=True), images)
 
 
 def test_negative_gain_behind_a_relu_is_refused() -> None:
@@ -277,7 +278,7 @@ def test_identity_skips_are_refused() -> None:
     with pytest.raises(ConfigError, match="an identity skip"):
         fold_gains(resnet, gain_set({"layer1.0.relu": [2.0] * 64}))
     with pytest.raises(ConfigError, match="an identity skip"):
-        fold_gains(resnet, gain_set({"layer1.1": [2.0] * 64}))
+        fold_gains(resnet, gain_set({"layer1.0": [2.0] * 64}))
 
 
 def test_padded_shortcuts_are_refused_by_name() -> None:
