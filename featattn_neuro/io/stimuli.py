@@ -27,7 +27,7 @@ from featattn_neuro.io.images import (
     list_zip,
     read_cifar10,
 )
-from featattn_neuro.io.neural import read_object_images
+from featattn_neuro.io.neural_sets import read_object_images
 from featattn_neuro.io.splits import (
     Composites,
     check_disjoint,
