@@ -18,7 +18,6 @@ from featattn_neuro.io.neural_columns import (
     TRIAL_COLUMNS,
     UNIT_COLUMNS,
     NeuralOptions,
-    as_text,
     trial_coordinates,
     unit_coordinates,
 )
@@ -67,7 +66,7 @@ def variables_to_neural(content: Mapping[str, Any], options: NeuralOptions, *, w
     An array of one axis that is as long as there are trials (or stimuli) is a column of theirs, one as long as there
     are units a column of units; where both are equally long, the column's name decides.
     """
-    arrays = {name: np.asarray(value) for name, value in content.items() if np.size(value)}
+    arrays = {name: array for name, value in content.items() if (array := _as_array(value)).size}
     name = _response_name(arrays, options, where)
     values = _numbers(arrays.pop(name), f"{name!r} of {where}")
     columns = {key: _column(value) for key, value in arrays.items() if _is_column(value)}
@@ -181,14 +180,26 @@ def _response_name(arrays: Mapping[str, NDArray[Any]], options: NeuralOptions, w
     )
 
 
+def _as_array(value: Any) -> NDArray[Any]:
+    """A list of cells as one axis: those with a single number are that number, others stay whatever they are."""
+    if not isinstance(value, list):
+        return np.asarray(value)
+    items = [one.ravel()[0] if isinstance(one, np.ndarray) and one.size == 1 else one for one in value]
+    if all(np.ndim(one) == 0 for one in items):
+        return np.array(items)
+    found = np.empty(len(items), dtype=object)
+    found[:] = items
+    return found
+
+
 def _is_column(value: NDArray[Any]) -> bool:
-    return value.ndim == 1 or (value.ndim == 2 and 1 in value.shape)
+    plain = value.dtype != object or all(np.ndim(one) == 0 for one in value.ravel())
+    return plain and (value.ndim == 1 or (value.ndim == 2 and 1 in value.shape))
 
 
 def _column(value: NDArray[Any]) -> list[Any]:
-    """One axis as a list; cells of text unpacked."""
-    items = value.ravel().tolist()
-    return [as_text(np.ravel(one)[0]) if isinstance(one, np.ndarray) and one.size == 1 else one for one in items]
+    """One axis as a list."""
+    return list(value.ravel().tolist())
 
 
 def _numbers(values: NDArray[Any], what: str) -> NDArray[Any]:
