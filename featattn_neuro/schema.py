@@ -175,6 +175,13 @@ _STIMULUS = {
     "split": _text("stimulus", meaning="R, G, V, S or P (see io.stimuli)"),
     "constituents": _text("stimulus", meaning="ids of the sources of a composite, joined by '|'; itself otherwise"),
     "path": _text("stimulus", meaning="file name relative to the stimulus folder"),
+    "orientation": Variable(("stimulus",), "float", "of a grating's bars, degrees anticlockwise from horizontal", False),
+    "spatial_frequency": Variable(("stimulus",), "float", "of a grating, cycles per image", False),
+    "phase": Variable(("stimulus",), "float", "of a grating, degrees; 0 = a crest on the centre", False),
+    "contrast": Variable(("stimulus",), "float", "of a grating, in the measure that was asked for", False),
+    "rms_contrast": Variable(("stimulus",), "float", "SD over pixels / mean luminance", False),
+    "colour": _text("stimulus", meaning="direction in RGB along which a grating departs from mean grey"),
+    "quadrants": _text("stimulus", meaning="what lies where in a 2 × 2 array"),
 }
 _TASKS = ("network", "arm", "task", "gain_set")
 
@@ -452,6 +459,9 @@ NEURAL = Kind(
         "repetition": _int("trial", meaning="how many times the stimulus had been shown before"),
         "session": _text("trial", meaning="recording session"),
         "level": Variable(("trial",), "float", "value of the stimulus parameter (disparity in degrees, …)", False),
+        "label": _text("trial", meaning="class of the stimulus shown"),
+        "onset": Variable(("trial",), "float", "time of the event that windows are counted from, s", False),
+        "duration": Variable(("trial",), "float", "length of the window that spikes were counted in, s", False),
         "area": _text("unit", meaning="brain area"),
         "subject": _text("unit", meaning="animal"),
     },

@@ -1,45 +1,62 @@
-"""Recorded neurons: sets of the manifest, files of kind NEURAL and long tables become NEURAL Datasets.
+"""The one door to recorded neurons: whatever a laboratory keeps its responses in becomes a NEURAL Dataset.
 
-A row is one presentation. In the disparity sets every cell was recorded alone, so that a row of its own for each
-presentation would be almost all NaN: there, row (level, k) holds each cell's k-th presentation of that level, and the
-attribute `simultaneous` is 0: covariance between such units means nothing.
+The parts are `neural_nwb` (NWB, pynapple), `neural_tables` (long tables), `neural_arrays` (.npy, .npz), `neural_mat`,
+`neural_netcdf` (netCDF and zarr, ours and brainio's), `neural_sets` (sets of the manifest); `neural_columns` says which
+column means what, `neural_windows` counts spikes, `neural_checks` says what is wrong with a recording.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 
-from featattn_neuro.errors import ConfigError, DataError, StoreError, choose
-from featattn_neuro.io import manifest
-from featattn_neuro.io.images import file_ids, list_zip
-from featattn_neuro.io.stimulus_set import content_id
-from featattn_neuro.io.store import load_kind
-from featattn_neuro.schema import DISSIMILARITY, NEURAL
+from featattn_neuro.errors import ConfigError, choose
+from featattn_neuro.io.neural_arrays import read_npy, read_npz
+from featattn_neuro.io.neural_checks import NeuralDataWarning
+from featattn_neuro.io.neural_columns import NeuralOptions
+from featattn_neuro.io.neural_mat import read_mat_neural
+from featattn_neuro.io.neural_netcdf import from_labelled, read_labelled
+from featattn_neuro.io.neural_nwb import read_nwb, read_pynapple
+from featattn_neuro.io.neural_sets import neural_sets, read_dissimilarity, read_set
+from featattn_neuro.io.neural_tables import read_table
 
-MT_CONTROLS = (-9999.0, -99.0, 98.0, 99.0)
-"""Values in the MT files' disparity that are codes of control stimuli, no disparities."""
+__all__ = ["NeuralDataWarning", "read_dissimilarity", "read_neural"]
 
-V1V2_CONTROLS_BELOW = -500.0
-"""Disparities below this are codes of control stimuli in the V1 and V2 file."""
+_COLUMNS = ("stimulus_column", "columns", "sentinels")
+_SPIKES = ("window", "baseline", "response_units", "event", "trials")
+_ARRAYS = ("response_units", "dims", "variable")
 
-RASTER_WINDOW = (100.0, 500.0)
-"""Default window after stimulus onset in ms in which spikes of rasters are counted."""
-
-_TRIAL_COLUMNS = {"condition": str, "repetition": int, "session": str, "level": float}
-_UNIT_COLUMNS = {"area": str, "subject": str}
+_FORMATS: dict[str, tuple[Callable[[Path, NeuralOptions], xr.Dataset], tuple[str, ...], str]] = {
+    ".nwb": (read_nwb, (*_COLUMNS, *_SPIKES), "is an NWB file"),
+    ".csv": (read_table, (*_COLUMNS, "response_units"), "has counts already"),
+    ".parquet": (read_table, (*_COLUMNS, "response_units"), "has counts already"),
+    ".mat": (read_mat_neural, (*_COLUMNS, *_ARRAYS), "has counts already"),
+    ".npy": (read_npy, (*_COLUMNS, "response_units", "dims"), "has counts already"),
+    ".npz": (read_npz, (*_COLUMNS, *_ARRAYS), "has counts already"),
+    ".nc": (read_labelled, ("response_units",), "has counts already, and names its dimensions"),
+    ".zarr": (read_labelled, ("response_units",), "has counts already, and names its dimensions"),
+}
+"""By suffix: reader, the options that it has a use for, and why it has none for the others."""
 
 
 def read_neural(
-    source: str | Path, *, stimulus_column: str | None = None, window: tuple[float, float] | None = None
+    source: Any,
+    *,
+    stimulus_column: str | Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    window: tuple[float, float] | None = None,
+    baseline: tuple[float, float] | None = None,
+    response_units: str | None = None,
+    event: str | None = None,
+    trials: Any = None,
+    variable: str | None = None,
+    dims: Sequence[str] | None = None,
+    sentinels: Sequence[float] | None = None,
 ) -> xr.Dataset:
     """Read responses of recorded neurons.
 
@@ -47,23 +64,45 @@ def read_neural(
     ----------
     source : one of
         a neural set of the manifest: "disparity_v1v2" (spike counts), "disparity_mt" (spikes/s), "zhang_desimone_it"
-        (spike counts), "v4_210325" (spike counts); a ".nc" or ".zarr" file of kind NEURAL; a ".csv" file in long form,
-        one row per trial and unit, with columns trial, unit, stimulus, response and, where known, condition,
-        repetition, session, level (per trial), area, subject (per unit). Trials are numbered within a session; a unit
-        that appears in several sessions is one neuron.
-    stimulus_column : CSV only: the column that holds the stimulus, if it is not called stimulus.
-    window : "zhang_desimone_it" only: count spikes from … to … ms after onset (end not included); (100, 500) if None.
+        (spike counts), "v4_210325" (spike counts);
+        ".nwb": spikes of the units table, counted in a window of each trial;
+        ".csv", ".parquet" or a pandas DataFrame in long form, one row per trial and unit, with columns trial, unit,
+        stimulus, response and, where known, condition, label, repetition, session, level (per trial), area, subject
+        (per unit); trials are numbered within a session, a unit that appears in several sessions is one neuron;
+        ".mat" (versions 5 to 7.3) and ".npz": an array of responses, and arrays for what is known of trials and units;
+        ".npy" with the tables NAME.trials.csv (or NAME.stimuli.csv) and NAME.units.csv beside it;
+        ".nc" and ".zarr": kind NEURAL, a brainio assembly (presentation × neuroid), or a variable over (trial, unit);
+        an xarray object like these; a pynapple TsGroup, with its IntervalSet as `trials`.
+    stimulus_column : column of the trials that names the stimulus, if none is called stimulus; several are joined
+        by "/". Where it is needed and not given, the likely columns are listed and nothing is read.
+    columns : {coordinate: column} for unit, condition, label, repetition, session, level, area, subject, where the
+        source calls them otherwise.
+    window : spike times only: spikes from … to … ms after `event`, the end not included. None = from the event to the
+        end of the trial ("zhang_desimone_it": 100 to 500 ms).
+    baseline : spike times only: window whose mean rate is subtracted; None = nothing is subtracted.
+    response_units : "spikes" or "spikes/s": for spike times what to compute (None: spikes), for tables and arrays what
+        they hold (None: "as in the table").
+    event : spike times only: column of the trials that holds the time from which windows are counted, in s; None =
+        start_time.
+    trials : NWB: name of the table of intervals that holds the trials, None = trials. pynapple: the IntervalSet.
+    variable : .mat and .npz: name of the array of responses ("data.resp" for a field), if it is not called response.
+    dims : .mat, .npy and .npz: names of the axes of the responses, ("trial", "unit") or ("stimulus", "repeat", "unit")
+        in some order; None = (trial, unit).
+    sentinels : numbers in the stimulus or level column that are codes, no values; their trials are left out. None: an
+        error if some look like codes; () keeps them.
 
     Returns
     -------
-    NEURAL: response(trial, unit), NaN where a unit was not recorded; attribute `units`.
+    NEURAL: response(trial, unit), NaN where a unit was not recorded; attributes `units`, `window`, `baseline`, `source`,
+    and `found` (what the reader noticed, also given as `NeuralDataWarning`).
 
     Raises
     ------
     ConfigError
         Unknown set, unknown file type, or an option that the source has no use for.
     DataError
-        A table that lacks a column, gives a trial two stimuli, a trial and unit two responses, or text for a number.
+        No column for the stimulus, no units, no trials, ids that come twice, times that cannot be seconds, suspected
+        codes, a trial with two stimuli, text for a number.
     StoreError, SchemaError
         A set or file that is missing, damaged or of another kind.
 
@@ -72,324 +111,38 @@ def read_neural(
     >>> read_neural("nowhere.csv")
     Traceback (most recent call last):
     featattn_neuro.errors.StoreError: wanted a table of responses; there is none at 'nowhere.csv'; check the path
+    >>> table = pd.DataFrame({"trial": [0, 1], "unit": "u", "image": ["a", "b"], "response": [3, 5]})
+    >>> read_neural(table, stimulus_column="image").response.values.tolist()
+    [[3.0], [5.0]]
     """
+    options = NeuralOptions(
+        stimulus_column=stimulus_column, columns=dict(columns or {}), window=window, baseline=baseline,
+        response_units=response_units, event=event, trials=trials, variable=variable, dims=dims, sentinels=sentinels,
+    )  # fmt: skip
+    if not isinstance(source, str | os.PathLike):
+        return _from_object(source, options)
     path = Path(source)
     suffix = path.suffix.lower()
-    if stimulus_column is not None and suffix != ".csv":
-        raise ConfigError(f"stimulus_column is for .csv files; {str(source)!r} is none; leave it out")
-    if window is not None and str(source) != "zhang_desimone_it":
-        raise ConfigError(f"window is for sets with spike times; {str(source)!r} has counts already; leave it out")
-    if suffix == ".csv":
-        return _read_csv(path, stimulus_column or "stimulus")
-    if suffix in (".nc", ".zarr"):
-        return load_kind(path, NEURAL)
+    if suffix in _FORMATS:
+        reader, used, why = _FORMATS[suffix]
+        return reader(path, options.only(*used, source=str(source), why=why))
     if suffix or os.sep in str(source):
-        raise ConfigError(f"wanted a .csv, .nc or .zarr file, or the name of a set; came {str(source)!r}; convert it")
-    name = choose(str(source), [e.name for e in manifest.load_manifest().entries if e.loader in _READERS], "neural set")
-    reader = _READERS[manifest.load_manifest().entry(name).loader]
-    dataset = reader(manifest.find(name), window) if reader is _read_rasters else reader(manifest.find(name))
-    return NEURAL.check(dataset.assign_attrs(source=name))
+        known = ", ".join(list(_FORMATS)[:-1])
+        raise ConfigError(f"wanted a {known} or .zarr file, or the name of a set; came {str(source)!r}; convert it")
+    return read_set(choose(str(source), neural_sets(), "neural set"), options)
 
 
-def read_dissimilarity(source: str | Path) -> xr.Dataset:
-    """Read dissimilarity matrices measured in brains.
-
-    Parameters
-    ----------
-    source : "objects92" (Kriegeskorte 2008: 92 object images; subjects "monkey_IT", 674 cells of two monkeys, and
-        "human_IT", fMRI of four people; 1 − Pearson over cells or voxels), or a ".nc" or ".zarr" file of kind
-        DISSIMILARITY.
-
-    Returns
-    -------
-    DISSIMILARITY: dissimilarity(subject, stimulus, other_stimulus); the ids are those of load_stimuli("objects92").
-
-    Raises
-    ------
-    ConfigError
-        Unknown set.
-    StoreError, SchemaError
-        A set or file that is missing, damaged or of another kind.
-    """
-    if Path(source).suffix.lower() in (".nc", ".zarr"):
-        return load_kind(source, DISSIMILARITY)
-    names = [e.name for e in manifest.load_manifest().entries if e.loader == "objects92"]
-    name = choose(str(source), names, "dissimilarity set")
-    path = manifest.find(name) / "Kriegeskorte_Neuron2008_supplementalData.mat"
-    content = _load_mat(path)
-    subjects = {"mIT_674neurons": "monkey_IT", "hITvisStim_316vx": "human_IT"}
-    from scipy.spatial.distance import squareform
-
-    matrices = content["RDMs_mIT_hIT_fig1"]
-    ids = np.array([content_id(image) for image in read_object_images(path.parent)[0]])
-    return DISSIMILARITY.check(
-        xr.Dataset(
-            {
-                "dissimilarity": (
-                    ("subject", "stimulus", "other_stimulus"),
-                    np.stack([squareform(np.asarray(m.RDM, dtype=float)) for m in matrices]),
-                )
-            },
-            coords={"subject": [subjects[m.name] for m in matrices], "stimulus": ids, "other_stimulus": ids},
-            attrs={"kind": "DISSIMILARITY", "source": name, "distance": "1 - Pearson"},
-        )
+def _from_object(source: Any, options: NeuralOptions) -> xr.Dataset:
+    if isinstance(source, pd.DataFrame):
+        used = options.only(*_COLUMNS, "response_units", source="the table", why="has counts already")
+        return read_table(source, used)
+    if isinstance(source, xr.Dataset | xr.DataArray):
+        options.only("response_units", source="the xarray object", why="names its dimensions")
+        return from_labelled(source, options, where="the xarray object")
+    if type(source).__name__ == "TsGroup":
+        options.only(*_COLUMNS, *_SPIKES, source="the TsGroup", why="is a pynapple object")
+        return read_pynapple(source, options)
+    raise ConfigError(
+        f"wanted a path, the name of a set, a DataFrame, an xarray object or a pynapple TsGroup; came "
+        f"{type(source).__name__}; convert it"
     )
-
-
-def read_object_images(folder: Path) -> tuple[NDArray[np.uint8], list[str], list[str]]:
-    """The 92 object images of Kriegeskorte (2008): uint8 (92, 175, 175, 3), category, name; order of the matrices."""
-    objects = _load_mat(folder / "Kriegeskorte_Neuron2008_supplementalData.mat")["stimuli_92objs"]
-    images = np.stack([np.asarray(one.image, dtype=np.uint8) for one in objects])
-    return images, [str(one.category) for one in objects], [f"object {i + 1:02d}" for i in range(len(objects))]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One cell that was recorded alone: stimulus level and response of each presentation, in order."""
-
-    unit: str
-    area: str
-    subject: str
-    level: NDArray[np.float64]
-    response: NDArray[np.float64]
-
-
-def _read_v1v2(path: Path) -> xr.Dataset:
-    cells = []
-    for number, cell in enumerate(_load_mat(path)["DTdata"], start=1):
-        area = f"V{int(cell.visualarea)}"
-        counts = [np.atleast_1d(c).astype(float) for c in np.ravel(cell.counts)]
-        level = np.repeat(np.ravel(cell.dx).astype(float), [c.size for c in counts])
-        response = np.concatenate(counts)
-        real = level > V1V2_CONTROLS_BELOW
-        cells.append(_Cell(f"{area}/{number:04d}", area, "", level[real], response[real]))
-    note = "counts while the stimulus was on: 0.42, 0.47 or 0.5 s"
-    return _one_at_a_time(cells, units="spikes", note=note)
-
-
-def _read_mt(path: Path) -> xr.Dataset:
-    cells = []
-    for file in sorted(path.glob("DispTunRaw_*.mat")):
-        data = _load_mat(file)["ddat"]
-        level = np.ravel(data.disparity).astype(float)
-        response = np.ravel(data.firing_rate).astype(float)
-        real = ~np.isin(level, MT_CONTROLS)
-        name = file.stem.removeprefix("DispTunRaw_")
-        cells.append(_Cell(f"MT/{name}", "MT", name.split("c")[0], level[real], response[real]))
-    return _one_at_a_time(cells, units="spikes/s", note="mean rate of each presentation")
-
-
-def _one_at_a_time(cells: Sequence[_Cell], *, units: str, note: str) -> xr.Dataset:
-    """Row (level, k) = each cell's k-th presentation of the level; levels to 0.001, finer than the display's frames."""
-    table = pd.DataFrame(
-        {
-            "unit": np.repeat(np.arange(len(cells)), [c.level.size for c in cells]),
-            "level": np.round(np.concatenate([c.level for c in cells]), 3) + 0.0,  # -0 becomes 0
-            "response": np.concatenate([c.response for c in cells]),
-        }
-    )
-    table["repetition"] = table.groupby(["unit", "level"]).cumcount()
-    keys = table[["level", "repetition"]].drop_duplicates().sort_values(["level", "repetition"], ignore_index=True)
-    rows = pd.MultiIndex.from_frame(keys).get_indexer(pd.MultiIndex.from_frame(table[["level", "repetition"]]))
-    response = np.full((len(keys), len(cells)), np.nan, dtype=np.float32)
-    response[rows, table["unit"].to_numpy()] = table["response"].to_numpy()
-    level = keys["level"].to_numpy()
-    coordinates: dict[str, Any] = {
-        "trial": np.arange(len(keys)),
-        "unit": np.array([c.unit for c in cells]),
-        "stimulus": ("trial", np.array([f"disparity {one:+.3f}" for one in level])),
-        "level": ("trial", level, {"units": "degree"}),
-        "repetition": ("trial", keys["repetition"].to_numpy()),
-        "area": ("unit", np.array([c.area for c in cells])),
-    }
-    if any(c.subject for c in cells):
-        coordinates["subject"] = ("unit", np.array([c.subject for c in cells]))
-    attrs = {"kind": "NEURAL", "units": units, "simultaneous": 0, "note": note}
-    return xr.Dataset({"response": (("trial", "unit"), response)}, coords=coordinates, attrs=attrs)
-
-
-def _read_rasters(path: Path, window: tuple[float, float] | None) -> xr.Dataset:
-    """NeuroDecodeR rasters: a file per unit; units of a session share their trials."""
-    start, stop = RASTER_WINDOW if window is None else window
-    sessions: dict[str, dict[str, Any]] = {}
-    for file in sorted(path.glob("*_raster_data.mat")):
-        content = _load_mat(file)
-        raster, labels, site = content["raster_data"], content["raster_labels"], content["raster_site_info"]
-        onset = int(site.alignment_event_time) - 1  # MATLAB counts from 1
-        first, last = onset + round(start), onset + round(stop)
-        if not 0 <= first < last <= raster.shape[1]:
-            raise ConfigError(
-                f"wanted a window within {-onset} … {raster.shape[1] - onset} ms of onset, start before end; came "
-                f"({start:g}, {stop:g}); change it"
-            )
-        stimuli = [f"{one}/{at}" for one, at in zip(labels.stimulus_ID, labels.stimulus_position, strict=True)]
-        session = sessions.setdefault(str(site.session_ID), {"stimuli": stimuli, "units": {}})
-        if session["stimuli"] != stimuli:
-            raise StoreError(
-                f"the units of session {site.session_ID} do not share their trials ({str(file)!r} differs)"
-            )
-        unit = f"IT/{site.session_ID}/{int(site.recording_channel):02d}{site.unit}"
-        session["units"][unit] = raster[:, first:last].sum(axis=1)
-    return _by_session(sessions, area="IT", note=f"spikes from {start:g} to {stop:g} ms after onset")
-
-
-def _by_session(sessions: dict[str, dict[str, Any]], *, area: str, note: str) -> xr.Dataset:
-    stimulus = [one for session in sessions.values() for one in session["stimuli"]]
-    units = [unit for session in sessions.values() for unit in session["units"]]
-    name = np.repeat(list(sessions), [len(s["stimuli"]) for s in sessions.values()])
-    response = np.full((len(stimulus), len(units)), np.nan, dtype=np.float32)
-    row = column = 0
-    for session in sessions.values():
-        block = np.stack(list(session["units"].values()), axis=1)
-        response[row : row + block.shape[0], column : column + block.shape[1]] = block
-        row, column = row + block.shape[0], column + block.shape[1]
-    repetition = pd.DataFrame({"session": name, "stimulus": stimulus}).groupby(["session", "stimulus"]).cumcount()
-    return xr.Dataset(
-        {"response": (("trial", "unit"), response)},
-        coords={
-            "trial": np.arange(len(stimulus)),
-            "unit": np.array(units),
-            "stimulus": ("trial", np.array(stimulus)),
-            "session": ("trial", name),
-            "repetition": ("trial", repetition.to_numpy()),
-            "area": ("unit", np.repeat(area, len(units))),
-        },
-        attrs={"kind": "NEURAL", "units": "spikes", "simultaneous": 1, "note": note},
-    )
-
-
-def _read_v4(path: Path) -> xr.Dataset:
-    """Units × images × repeats, NaN-padded; images in the order of their base names; ids are those of the files."""
-    counts = np.load(path / "responses_raw.npy", allow_pickle=False)
-    images = list_zip(path / "images_210325.zip")
-    by_base = np.array(sorted(range(len(images)), key=lambda i: Path(images.members[i]).name), dtype=np.int64)
-    ids = np.array(file_ids(images.select(by_base)))
-    if counts.ndim != 3 or counts.shape[1] != ids.size:
-        raise StoreError(f"wanted responses (unit, {ids.size} images, repeat) in {str(path)!r}; came {counts.shape}")
-    n_units, n_images, n_repeats = counts.shape
-    response = counts.reshape(n_units, -1).T.astype(np.float32)
-    shown = ~np.isnan(response).all(axis=1)
-    return xr.Dataset(
-        {"response": (("trial", "unit"), response[shown])},
-        coords={
-            "trial": np.arange(int(shown.sum())),
-            "unit": np.array([f"V4/{i:02d}" for i in range(n_units)]),
-            "stimulus": ("trial", np.repeat(ids, n_repeats)[shown]),
-            "repetition": ("trial", np.tile(np.arange(n_repeats), n_images)[shown]),
-            "session": ("trial", np.repeat("210325", int(shown.sum()))),
-            "area": ("unit", np.repeat("V4", n_units)),
-        },
-        attrs={"kind": "NEURAL", "units": "spikes", "simultaneous": 1, "note": "spikes in 100 ms"},
-    )
-
-
-_READERS: dict[str, Callable[..., xr.Dataset]] = {
-    "disparity_v1v2": _read_v1v2,
-    "disparity_mt": _read_mt,
-    "neurodecoder_raster": _read_rasters,
-    "v4_natural_images": _read_v4,
-}
-
-
-def _read_csv(path: Path, stimulus_column: str) -> xr.Dataset:
-    table = _checked_table(path, stimulus_column)
-    key = ["session", "trial"] if "session" in table else ["trial"]
-    twice = table.duplicated([*key, "unit"])
-    if twice.any():
-        first = table[twice].iloc[0]
-        raise DataError(f"{str(path)!r} gives trial {first['trial']} of unit {first['unit']!r} twice; keep one")
-    per_trial = ["stimulus", *(c for c in _TRIAL_COLUMNS if c in table and c not in key)]
-    per_unit = [c for c in _UNIT_COLUMNS if c in table]
-    trials = _one_each(table, key, per_trial, path).sort_values(key, ignore_index=True)
-    units = _one_each(table, ["unit"], per_unit, path)
-    row = pd.MultiIndex.from_frame(trials[key]).get_indexer(pd.MultiIndex.from_frame(table[key]))
-    column = pd.Index(units["unit"]).get_indexer(pd.Index(table["unit"]))
-    response = np.full((len(trials), len(units)), np.nan)
-    response[row, column] = table["response"].to_numpy()
-    if "repetition" not in trials:
-        within = [c for c in ("session", "stimulus") if c in trials]
-        trials["repetition"] = trials.groupby(within).cumcount()
-    number = trials["trial"].to_numpy()
-    coordinates: dict[str, Any] = {
-        # numbers that start again in each session cannot be ids
-        "trial": number if np.unique(number).size == number.size else np.arange(number.size),
-        "unit": units["unit"].to_numpy().astype(str),
-        "stimulus": ("trial", trials["stimulus"].to_numpy().astype(str)),
-    }
-    for columns, frame, dim in ((_TRIAL_COLUMNS, trials, "trial"), (_UNIT_COLUMNS, units, "unit")):
-        for name, kind in columns.items():
-            if name in frame:
-                coordinates[name] = (dim, frame[name].to_numpy().astype(kind))
-    attrs = {"kind": "NEURAL", "units": "as in the table", "source": path.name}
-    return NEURAL.check(xr.Dataset({"response": (("trial", "unit"), response)}, coords=coordinates, attrs=attrs))
-
-
-def _checked_table(path: Path, stimulus_column: str) -> pd.DataFrame:
-    if not path.is_file():
-        raise StoreError(f"wanted a table of responses; there is none at {str(path)!r}; check the path")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r} is not a readable CSV table ({error}); correct it") from error
-    wanted = ["trial", "unit", stimulus_column, "response"]
-    missing = [c for c in wanted if c not in table]
-    if missing:
-        raise DataError(
-            f"wanted columns {', '.join(wanted)} in {str(path)!r}; there is no {missing[0]!r}, came "
-            f"{', '.join(table.columns)}; rename or add it"
-        )
-    if not len(table):
-        raise DataError(f"{str(path)!r} has no rows; add responses")
-    if stimulus_column != "stimulus":
-        table = table.drop(columns="stimulus", errors="ignore").rename(columns={stimulus_column: "stimulus"})
-    kinds = {"trial": int, "unit": str, "stimulus": str, "response": float, **_TRIAL_COLUMNS, **_UNIT_COLUMNS}
-    table = table[[c for c in kinds if c in table]].copy()
-    for name in table:
-        table[name] = _converted(table[str(name)], kinds[str(name)], path)
-    return table
-
-
-def _converted(column: pd.Series, kind: type, path: Path) -> pd.Series:
-    """Text to numbers where the column is one; an empty response or level is NaN; the first bad line is named."""
-    bad: NDArray[np.bool_]
-    if kind is str:
-        needed = column.name in ("unit", "stimulus")
-        bad = (column == "").to_numpy(dtype=bool) & needed
-        result = column.astype(object)
-    else:
-        result = pd.Series(pd.to_numeric(column.where(column != "", "nan"), errors="coerce")).astype(float)
-        number = result.to_numpy(dtype=float)
-        bad = np.isnan(number) & ~column.str.lower().isin(["", "nan"]).to_numpy(dtype=bool) | np.isinf(number)
-        if kind is int:
-            bad |= np.isnan(number) | (number != np.round(number))
-    if bad.any():
-        line = int(np.flatnonzero(bad)[0])
-        what = {str: "text", int: "a whole number", float: "a finite number"}[kind]
-        raise DataError(
-            f"wanted {what} in column {column.name!r} of {str(path)!r}; line {line + 2} has {column.iloc[line]!r}; "
-            "correct it"
-        )
-    return result.astype(np.int64) if kind is int else result
-
-
-def _one_each(table: pd.DataFrame, key: list[str], columns: list[str], path: Path) -> pd.DataFrame:
-    """One row per key, in order of appearance; an error where a key comes with two values of a column."""
-    distinct = table[key + columns].drop_duplicates(ignore_index=True)
-    twice = distinct.duplicated(key)
-    if twice.any():
-        where = ", ".join(f"{k} {distinct[twice].iloc[0][k]}" for k in key)
-        raise DataError(
-            f"wanted one {' and one '.join(columns)} for each {' and '.join(key)} in {str(path)!r}; {where} has two; "
-            "correct it"
-        )
-    return distinct
-
-
-def _load_mat(path: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
-
-    try:
-        content: dict[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
-        raise StoreError(f"{str(path)!r} is not a readable MATLAB file ({error}); fetch it again") from error
-    return content

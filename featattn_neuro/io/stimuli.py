@@ -27,7 +27,8 @@ from featattn_neuro.io.images import (
     list_zip,
     read_cifar10,
 )
-from featattn_neuro.io.neural import read_object_images
+from featattn_neuro.io.neural_nwb import read_nwb_images
+from featattn_neuro.io.neural_sets import read_object_images
 from featattn_neuro.io.splits import (
     Composites,
     check_disjoint,
@@ -70,7 +71,7 @@ def load_stimuli(
     source : one of
         a name of the manifest ("digits": float32 (N, 1, 28, 28) in [0, 1]; "cifar10_jpeg_subset", "cifar10",
         "imagenet_sample", and the images of "objects92" and "v4_210325": uint8 (H, W, 3)); a folder (images sorted by
-        relative path); a zip archive of images; a list of image files, in that order; an array or tensor (N, C, H, W)
+        relative path); a zip archive of images; an NWB file with images among its stimulus templates; a list of image files, in that order; an array or tensor (N, C, H, W)
         of floating-point values, taken as it stands (float32).
     label : "folder" = the name of the folder that an image lies in (no labels if images lie directly in the source),
         and the class names of a manifest set; None = no labels; one text or number per image, in order; or the path of
@@ -121,6 +122,8 @@ def _from_name(
         return _from_files(list_folder(path), label, duplicates, corrupt, limit, name=path.name, check=True)
     if path.suffix.lower() == ".zip" and path.is_file():
         return _from_files(list_zip(path), label, duplicates, corrupt, limit, name=path.name, check=True)
+    if path.suffix.lower() == ".nwb" and path.is_file():
+        return _from_nwb(path, label, duplicates, limit)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _from_files(list_files([path]), label, duplicates, corrupt, limit, name=path.name, check=True)
     if path.exists():
@@ -131,6 +134,20 @@ def _from_name(
         raise DataError(f"wanted images; there is no folder or file {str(path)!r}; check the path")
     choose(str(source), _image_sets(), "set of images (and no such folder)")
     raise AssertionError("choose raises")
+
+
+def _from_nwb(path: Path, label: Label, duplicates: str, limit: int | None) -> Stimuli:
+    """Images that an NWB file carries; `path` holds their names, which are their labels too."""
+    images, names = read_nwb_images(path)
+    sizes = {image.shape for image in images}
+    if len(sizes) > 1:
+        raise DataError(f"wanted images of one size in {str(path)!r}; came {sorted(sizes)}; load them from a folder")
+    labels = np.array(names) if label_is_folder(label) else _given_labels(label, len(images), names)
+    keep = _limited(labels, len(images), limit)
+    return array_stimuli(
+        np.stack(images)[keep], label=None if labels is None else labels[keep], path=np.array(names)[keep],
+        name=path.name, duplicates=duplicates,
+    )  # fmt: skip
 
 
 def _from_manifest(name: str, label: Label, duplicates: str, corrupt: str, limit: int | None) -> Stimuli:

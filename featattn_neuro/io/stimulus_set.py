@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Stimuli:
     constituents : (stimulus,) text: ids of the sources of a composite joined by "|"; None = each its own.
     label, split, path : (stimulus,) text or None: class; R, G, V, S or P; file name within the set.
     name : what the set is called in messages.
+    parameters : name to (stimulus,) values: what generated stimuli were made with (orientation, contrast, …).
 
     Raises
     ------
@@ -66,6 +67,7 @@ class Stimuli:
     split: Text | None = None
     path: Text | None = None
     name: str = "stimuli"
+    parameters: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.constituents is None:
@@ -75,12 +77,10 @@ class Stimuli:
             if values is None:
                 continue
             values = np.asarray(values).astype(str)
-            if values.shape != (len(self.images),):
-                raise DataError(
-                    f"wanted one {column} for each of the {len(self.images)} images of {self.name}; came an array of "
-                    f"shape {values.shape}; pass {len(self.images)} of them"
-                )
+            self._one_each(column, values)
             object.__setattr__(self, column, values)
+        for name, values in self.parameters.items():
+            self._one_each(name, np.asarray(values))
         ids, counts = np.unique(self.id, return_counts=True)
         if (counts > 1).any():
             twice = ids[counts > 1][0]
@@ -88,6 +88,13 @@ class Stimuli:
             raise DataError(
                 f"{self.describe(where[0])} and {self.describe(where[1])} of {self.name} are identical; "
                 "remove one, or pass duplicates='drop'"
+            )
+
+    def _one_each(self, column: str, values: NDArray[Any]) -> None:
+        if values.shape != (len(self.images),):
+            raise DataError(
+                f"wanted one {column} for each of the {len(self.images)} images of {self.name}; came an array of "
+                f"shape {values.shape}; pass {len(self.images)} of them"
             )
 
     def __len__(self) -> int:
@@ -152,6 +159,8 @@ class Stimuli:
             return self.images.astype(np.float32)  # a copy
         if not len(self):
             raise DataError(f"{self.name} has no images; choose another selection")
+        if not isinstance(self.images, FileImages) and self.images.dtype == np.float32:
+            return np.stack(list(self))  # made when asked for
         first = np.asarray(self[0])
         stacked = np.empty((len(self), 3, *first.shape[:2]), dtype=np.float32)
         for i, image in enumerate(self):
@@ -190,6 +199,7 @@ class Stimuli:
             label=pick(self.label),
             split=pick(self.split),
             path=pick(self.path),
+            parameters={name: values[positions] for name, values in self.parameters.items()},
         )
 
     def _positions(self, which: NDArray[Any]) -> NDArray[np.int64]:
@@ -220,8 +230,9 @@ class Stimuli:
             raise DataError(f"each image of {self.name} can be selected once; came some twice; drop the copies")
         return positions
 
-    def coordinates(self) -> dict[str, tuple[str, Text]]:
-        """Coordinates along `stimulus` for an xarray Dataset: stimulus, constituents, and label, split, path if there.
+    def coordinates(self) -> dict[str, tuple[str, NDArray[Any]]]:
+        """Coordinates along `stimulus` for an xarray Dataset: stimulus, constituents, and label, split, path,
+        parameters if there.
 
         Examples
         --------
@@ -236,6 +247,7 @@ class Stimuli:
             "split": self.split,
             "path": self.path,
         }
+        columns |= dict(self.parameters)
         return {name: ("stimulus", values) for name, values in columns.items() if values is not None}
 
     def sources(self) -> list[str]:
