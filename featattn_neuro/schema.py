@@ -464,6 +464,9 @@ NEURAL = Kind(
         "duration": Variable(("trial",), "float", "length of the window that spikes were counted in, s", False),
         "area": _text("unit", meaning="brain area"),
         "subject": _text("unit", meaning="animal"),
+        "true_gain": Variable(("unit",), "float", "simulated neurons: factor of attention", False),
+        "true_shift": Variable(("unit",), "float", "simulated neurons: response that attention adds", False),
+        "true_exponent": Variable(("unit",), "float", "simulated neurons: power of the tuning under attention", False),
     },
 )
 
@@ -484,15 +487,85 @@ TUNING = Kind(
     },
 )
 
+_MATCHED = ("layer", "measure")
 MATCH = Kind(
     "MATCH",
     "how well units of a network match recorded neurons",
     {
         "score": Variable(("layer", "measure"), "float", "score, see the measure's name", extra=("neural_unit",)),
         "ceiling": Variable(("measure",), "float", "named noise ceiling of the score", False, extra=("neural_unit",)),
+        "ceiling_name": _text("measure", meaning="what `ceiling`, or `ceiling_low` and `ceiling_high`, is"),
+        "ceiling_low": Variable(("measure",), "float", "lower noise ceiling, in the units of the score", False),
+        "ceiling_high": Variable(("measure",), "float", "upper noise ceiling, in the units of the score", False),
+        "neuron_score": Variable((*_MATCHED, "neural_unit"), "float", "cross-validated r of each neuron", False),
+        "neuron_reliability": Variable(("neural_unit",), "float", "Spearman–Brown split-half reliability", False),
+        "explained": Variable(_MATCHED, "float", "median over neurons of r|r| / reliability", False),
+        "corrected": Variable(_MATCHED, "float", "median over neurons of r / square root of reliability", False),
+        "chosen_layer": _text("measure", "half", meaning="layer with the best score on this half of the stimuli"),
+        "chosen_score": Variable(("measure", "half"), "float", "score of that layer on the other half", False),
+        "score_gained": Variable(_MATCHED, "float", "the score with gains on", False),
+        "difference": Variable(_MATCHED, "float", "score with gains on minus without", False),
+        "difference_low": Variable(_MATCHED, "float", "lower end of its 95 % jackknife interval over stimuli", False),
+        "difference_high": Variable(_MATCHED, "float", "upper end", False),
+        "n_values": _int("layer", meaning="filters whose tuning value was compared"),
     },
-    {"layer": _text("layer", meaning="layer of the network"), "measure": _text("measure", meaning="name of the score")},
+    {
+        "layer": _text("layer", meaning="layer of the network"),
+        "measure": _text("measure", meaning="name of the score"),
+        "neural_unit": _text("neural_unit", meaning="id of the neuron"),
+        "half": _text("half", meaning="half of the stimuli that chose the layer"),
+    },
 )
+
+_EFFECT = ("unit",)
+ATTENTION = Kind(
+    "ATTENTION",
+    "what attention, or a set of gains, does to each unit's responses",
+    {
+        "index": Variable(("stimulus", "unit"), "float", "(attended - unattended) / their sum, per stimulus", False),
+        "mean_index": Variable(_EFFECT, "float", "the same of the mean responses over stimuli; NaN for 0/0"),
+        "model": _text("unit", meaning="model that the criterion chose", required=True),
+        "gain": Variable(("model_name", "unit"), "float", "factor g of the model; 1 where it has none"),
+        "gain_low": Variable(("model_name", "unit"), "float", "lower end of its interval", False),
+        "gain_high": Variable(("model_name", "unit"), "float", "upper end", False),
+        "shift": Variable(("model_name", "unit"), "float", "added response b, units of the responses; 0 if none"),
+        "shift_low": Variable(("model_name", "unit"), "float", "lower end of its interval", False),
+        "shift_high": Variable(("model_name", "unit"), "float", "upper end", False),
+        "exponent": Variable(("model_name", "unit"), "float", "power of the tuning; > 1 is narrower; 1 if none"),
+        "exponent_low": Variable(("model_name", "unit"), "float", "lower end of its interval", False),
+        "exponent_high": Variable(("model_name", "unit"), "float", "upper end", False),
+        "width_change": Variable(_EFFECT, "float", "width attended / unattended - 1, width model", False),
+        "log_likelihood": Variable(("model_name", "unit"), "float", "maximised; additive constant dropped", False),
+        "bic": Variable(("model_name", "unit"), "float", "Bayesian information criterion minus that of the best"),
+        "aic": Variable(("model_name", "unit"), "float", "Akaike's, likewise; overfits, for information", False),
+        "held_out": Variable(("model_name", "unit"), "float", "leave-stimuli-out log likelihood - the best's", False),
+        "p_both": Variable(
+            _EFFECT, "float", "likelihood ratio: both against the better of gain and shift", False, low=0, high=1
+        ),
+        "dispersion": Variable(_EFFECT, "float", "phi of variance = mean + phi mean^2; 0 = Poisson", False),
+        "converged": Variable(("model_name", "unit"), "int", "1 if the maximum was found", False),
+        "status": _text("unit", meaning="reason code, see STATUS", required=True),
+        "preference_slope": Variable(
+            _EFFECT, "float", "ratio on rank of the stimulus, 0 = preferred … 1 = least; expected negative", False
+        ),
+        "similarity_slope": Variable(
+            ("stimulus",), "float", "ratio on tuning value over units, per image; beta for tuning gains", False,
+            extra=("layer",),
+        ),
+        "selectivity_slope": Variable(("layer",), "float", "mean index on selectivity over units", False),
+        "selectivity_rho": Variable(("layer",), "float", "Spearman of the same", False, low=-1, high=1),
+    },
+    {
+        "unit": _text("unit", meaning="id of the unit", required=True),
+        "layer": Variable(("layer",), "text", "layer of the network, or brain area", False),
+        "unit_layer": _text("unit", meaning="layer, or brain area, of the unit"),
+        "stimulus": _text("stimulus", meaning="id of the stimulus"),
+        "model_name": _text("model_name", meaning="none, multiplicative, additive, both, width", required=True),
+        "true_gain": Variable(("unit",), "float", "factor that a simulated neuron was given", False),
+        "true_shift": Variable(("unit",), "float", "added response that it was given", False),
+        "true_exponent": Variable(("unit",), "float", "power that it was given", False),
+    },
+)  # fmt: skip
 
 DISSIMILARITY = Kind(
     "DISSIMILARITY",
@@ -556,6 +629,7 @@ KINDS = {
         NEURAL,
         TUNING,
         MATCH,
+        ATTENTION,
         DISSIMILARITY,
         CLAIMS,
     )

@@ -1,4 +1,4 @@
-"""Prediction of neurons from features, and how reliable the neurons are."""
+"""How well predictions of neurons agree with measurements, and how well they could: reliability and ceilings."""
 
 from __future__ import annotations
 
@@ -6,55 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
-ALPHAS = tuple(10.0**power for power in range(-2, 6))
-"""Ridge penalties among which the training folds choose, for standardised features."""
-
-
-def ridge_predictivity(features: ArrayLike, responses: ArrayLike, *, folds: int = 5, seed: int = 0) -> Float:
-    """Correlation of predicted and measured responses to held-out stimuli, per neuron.
-
-    Parameters
-    ----------
-    features : (stimulus, feature), finite.
-    responses : (stimulus, neuron); NaN where a neuron has no response to a stimulus, which is left out for it.
-    folds : cross-validation folds, shuffled; penalty and scaling are fitted inside the training folds.
-    seed : of the shuffle.
-
-    Returns
-    -------
-    (neuron,) mean over folds of Pearson's r, in [-1, 1]. NaN with fewer than 2 · folds stimuli, or where a neuron or
-    its prediction is constant in a fold.
-
-    Notes
-    -----
-    Hoerl & Kennard 1970; one penalty per neuron by leave-one-out inside the training folds.
-    """
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(responses, dtype=np.float64)
-    if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
-        raise ValueError(f"features and responses must be (stimulus, ...), same stimuli; came {x.shape} and {y.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError("features must be finite")
-    result = np.full(y.shape[1], np.nan)
-    patterns, group = np.unique(np.isfinite(y), axis=1, return_inverse=True)
-    for index in range(patterns.shape[1]):
-        seen, neurons = patterns[:, index], np.flatnonzero(group == index)
-        if seen.sum() >= 2 * folds:
-            result[neurons] = _cross_validated(x[seen], y[np.ix_(seen, neurons)], folds, seed)
-    return result
-
-
-def _cross_validated(x: Float, y: Float, folds: int, seed: int) -> Float:
-    from sklearn.linear_model import RidgeCV
-    from sklearn.model_selection import KFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    scores = []
-    for train, test in KFold(folds, shuffle=True, random_state=seed).split(x):
-        model = make_pipeline(StandardScaler(), RidgeCV(ALPHAS, alpha_per_target=True))
-        predicted = np.asarray(model.fit(x[train], y[train]).predict(x[test])).reshape(test.size, -1)
-        scores.append(columnwise_correlation(predicted, y[test]))
-    return np.mean(scores, axis=0)
 
 
 def columnwise_correlation(a: ArrayLike, b: ArrayLike) -> Float:
@@ -106,6 +57,43 @@ def split_half_reliability(trials: ArrayLike, *, splits: int = 100, rng: np.rand
             halves = _half_correlations(values[usable, :, neuron], counts[usable], splits, rng)
             result[neuron] = float(spearman_brown(halves.mean()))
     return result
+
+
+def explained_share(r: ArrayLike, reliability: ArrayLike) -> Float:
+    """Share of the explainable variance that is explained: r²/reliability, with the sign of r.
+
+    Parameters
+    ----------
+    r : Pearson correlations of predicted and measured responses.
+    reliability : reliability of the measured responses, a ratio of variances (Spearman–Brown), broadcast to r.
+
+    Returns
+    -------
+    r·|r|/reliability; it is not clipped, so that noise may carry it above 1. NaN where the reliability is not > 0: what
+    has no reliable variance cannot be explained to any share of it.
+
+    Notes
+    -----
+    Schoppe et al. 2016; a split-half ceiling is a ratio of variances already and is not squared again. A negative r is
+    no success: its square would count as one.
+
+    >>> explained_share([0.6, -0.6, 0.6], [0.72, 0.72, 0.0]).round(9).tolist()
+    [0.5, -0.5, nan]
+    """
+    values, ceiling = np.broadcast_arrays(np.asarray(r, dtype=np.float64), np.asarray(reliability, dtype=np.float64))
+    usable = ceiling > 0
+    return np.where(usable, values * np.abs(values) / np.where(usable, ceiling, 1.0), np.nan)
+
+
+def attenuation_corrected(r: ArrayLike, reliability: ArrayLike) -> Float:
+    """r/√reliability: the unsquared form of `explained_share` (Spearman 1904); NaN where the reliability is not > 0.
+
+    >>> attenuation_corrected([0.6, -0.6], [0.36, 0.0]).round(9).tolist()
+    [1.0, nan]
+    """
+    values, ceiling = np.broadcast_arrays(np.asarray(r, dtype=np.float64), np.asarray(reliability, dtype=np.float64))
+    usable = ceiling > 0
+    return np.where(usable, values / np.sqrt(np.where(usable, ceiling, 1.0)), np.nan)
 
 
 def _half_correlations(table: Float, counts: NDArray[np.int64], splits: int, rng: np.random.Generator) -> Float:

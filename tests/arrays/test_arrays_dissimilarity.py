@@ -1,4 +1,4 @@
-"""Distances, kernel alignment, ridge and reliability against NumPy, SciPy, scikit-learn, theory and symmetry."""
+"""Distances, kernel alignment and reliability against SciPy, rsatoolbox, definitions, theory and symmetry."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import KFold
-from sklearn.preprocessing import StandardScaler
 
 from featattn_neuro.arrays import dissimilarity as r
 from featattn_neuro.arrays import prediction as p
@@ -72,6 +69,12 @@ def test_only_the_unbiased_form_is_centred_on_zero_for_independent_data(rng):
     assert abs(np.mean([r.linear_cka(*pair) for pair in pairs])) < 0.05
 
 
+def test_cka_of_independent_data_with_many_features(rng):
+    x, y = rng.normal(size=(2, 1000, 10_000)).astype(np.float32)
+    assert abs(r.linear_cka(x, y)) < 0.1
+    assert r.linear_cka(x, y, unbiased=False) > 0.9
+
+
 def test_cka_symmetries(rng):
     x, y = rng.normal(size=(15, 5)), rng.normal(size=(15, 7))
     y[:, :3] += x[:, :3]
@@ -83,31 +86,6 @@ def test_cka_symmetries(rng):
         assert r.linear_cka(x, x, unbiased=unbiased) == pytest.approx(1.0)
     assert np.isnan(r.linear_cka(np.ones((9, 3)), rng.normal(size=(9, 3))))
     assert np.isnan(r.linear_cka(x[:3], y[:3]))
-
-
-def test_ridge_equals_folds_by_hand(rng):
-    x = rng.normal(size=(50, 6))
-    y = x @ rng.normal(size=(6, 2)) + rng.normal(size=(50, 2))
-    by_fold = []
-    for train, test in KFold(5, shuffle=True, random_state=3).split(x):
-        scaler = StandardScaler().fit(x[train])
-        model = RidgeCV(p.ALPHAS, alpha_per_target=True).fit(scaler.transform(x[train]), y[train])
-        guess = model.predict(scaler.transform(x[test]))
-        by_fold.append([stats.pearsonr(guess[:, k], y[test, k]).statistic for k in range(2)])
-    np.testing.assert_allclose(p.ridge_predictivity(x, y, seed=3), np.mean(by_fold, axis=0))
-
-
-def test_ridge_does_not_find_what_is_not_there_and_ignores_missing(rng):
-    x, y = rng.normal(size=(80, 200)), rng.normal(size=(80, 30))
-    assert abs(np.nanmean(p.ridge_predictivity(x, y))) < 0.1
-    signal = x[:, :1] + 0.1 * rng.normal(size=(80, 1))
-    both = np.hstack([signal, signal])
-    both[::4, 1] = np.nan
-    found = p.ridge_predictivity(x[:, :5], both)
-    assert (found > 0.9).all()
-    assert found[1] == p.ridge_predictivity(x[np.arange(80) % 4 > 0, :5], signal[np.arange(80) % 4 > 0])[0]
-    both[9:, 1] = np.nan
-    assert np.isnan(p.ridge_predictivity(x[:, :5], both)[1])
 
 
 def test_reliability_recovers_the_ratio_of_variances(rng):
@@ -124,3 +102,89 @@ def test_negative_reliability_is_not_corrected():
     one = np.full((5, 4, 1), np.nan)
     one[:, 0] = 1.0
     assert np.isnan(p.split_half_reliability(one, rng=np.random.default_rng(0))[0])  # no repeats
+
+
+def test_shares_of_the_explainable_keep_the_sign():
+    np.testing.assert_allclose(p.explained_share([0.5, -0.5], 0.5), [0.5, -0.5])
+    np.testing.assert_allclose(p.attenuation_corrected([0.5, -0.5], 0.25), [1.0, -1.0])
+    assert np.isnan(p.explained_share(0.3, [0.0, -0.2])).all()
+
+
+def test_euclidean_is_scipys_squared_mean(rng):
+    x = rng.normal(size=(7, 20)) + 1e4
+    np.testing.assert_allclose(r.euclidean_distance(x), squareform(pdist(x, "sqeuclidean")) / 20, atol=1e-9)
+    x[3, 5] = np.nan
+    found = r.euclidean_distance(x)
+    assert np.isnan(found[3]).all()
+    assert np.isfinite(np.delete(np.delete(found, 3, 0), 3, 1)).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_float32_keeps_six_digits_under_an_offset(rng, offset):
+    x = (rng.normal(size=(40, 20_000)) + offset).astype(np.float32)
+    exact = np.corrcoef(x.astype(np.float64))
+    assert np.abs(1 - r.correlation_distance(x) - exact).max() < 1e-6
+    wanted = squareform(pdist(x.astype(np.float64), "sqeuclidean")) / x.shape[1]
+    assert np.abs(r.euclidean_distance(x) / np.where(wanted > 0, wanted, 1) - (wanted > 0)).max() < 1e-6
+    x[4] = offset + 0.1
+    assert np.isnan(r.correlation_distance(x)[4]).all()
+
+
+def test_distances_are_rsatoolboxs(rng):
+    rsatoolbox = pytest.importorskip("rsatoolbox", reason="rsatoolbox is not installed")
+    folds, stimuli, features = 4, 9, 15
+    values = rng.normal(size=(folds, stimuli, features)) + 3 * rng.normal(size=(stimuli, features))
+    rows = values.reshape(-1, features)
+    descriptors = {"s": np.tile(np.arange(stimuli), folds), "fold": np.repeat(np.arange(folds), stimuli)}
+    trials = rsatoolbox.data.Dataset(rows, obs_descriptors=descriptors)
+    means = rsatoolbox.data.Dataset(values.mean(axis=0))
+    covariance = np.cov(rng.normal(size=(200, features)), rowvar=False)
+    precision = np.linalg.inv(covariance)
+
+    def theirs(data, method, **more):
+        return rsatoolbox.rdm.calc_rdm(data, method=method, **more).get_matrices()[0]
+
+    np.testing.assert_allclose(r.correlation_distance(values.mean(0)), theirs(means, "correlation"), atol=1e-6)
+    np.testing.assert_allclose(r.euclidean_distance(values.mean(0)), theirs(means, "euclidean"), atol=1e-6)
+    for noise, mine in ((None, None), (precision, precision), (np.diag(np.diag(precision)), np.diag(precision))):
+        wanted = theirs(trials, "crossnobis", descriptor="s", cv_descriptor="fold", noise=noise)
+        np.testing.assert_allclose(r.crossnobis_distance(values, precision=mine), wanted, atol=1e-6)
+
+
+def test_crossnobis_is_zero_on_average_where_only_noise_differs(rng):
+    noise = [r.upper_triangle(r.crossnobis_distance(rng.normal(size=(3, 6, 30)))).mean() for _ in range(200)]
+    assert abs(np.mean(noise)) < 4 * np.std(noise) / np.sqrt(len(noise))
+    biased = [
+        r.upper_triangle(r.euclidean_distance(rng.normal(size=(3, 6, 30)).mean(axis=0))).mean() for _ in range(50)
+    ]
+    assert np.mean(biased) == pytest.approx(2 / 3, abs=0.05)
+    with pytest.raises(ValueError, match="two folds or more"):
+        r.crossnobis_distance(rng.normal(size=(1, 6, 30)))
+
+
+def tau_by_pairs(x, y):
+    n = len(x)
+    signs = [np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i in range(n) for j in range(i)]
+    return np.sum(signs) / (n * (n - 1) / 2)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_kendall_tau_a_counts_pairs(rng, levels):
+    x, y = rng.integers(levels, size=(2, 25)).astype(float)
+    assert r.kendall_tau_a(x, y) == pytest.approx(tau_by_pairs(x, y), abs=1e-12)
+    assert r.kendall_tau_a(x, -y) == pytest.approx(-r.kendall_tau_a(x, y))
+
+
+def test_agreement_and_ceilings_are_rsatoolboxs(rng):
+    rsatoolbox = pytest.importorskip("rsatoolbox", reason="rsatoolbox is not installed")
+    truth = rng.normal(size=(12, 8))
+    matrices = np.stack([r.correlation_distance(truth + rng.normal(size=truth.shape)) for _ in range(4)])
+    rdms = rsatoolbox.rdm.RDMs(np.stack([r.upper_triangle(one) for one in matrices]))
+    for by, method in (("spearman", "spearman"), ("kendall", "tau-a")):
+        wanted = rsatoolbox.rdm.compare(rdms[0], rdms[1], method).item()
+        assert r.compare_dissimilarity(matrices[0], matrices[1], by=by) == pytest.approx(wanted, abs=1e-6)
+        low, high = rsatoolbox.inference.boot_noise_ceiling(rdms, method=method, rdm_descriptor="index")
+        found = r.noise_ceiling(matrices, by=by)
+        assert (found.lower, found.upper) == pytest.approx((low, high), abs=1e-6)
+        assert found.lower < found.upper
+    assert np.isnan(r.noise_ceiling(matrices[:1]).upper)

@@ -112,8 +112,8 @@ def test_neurons_that_missed_a_stimulus_are_left_out_of_the_geometry(case):
 
 
 def test_unknown_method(case):
-    with pytest.raises(ConfigError, match="unknown method 'pls'"):
-        neural_match(*case, methods=["pls"])
+    with pytest.raises(ConfigError, match="unknown method 'lasso'"):
+        neural_match(*case, methods=["lasso"])
 
 
 def test_tuning_by_hand():
