@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-STATUS = ("ok", "dead", "constant", "too_few", "single_class", "nonfinite")
-"""Closed list of reasons: why a value is defined ("ok") or NaN (the rest)."""
+STATUS = ("ok", "dead", "constant", "too_few", "single_class", "nonfinite", "incomplete")
+"""Closed list of reasons: why a value is defined ("ok") or NaN (the rest).
+
+"incomplete" (path-integrated saliency only): the value is there, but does not add up to the change of the logit.
+"""
 
 CONSTITUENT_SEPARATOR = "|"
 """Joins the source ids of a composite in the text coordinate `constituents`."""
@@ -388,6 +391,17 @@ ASSOCIATION = Kind(
     },
 )
 
+_SETS = ("gain_set", "task")
+
+
+def _map(meaning: str, dtype: str = "float") -> Variable:
+    return Variable(("stimulus", "y", "x"), dtype, meaning, False, extra=_SETS)
+
+
+def _number(dtype: str, meaning: str) -> Variable:
+    return Variable(("stimulus",), dtype, meaning, False, extra=_SETS)
+
+
 SALIENCY = Kind(
     "SALIENCY",
     "where gains amplify, one layer, signed, in the units of the layer's maps",
@@ -396,9 +410,24 @@ SALIENCY = Kind(
             ("stimulus", "y", "x"), "float", "sum over filters of (g - 1) A", extra=("gain_set", "task")
         ),
         "activation": Variable(("stimulus", "y", "x"), "float", "sum over filters of A, un-gained", False),
-        "relative": Variable(
-            ("stimulus", "y", "x"), "float", "sum g A / sum A - 1, no units", False, extra=("gain_set", "task")
+        "relative": _map("sum g A / sum A - 1, no units; only where maps are nowhere negative"),
+        "class_weighted": _map("sum over filters of w (g - 1) A, w the read-out's weights; logit units at the last maps"),
+        "gain_gradient": _map("sum over filters of (g - 1) A dz/dA on the un-gained network; logit units"),
+        "cam_ungained": _map("Grad-CAM without gains, signed: sum over filters of mean(dz/dA) A"),
+        "cam_change": _map("the same with all gains on, minus that without"),
+        "path_integrated": _map("integrated gradients of the logit along the gains, from 1 to learned; logit units"),
+        "path_sum": _number("float", "sum of the attributions of all gained layers; logit units"),
+        "logit_change": _number("float", "logit with all gains minus logit without"),
+        "path_steps": _number("int", "midpoints that the integral was taken with"),
+        "path_status": _number("text", "ok, or incomplete: |sum - change| > 1e-3 sum of |attribution| at 512 midpoints"),
+        "top_channel": Variable(
+            ("stimulus", "rank"), "int", "filters with the largest |contribution|, largest first", False, _SETS
         ),
+        "top_total": Variable(
+            ("stimulus", "rank"), "float", "mean over positions of the filter's (g - 1) A", False, _SETS
+        ),
+        "top_map": Variable(("stimulus", "rank", "y", "x"), "float", "the filter's (g - 1) A", False, _SETS),
+        "dominant_channel": _map("filter with the largest |(g - 1) A| at this place; -1 where all are 0", "int"),
     },
     {
         **_STIMULUS,
@@ -433,7 +462,10 @@ MASKED_MAPS = Kind(
     "MASKED_MAPS",
     "what the cue swap needs of the un-gained maps of one layer or several, per filter",
     {
-        "contrast": Variable(("stimulus", "unit"), "float", "mean of the map in mask a minus mean in mask b"),
+        "contrast": Variable(("stimulus", "unit"), "float", "mean of the map in mask a minus mean in mask b", False),
+        "object_mean": Variable(
+            ("stimulus", "object", "unit"), "float", "mean of the map in the mask of each object", False
+        ),
         "covariance": Variable(
             ("unit", "other_unit"), "float", "covariance of maps over all positions and composites; 0 across layers"
         ),

@@ -10,21 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from featattn_neuro.arrays.masks import CELLS, exclusive, on_grid, resolved_objects
+
 Float = NDArray[np.float64]
 INK = 0.25
 """Pixels above this are ink (images in [0, 1])."""
-CELLS = 5
-"""A mask is resolved when it keeps this many cells to itself."""
-
-
-def _overlap(pixels: int, cells: int) -> Float:
-    """(cells, pixels) share of each cell's width that each pixel covers; rows sum to 1."""
-    edges, width = np.linspace(0, pixels, cells + 1), pixels / cells
-    left = np.arange(pixels)
-    covered = np.minimum(edges[1:, None], left + 1) - np.maximum(edges[:-1, None], left)
-    return np.clip(covered, 0, None) / width
-
-
 def exclusive_masks(
     source_a: ArrayLike, source_b: ArrayLike, grid: tuple[int, int], *, threshold: float = INK
 ) -> tuple[Float, Float]:
@@ -48,9 +38,8 @@ def exclusive_masks(
     ink_a, ink_b = np.asarray(source_a) > threshold, np.asarray(source_b) > threshold
     if ink_a.shape != ink_b.shape or ink_a.ndim < 2:
         raise ValueError(f"sources must be (..., height, width) of one shape; came {ink_a.shape} and {ink_b.shape}")
-    rows, columns = _overlap(ink_a.shape[-2], grid[0]), _overlap(ink_a.shape[-1], grid[1])
-    masks = [rows @ only.astype(np.float64) @ columns.T for only in (ink_a & ~ink_b, ink_b & ~ink_a)]
-    return masks[0], masks[1]
+    masks = on_grid(exclusive(np.stack([ink_a, ink_b], axis=-3)), grid)
+    return masks[..., 0, :, :], masks[..., 1, :, :]
 
 
 def resolved(mask_a: ArrayLike, mask_b: ArrayLike, *, cells: int = CELLS) -> NDArray[np.bool_]:
@@ -69,8 +58,7 @@ def resolved(mask_a: ArrayLike, mask_b: ArrayLike, *, cells: int = CELLS) -> NDA
     >>> bool(resolved([[1, 1, 1, 1, 1, 0, 0, 0, 0, 0]], [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]]))
     False
     """
-    a, b = np.asarray(mask_a) > 0, np.asarray(mask_b) > 0
-    return ((a & ~b).sum(axis=(-2, -1)) >= cells) & ((b & ~a).sum(axis=(-2, -1)) >= cells)
+    return resolved_objects(np.stack([np.asarray(mask_a), np.asarray(mask_b)], axis=-3), cells=cells)
 
 
 def excess_gain(gain: ArrayLike) -> Float:

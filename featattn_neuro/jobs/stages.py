@@ -27,9 +27,10 @@ from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.masked_maps import leverage, masked_maps
 from featattn_neuro.nets.recording import record_activations
 from featattn_neuro.nets.refit import refit_gains
-from featattn_neuro.nets.saliency import gain_saliency, leverage, masked_maps
+from featattn_neuro.nets.saliency import gain_saliency
 from featattn_neuro.nets.training import head_inputs, train_classifier
 from featattn_neuro.nets.weight_norms import filter_weight_norms
 from featattn_neuro.nets.weights import weights_bytes

@@ -1,17 +1,22 @@
-"""Where the cells of a layer's map lie in the image: centre of the first cell and distance between cells, in pixels."""
+"""Where the cells of a layer's map lie in the image: centre, distance and receptive field of the cells, in pixels."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx, nn
 
-from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.errors import DataError
+from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.layers import LeafTracer, stage_of
 
 _WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _KEEPING_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout)
 _KEEPING_MODULE_NAMES = {"StochasticDepth", "DropPath"}
 _KEEPING_FUNCTIONS = {
@@ -63,11 +68,10 @@ class _Axis:
     grid: Grid
     cells: int | None
 
-
 def layer_grid(
     module: nn.Module, layer: str, *, image_size: int | None = None, cells: int | None = None
 ) -> Grid | None:
-    """Grid of `layer` along one axis, or None where it cannot be known.
+    """Grid of `layer` along one axis, or None where it cannot be known, or where rows and columns differ.
 
     Parameters
     ----------
@@ -84,47 +88,98 @@ def layer_grid(
     >>> layer_grid(net, "2")
     Grid(offset=0.5, stride=2.0, size=4.0)
     """
-    childless = next(module.get_submodule(layer).children(), None) is None
-    tracer = LeafTracer({layer} if childless else ())
+    size = None if image_size is None else (image_size, image_size)
+    found = layer_grids(module, [layer], image_size=size, cells=None if cells is None else {layer: (cells, cells)})
+    place = found[layer]
+    return None if place is None or place.rows != place.columns else place.rows
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer's map lies in the image: the grid of its rows (downwards) and of its columns (rightwards)."""
+
+    rows: Grid
+    columns: Grid
+
+
+def layer_grids(
+    module: nn.Module,
+    layers: Sequence[str],
+    *,
+    image_size: tuple[int, int] | None = None,
+    cells: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Place | None]:
+    """Receptive-field centre, stride and size of several layers, rows and columns, from one trace of the network.
+
+    Parameters
+    ----------
+    image_size : (height, width) of the network's input, pixels; needed where padding or windows depend on it.
+    cells : layer to (height, width) of its map, where known; a trace that predicts another number is not believed.
+
+    Returns
+    -------
+    Layer to `Place`; None where `layer_grid` gives None, but rows and columns may differ.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, (1, 3)), nn.ReLU())
+    >>> layer_grids(net, ["1"])["1"].columns
+    Grid(offset=1.0, stride=1.0, size=3.0)
+    """
+    childless = {layer for layer in layers if next(module.get_submodule(layer).children(), None) is None}
+    nothing: dict[str, Place | None] = dict.fromkeys(layers)
+    tracer = LeafTracer(childless)
     try:
         with evaluating(module):
             graph = tracer.trace(module)
     except Exception:  # torch.fx raises many types for control flow it cannot follow; the caller is told by None
-        return None
-    if layer not in tracer.returned:
-        return None
+        return nothing
+    axes = [_grids(module, graph, axis, None if image_size is None else image_size[axis]) for axis in (0, 1)]
+    for layer in layers:
+        if layer not in tracer.returned:
+            continue
+        node = tracer.returned[layer][0][0]
+        found = [known.get(node) for known in axes]
+        wanted = (cells or {}).get(layer, (None, None))
+        agree = [
+            axis is not None and (None in (count, axis.cells) or count == axis.cells)
+            for axis, count in zip(found, wanted, strict=True)
+        ]
+        if all(agree) and found[0] is not None and found[1] is not None:
+            nothing[layer] = Place(found[0].grid, found[1].grid)
+    return nothing
+
+
+def _grids(module: nn.Module, graph: fx.Graph, axis: int, image_size: int | None) -> dict[fx.Node, _Axis]:
+    """Grid of every step whose geometry is known, along axis 0 (rows) or 1 (columns)."""
     known: dict[fx.Node, _Axis] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
             known[node] = _Axis(Grid(), image_size)
         incoming = [known[n] for n in node.all_input_nodes if n in known]
         if incoming:
-            after = _through(module, node, max(incoming, key=lambda axis: axis.grid.size))
+            after = _through(module, node, max(incoming, key=lambda one: one.grid.size), axis)
             if after is not None:
                 known[node] = after
-    found = known.get(tracer.returned[layer][0][0])
-    if found is None or (None not in (cells, found.cells) and cells != found.cells):
-        return None
-    return found.grid
+    return known
 
 
-def _through(module: nn.Module, node: fx.Node, axis: _Axis) -> _Axis | None:
+def _through(module: nn.Module, node: fx.Node, here: _Axis, axis: int) -> _Axis | None:
     if node.op != "call_module":
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        return axis if name.removesuffix("_") in _KEEPING_FUNCTIONS else None
+        return here if name.removesuffix("_") in _KEEPING_FUNCTIONS else None
     part = module.get_submodule(str(node.target))
     if isinstance(part, _WINDOWS):
-        return _window(part, axis)
+        return _window(part, here, axis)
+    if isinstance(part, _ADAPTIVE):
+        return _adaptive(part, here, axis)
     keeps = isinstance(part, _KEEPING_MODULES) or type(part).__name__ in _KEEPING_MODULE_NAMES
-    return axis if keeps or stage_of(part) in ("norm", "activation") else None
+    return here if keeps or stage_of(part) in ("norm", "activation") else None
 
 
-def _window(part: nn.Module, axis: _Axis) -> _Axis | None:
-    kernel, stride, dilation = (_alike(getattr(part, name, 1)) for name in ("kernel_size", "stride", "dilation"))
-    if kernel is None or stride is None or dilation is None:
-        return None
-    reach, n = dilation * (kernel - 1), axis.cells
-    padding: int | None
+def _window(part: nn.Module, here: _Axis, axis: int) -> _Axis | None:
+    values = (getattr(part, name, 1) for name in ("kernel_size", "stride", "dilation"))
+    kernel, stride, dilation = (_along(value, axis) for value in values)
+    reach, n = dilation * (kernel - 1), here.cells
+    padding: int
     after: int | None
     if type(part).__name__.endswith("Same"):  # timm: as much padding as makes ceil(n / stride) cells, less of it first
         if n is None:
@@ -135,9 +190,22 @@ def _window(part: nn.Module, axis: _Axis) -> _Axis | None:
         padding = reach // 2 if part.padding == "same" else 0
         after = None if n is None else n if part.padding == "same" else (n - reach - 1) // stride + 1
     else:
-        padding = _alike(part.padding)
-        after = None if n is None or padding is None else _count(part, n, reach, stride, padding)
-    return None if padding is None else _Axis(axis.grid.after(kernel, stride, padding, dilation), after)
+        padding = _along(part.padding, axis)
+        after = None if n is None else _count(part, n, reach, stride, padding)
+    return _Axis(here.grid.after(kernel, stride, padding, dilation), after)
+
+
+def _adaptive(part: nn.Module, here: _Axis, axis: int) -> _Axis | None:
+    """Adaptive pooling is pooling where the cells that come out divide those that go in; elsewhere windows differ."""
+    out, n = part.output_size, here.cells
+    wanted = (out, out)[axis] if isinstance(out, int) or out is None else out[axis]
+    if n is None:
+        return None
+    after = n if wanted is None else int(wanted)  # type: ignore[arg-type]
+    if n % after:
+        return None
+    width = n // after
+    return _Axis(here.grid.after(width, width, 0, 1), after)
 
 
 def _count(part: nn.Module, n: int, reach: int, stride: int, padding: int) -> int:
@@ -148,7 +216,62 @@ def _count(part: nn.Module, n: int, reach: int, stride: int, padding: int) -> in
     return cells if (cells - 1) * stride < n + padding else cells - 1  # no window starts in the padding behind
 
 
-def _alike(value: Any) -> int | None:
-    """The number that both axes share, or None."""
+def _along(value: Any, axis: int) -> int:
+    """The number of one axis, where both may share one."""
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    return int(pair[0]) if len(pair) == 2 and pair[0] == pair[1] else None
+    return int(pair[axis] if len(pair) == 2 else pair[0])
+
+
+def measured_field(
+    module: nn.Module, layer: str, image_shape: tuple[int, int, int], cell: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Receptive field of one cell, measured by a gradient: first and last row, first and last column of pixels.
+
+    A check of `layer_grids`, or its substitute where a network cannot be traced. Measured on a copy in which every
+    path counts alike: convolutions with one positive weight, pooling by means, no norms and no nonlinearities; so it
+    shows where the cell can see, not where the trained network looks (effective receptive fields are smaller: Luo, Li,
+    Urtasun & Zemel 2016).
+
+    Parameters
+    ----------
+    image_shape : (C, height, width) of the input. cell : (row, column) in the layer's map.
+
+    Raises
+    ------
+    DataError : no such cell, or it sees nothing.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2))
+    >>> measured_field(net, "1", (1, 8, 8), (1, 1))
+    ((1, 4), (1, 4))
+    """
+    plain = _every_path_alike(copy.deepcopy(module).double().eval())
+    image = torch.ones((1, *image_shape), dtype=torch.float64, requires_grad=True)
+    seen: list[torch.Tensor] = []
+    with hooked(plain, {layer: lambda part, inputs, output: seen.append(output)}), torch.enable_grad():
+        plain(image)
+    maps = seen[0]
+    if maps.ndim != 4 or not (0 <= cell[0] < maps.shape[2] and 0 <= cell[1] < maps.shape[3]):
+        raise DataError(f"wanted a cell (row, column) of maps {tuple(maps.shape)} at {layer!r}; came {cell}")
+    (gradient,) = torch.autograd.grad(maps[0, :, cell[0], cell[1]].sum(), image)
+    lit = gradient[0].abs().sum(dim=0) > 0
+    rows, columns = (torch.nonzero(lit.any(dim=1 - axis)).flatten().tolist() for axis in (0, 1))
+    if not rows:
+        raise DataError(f"cell {cell} of layer {layer!r} sees no pixel of images {image_shape}; choose another cell")
+    return (rows[0], rows[-1]), (columns[0], columns[-1])
+
+
+def _every_path_alike(module: nn.Module) -> nn.Module:
+    for name, part in list(module.named_modules()):
+        if isinstance(part, nn.Conv2d):
+            nn.init.constant_(part.weight, 1 / part.weight[0].numel())
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        replacement: nn.Module | None = None
+        if isinstance(part, nn.MaxPool2d):
+            replacement = nn.AvgPool2d(part.kernel_size, part.stride, part.padding, part.ceil_mode)
+        elif name and (stage_of(part) == "activation" or isinstance(part, nn.modules.batchnorm._BatchNorm)):
+            replacement = nn.Identity() if not any(True for _ in part.children()) else None
+        if replacement is not None:
+            owner, _, last = name.rpartition(".")
+            setattr(module.get_submodule(owner), last, replacement)
+    return module

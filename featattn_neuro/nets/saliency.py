@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from featattn_neuro.arrays.agreement import INK, exclusive_masks, resolved
-from featattn_neuro.errors import DataError, choose
-from featattn_neuro.nets.batches import StimulusSource, as_tensor, batches
-from featattn_neuro.nets.cutting import CutNetwork
-from featattn_neuro.nets.detectors import Detector
-from featattn_neuro.nets.gains import gains_by_layer, with_gains
-from featattn_neuro.nets.geometry import Grid, layer_grid
-from featattn_neuro.nets.hooks import evaluating, hooked
-from featattn_neuro.nets.layers import stage_of
-from featattn_neuro.nets.plan import select_layers, unit_ids
-from featattn_neuro.schema import MASKED_MAPS, SALIENCY
+from featattn_neuro.errors import ConfigError, DataError, choose
+from featattn_neuro.nets.batches import StimulusSource
+from featattn_neuro.nets.excess import (
+    DTYPES,
+    ExcessOptions,
+    excess_gains,
+    input_batches,
+    map_shapes,
+    run_excess,
+)
+from featattn_neuro.nets.gain_rows import GainRows, gain_rows
+from featattn_neuro.nets.geometry import Grid, Place, layer_grids
+from featattn_neuro.nets.gradient_saliency import MOST_STEPS, class_weights, local_maps, logits_of, path_integrated
+from featattn_neuro.nets.hooks import preserved
+from featattn_neuro.nets.loading import PaddedBatches, load_batches
+from featattn_neuro.nets.map_sinks import MapHeader, MapSink, MemoryMaps
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Preprocess = Callable[[np.ndarray], torch.Tensor] | None
 
-
-def _maps_of(output: Any, layer: str) -> torch.Tensor:
-    if not isinstance(output, torch.Tensor) or output.ndim != 4:
-        came = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise DataError(
-            f"saliency needs maps (N, C, H, W) at layer {layer!r}; came {came}; choose a layer with positions"
-        )
-    return output.clone()
+METHODS: dict[str, tuple[str, ...]] = {
+    "excess": ("excess",),
+    "class_weighted": ("class_weighted",),
+    "gain_gradient": ("gain_gradient",),
+    "gradcam": ("cam_ungained", "cam_change"),
+    "path": ("path_integrated", "path_sum", "logit_change", "path_steps", "path_status"),
+}
+"""Method to the variables that it makes."""
+_TOP = ("top_channel", "top_total", "top_map", "dominant_channel")
+_DTYPES = {"path_status": "U10", "path_steps": "int64", "top_channel": "int64", "dominant_channel": "int64"}
 
 
 def gain_saliency(
@@ -50,220 +57,273 @@ def gain_saliency(
     live: xr.DataArray | None = None,
     batch_size: int = 32,
     device: str | torch.device = "cpu",
+    methods: str | Iterable[str] = "excess",
+    relative: bool | None = None,
+    head: str | None = None,
+    output: int | Sequence[int] | None = None,
+    top: int = 0,
+    dtype: str = "float64",
+    workers: int = 0,
+    sink: MapSink | None = None,
 ) -> xr.Dataset:
     """Excess map S(y, x) = sum over filters k of (g_k - 1) A_k(y, x), and the plain sum of A beside it.
 
     Parameters
     ----------
-    gains : GAINS with gains at `layer`. task : one task, several, or all of them (None).
-    upstream : whether A is taken with the gains of the other layers on; off: un-gained maps.
+    gains : GAINS with gains at `layer`, over unit, and perhaps task and gain_set: all sets share one pass.
+    task : one task, several, or all of them (None).
+    upstream : whether A is taken with the gains of the other layers on (one pass per set); off: un-gained maps.
     relative_to_mean : use g_k divided by the layer's mean gain, since that mean is a gauge between layers.
     live : over `unit`, 0 for filters to leave out of the sum and of the mean gain; None: all filters.
+    methods : further maps, any of `METHODS`: "class_weighted" = sum of w_ck (g_k - 1) A_k, w the read-out's weights;
+        "gain_gradient" = sum of (g_k - 1) A_k dz/dA_k on the un-gained network; "gradcam" = signed Grad-CAM without
+        gains, and its change when all gains are put on; "path" = integrated gradients of z along the gains of all
+        layers jointly, from 1 to learned, with its completeness. "excess" is always made.
+    relative : also sum g A / sum A - 1. None: where the layer's maps are nowhere negative; True: refuse signed maps.
+    head, output : the logit z that gradients explain: the read-out that the gains carry, at the head's input; or the
+        network's output(s) of that index, one for all sets or one each.
+    top : also the `top` filters with the largest mean |(g - 1) A| of each image, with their maps, and the leading
+        filter at each place.
+    dtype : "float64", or "float32" (twice as fast, rounding of 1e-7).
+    workers : processes that read images. sink : where maps go; None = memory.
 
     Returns
     -------
-    SALIENCY : `excess([task,] stimulus, y, x)` signed, units of the layer's output; `activation(stimulus, y, x)` (with
-        `upstream` and several tasks it would differ by task and is left out); `relative` = sum g A / sum A - 1, for
-        layers whose maps are nowhere negative (NaN where sum A = 0). y, x are centres of the cells in pixels of the
-        network's input (attribute `geometry` says so, or "cell index" where the network could not be traced).
+    SALIENCY : `excess([gain_set,] [task,] stimulus, y, x)` signed, units of the layer's output;
+        `activation(stimulus, y, x)` (with `upstream` and several sets it would differ by set and is left out);
+        `relative`; and what `methods` and `top` add. y, x are centres of the cells in pixels of the network's input
+        (attribute `geometry` says so, or "cell index" where the network could not be traced); `stride_y`, `stride_x`
+        and `receptive_field`, the larger side, in pixels (-1 = not known).
 
     All g = 1 gives exactly 0.
 
     Raises
     ------
-    DataError : no gains at the layer, another number of filters, a layer without positions, activations not finite.
+    DataError : no gains at the layer, another number of filters, a layer without positions, activations not finite,
+        images of another size than the network takes, relative amplification of maps that are negative somewhere.
     """
-    import xarray as xr
-
-    names = [str(t) for t in gains["task"].values] if "task" in gains["gain"].dims else [None]
-    single = isinstance(task, str) or names == [None]
-    wanted: list[str | None] = list(names) if task is None else [task] if isinstance(task, str) else list(task)
-    if not wanted:
-        raise DataError(f"wanted one task or more; came none; name some of {names}, or leave out task=")
-    excess, relative = [], []
-    plain, signed = None, False
-    for name in wanted:
-        factor = gains_by_layer(gains, name)
-        choose(layer, factor, "gained layer")
-        if plain is None or upstream:
-            others = gains.isel(unit=gains["layer"].values != layer) if upstream else None
-            maps = _layer_maps(module, stimuli, layer, preprocess, batch_size, device, others, name)
-        if len(factor[layer]) != maps.shape[1]:
-            raise DataError(
-                f"layer {layer!r} has {maps.shape[1]} filters; came {len(factor[layer])} gains of another network"
-            )
-        keep = _live_filters(gains, layer, live, maps.shape[1])
-        gain = factor[layer][keep] / (factor[layer][keep].mean() if relative_to_mean else 1.0)
-        excess.append(np.tensordot(maps[:, keep], gain - 1, axes=([1], [0])))
-        plain, signed = maps[:, keep].sum(axis=1), signed or bool(maps.min() < 0)
-        relative.append(np.divide(excess[-1], plain, out=np.full_like(plain, np.nan), where=plain > 0))
-    image = as_tensor(stimuli, preprocess, 0, 1).shape[-2:]
-    shape = excess[0].shape[-2:]
-    rows, columns = (layer_grid(module, layer, image_size=n, cells=m) for n, m in zip(image, shape, strict=True))
-    traced = rows is not None and columns is not None
-    dims = ("stimulus", "y", "x") if single else ("task", "stimulus", "y", "x")
-    variables: dict[str, Any] = {"excess": (dims, excess[0] if single else np.stack(excess))}
-    if single or not upstream:
-        variables["activation"] = (("stimulus", "y", "x"), plain)
-    if not signed:
-        variables["relative"] = (dims, relative[0] if single else np.stack(relative))
-    coords = {
-        "stimulus": np.asarray(stimuli.id),
-        "y": (rows if rows is not None and traced else Grid()).centres(shape[0]),
-        "x": (columns if columns is not None and traced else Grid()).centres(shape[1]),
-        **stimuli.coordinates(),
-        **({} if single else {"task": [str(t) for t in wanted]}),
-    }
-    attrs = {
-        "kind": "SALIENCY",
-        "layer": layer,
-        "geometry": "pixels of the network's input" if traced else "cell index",
-        "receptive_field": -1.0 if rows is None or not traced else rows.size,
-        "upstream_gains": "on" if upstream else "off",
-        "gauge": "gain divided by the layer's mean" if relative_to_mean else "gain as given",
-        "units": "units of the layer's output",
-        "signed_maps": "yes" if signed else "no",
-    }
-    return SALIENCY.check(xr.Dataset(variables, coords=coords, attrs=attrs))
+    found = saliency_by_layer(
+        module, gains, stimuli, [layer], task=task, preprocess=preprocess, upstream=upstream,
+        relative_to_mean=relative_to_mean, live=live, batch_size=batch_size, device=device, methods=methods,
+        relative=relative, head=head, output=output, top=top, dtype=dtype, workers=workers,
+        sinks=None if sink is None else {layer: sink},
+    )  # fmt: skip
+    return found[layer]
 
 
-def _live_filters(gains: xr.Dataset, layer: str, live: xr.DataArray | None, n: int) -> np.ndarray:
-    if live is None:
-        return np.ones(n, dtype=bool)
-    mine = gains["layer"].values == layer
-    ids = gains["unit"].values[mine][np.argsort(gains["channel"].values[mine])]
-    missing = set(ids) - set(live["unit"].values)
-    if missing:
-        raise DataError(f"live must say which filters of layer {layer!r} are live; {str(min(missing))!r} is missing")
-    return live.sel(unit=ids).values.astype(bool)
-
-
-def _layer_maps(
+def saliency_by_layer(
     module: nn.Module,
-    stimuli: StimulusSource,
-    layer: str,
-    preprocess: Preprocess,
-    batch_size: int,
-    device: str | torch.device,
-    others: xr.Dataset | None,
-    task: str | None,
-) -> np.ndarray:
-    """(N, C, h, w) float64 maps of one layer."""
-    seen: list[torch.Tensor] = []
-    out = []
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(module))
-        stack.enter_context(torch.inference_mode())
-        if others is not None and others.sizes["unit"]:
-            stack.enter_context(with_gains(module, others, task=task))
-        stack.enter_context(hooked(module, {layer: lambda m, i, output: seen.append(_maps_of(output, layer))}))
-        for batch, count in batches(stimuli, preprocess, batch_size=batch_size, device=device):
-            module(batch)
-            if len(seen) != 1:
-                raise DataError(
-                    f"layer {layer!r} must run once per image; it ran {len(seen)} times; choose another layer"
-                )
-            out.append(seen.pop()[:count].double().cpu().numpy())
-    maps = np.concatenate(out)
-    if not np.isfinite(maps).all():
-        raise DataError(f"layer {layer!r} gave activations that are not finite; check the weights and the images")
-    return maps
-
-
-def masked_maps(
-    module: nn.Module,
+    gains: xr.Dataset,
     stimuli: StimulusSource,
     layers: Sequence[str],
-    source_a: np.ndarray,
-    source_b: np.ndarray,
     *,
+    task: str | Sequence[str] | None = None,
     preprocess: Preprocess = None,
-    threshold: float = INK,
-    batch_size: int = 50,
+    upstream: bool = False,
+    relative_to_mean: bool = False,
+    live: xr.DataArray | None = None,
+    batch_size: int = 32,
     device: str | torch.device = "cpu",
-) -> xr.Dataset:
-    """What the cue swap needs of un-gained maps, per filter: mean in mask a minus mean in mask b, and covariances.
+    methods: str | Iterable[str] = "excess",
+    relative: bool | None = None,
+    activation: bool = True,
+    head: str | None = None,
+    output: int | Sequence[int] | None = None,
+    top: int = 0,
+    dtype: str = "float32",
+    workers: int = 0,
+    most_steps: int = MOST_STEPS,
+    sinks: Mapping[str, MapSink] | None = None,
+) -> dict[str, xr.Dataset]:
+    """Saliency at several layers from one pass over the images: layer to SALIENCY.
 
-    S_c of any gains is a weighted sum of filters, so these two are enough for any gains and any permutation of them.
-
-    Parameters
-    ----------
-    source_a, source_b : (N, height, width) in [0, 1], the two sources of each composite; ink is above `threshold`.
-
-    Returns
-    -------
-    MASKED_MAPS : `contrast(stimulus, unit)`, `covariance(unit, other_unit)` over all positions of all composites (0
-        between layers), `resolved(site, stimulus)`: both masks keep 5 cells of exclusive ink on the layer's grid.
+    Parameters as in `gain_saliency`; `activation` = False leaves the plain sum out (and `relative` with it);
+    `most_steps` bounds the midpoints of "path". Memory holds the maps of the gain sets and one batch, never the
+    filters' maps of all images.
     """
-    import xarray as xr
-
-    names = select_layers(module, layers)
-    contrasts, covariances, flags, units, per_unit = [], [], [], [], []
-    for layer in names:
-        maps = _layer_maps(module, stimuli, layer, preprocess, batch_size, device, None, None)
-        mask_a, mask_b = exclusive_masks(source_a, source_b, (maps.shape[2], maps.shape[3]), threshold=threshold)
-        flags.append(resolved(mask_a, mask_b).astype(np.int8))
-        contrasts.append(_masked_mean(maps, mask_a) - _masked_mean(maps, mask_b))
-        flat = maps.transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
-        covariances.append(np.atleast_2d(np.cov(flat, ddof=0)))
-        units += unit_ids(layer, maps.shape[1])
-        per_unit += [(layer, channel) for channel in range(maps.shape[1])]
-    covariance = np.zeros((len(units), len(units)))
-    begin = 0
-    for block in covariances:
-        covariance[begin : begin + len(block), begin : begin + len(block)] = block
-        begin += len(block)
-    modules = dict(module.named_modules())
-    return MASKED_MAPS.check(
-        xr.Dataset(
-            {
-                "contrast": (("stimulus", "unit"), np.concatenate(contrasts, axis=1)),
-                "covariance": (("unit", "other_unit"), covariance),
-                "resolved": (("site", "stimulus"), np.stack(flags)),
-            },
-            coords={
-                "stimulus": np.asarray(stimuli.id),
-                "unit": units,
-                "other_unit": units,
-                "site": names,
-                "layer": ("unit", [layer for layer, _ in per_unit]),
-                "channel": ("unit", [channel for _, channel in per_unit]),
-                "stage": ("unit", [stage_of(modules[layer]) for layer, _ in per_unit]),
-                **stimuli.coordinates(),
-            },
-            attrs={"kind": "MASKED_MAPS"},
+    names = _methods(methods, relative_to_mean=relative_to_mean, live=live)
+    choose(dtype, DTYPES, "dtype of the maps")
+    if top < 0 or batch_size < 1 or most_steps < 1:
+        raise ConfigError(
+            f"top must be at least 0, batch_size and most_steps at least 1; came {top}, {batch_size}, {most_steps}"
         )
+    rows = gain_rows(gains, task)
+    for layer in layers:
+        choose(layer, rows.values, "gained layer")
+    options = ExcessOptions(
+        upstream=upstream,
+        relative_to_mean=relative_to_mean,
+        live={layer: _live_filters(rows, layer, live) for layer in layers} if live is not None else {},
+        relative=relative is True or (relative is None and activation),
+        keep_activation=activation and not (upstream and rows.count > 1),
+        class_weights={layer: class_weights(rows, layer, module, head=head, output=output) for layer in layers}
+        if "class_weighted" in names
+        else {},
+        top=top,
+        dtype=dtype,
     )
+    place = torch.device(device)
+    image, batches = input_batches(stimuli, preprocess, batch_size)
+    shapes = map_shapes(module, rows, layers, image.to(place), options)
+    grids = layer_grids(module, layers, image_size=(image.shape[-2], image.shape[-1]), cells=shapes)
+    sinks = {layer: MemoryMaps() for layer in layers} if sinks is None else sinks
+    for layer in layers:
+        variables = _variables(rows, names, layer, shapes[layer], len(stimuli), options)
+        sinks[layer].begin(_header(rows, layer, stimuli, shapes[layer], grids[layer], variables, options, batch_size))
+    signed = run_excess(module, rows, layers, batches, sinks, options, device=place, workers=workers)
+    for layer in layers:
+        if relative is True and signed[layer]:
+            raise DataError(
+                f"relative amplification divides by the sum of the maps; those of layer {layer!r} are negative "
+                "somewhere (signed units); choose a layer after its activation, or leave relative out"
+            )
+    if set(names) & {"gain_gradient", "gradcam", "path"}:
+        _run_gradients(
+            module, rows, layers, batches, sinks, options, names, head=head, output=output, device=place,
+            most_steps=most_steps,
+        )  # fmt: skip
+    found = {}
+    for layer in layers:
+        known = {"signed_maps": "yes" if signed[layer] else "no"} if options.relative else {}
+        drop = ("relative",) if options.relative and signed[layer] else ()
+        found[layer] = sinks[layer].finish(drop=drop, attrs=known)
+    return found
 
 
-def _masked_mean(maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(N, C) weighted mean of maps (N, C, h, w) over mask (N, h, w); NaN where the mask is empty."""
-    mass = mask.sum(axis=(1, 2))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.einsum("nchw,nhw->nc", maps, mask) / mass[:, None]
+def _methods(methods: str | Iterable[str], *, relative_to_mean: bool, live: xr.DataArray | None) -> list[str]:
+    wanted = [methods] if isinstance(methods, str) else list(methods)
+    for name in wanted:
+        choose(name, METHODS, "saliency method")
+    whole = [name for name in wanted if name in ("gradcam", "path")]
+    if whole and (relative_to_mean or live is not None):
+        raise ConfigError(
+            f"method {whole[0]!r} explains the logit of the network with its gains as they are; leave out "
+            "relative_to_mean and live, or ask for it in a call of its own"
+        )
+    return ["excess", *(name for name in METHODS if name in wanted and name != "excess")]
 
 
-def leverage(cut: CutNetwork, images: torch.Tensor, detector: Detector, *, chunk: int = 50) -> dict[str, np.ndarray]:
-    """Leverage L_k(n) = sum over y, x of A_k dz/dA_k = dz/dg_k at g = 1, per gained layer: (T, N, C).
+def _variables(
+    rows: GainRows,
+    methods: Sequence[str],
+    layer: str,
+    shape: tuple[int, int],
+    count: int,
+    options: ExcessOptions,
+) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], str]]:
+    """Name to (dimensions, shape, dtype) of what one layer's Dataset will hold."""
+    names = [variable for method in methods for variable in METHODS[method]]
+    names += [*(["relative"] if options.relative else []), *(_TOP if options.top else ())]
+    rank = min(options.top, rows.values[layer].shape[1])
+    inner: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+        "top_map": (("rank", "y", "x"), (rank, *shape)),
+        **dict.fromkeys(("top_channel", "top_total"), (("rank",), (rank,))),
+        **dict.fromkeys(METHODS["path"][1:], ((), ())),
+    }
+    found = {}
+    for name in names:
+        dims, sizes = inner.get(name, (("y", "x"), shape))
+        dtype = _DTYPES.get(name, options.dtype)
+        found[name] = ((*rows.dims, "stimulus", *dims), (*rows.sizes, count, *sizes), dtype)
+    if options.keep_activation:
+        found["activation"] = (("stimulus", "y", "x"), (count, *shape), options.dtype)
+    return found
 
-    Computed on the un-gained network as the gradient with respect to one gain per image and filter.
-    """
-    weight, bias, scale = (
-        torch.as_tensor(v, dtype=torch.float32, device=cut.device)
-        for v in (detector.weight, detector.bias, detector.scale)
-    )
-    rows = cut.prefix(images)
-    out: dict[str, list[np.ndarray]] = {layer: [] for layer in cut.layers}
-    for begin in range(0, len(images), chunk):
-        block = [row[begin : begin + chunk] for row in rows]
-        ones = {
-            layer: torch.ones(len(block[0]), cut.n_filters[layer], device=cut.device, requires_grad=True)
-            for layer in cut.layers
-        }
-        z = (cut.features(block, ones) / scale) @ weight.T + bias
-        grads = [
-            torch.autograd.grad(z[:, task].sum(), list(ones.values()), retain_graph=True) for task in range(len(weight))
-        ]
-        for index, layer in enumerate(cut.layers):
-            out[layer].append(torch.stack([g[index] for g in grads]).double().cpu().numpy())
-    return {layer: np.concatenate(parts, axis=1) for layer, parts in out.items()}
+
+def _header(
+    rows: GainRows,
+    layer: str,
+    stimuli: StimulusSource,
+    shape: tuple[int, int],
+    place: Place | None,
+    variables: Mapping[str, tuple[tuple[str, ...], tuple[int, ...], str]],
+    options: ExcessOptions,
+    batch_size: int,
+) -> MapHeader:
+    traced = place if place is not None else Place(Grid(), Grid())
+    known = place is not None
+    attrs: dict[str, str | int | float] = {
+        "kind": "SALIENCY",
+        "layer": layer,
+        "geometry": "pixels of the network's input" if known else "cell index",
+        "stride_y": traced.rows.stride if known else -1.0,
+        "stride_x": traced.columns.stride if known else -1.0,
+        "receptive_field": max(traced.rows.size, traced.columns.size) if known else -1.0,
+        "upstream_gains": "on" if options.upstream else "off",
+        "gauge": "gain divided by the layer's mean" if options.relative_to_mean else "gain as given",
+        "units": "units of the layer's output",
+    }
+    coordinates = {
+        "stimulus": ("stimulus", np.asarray(stimuli.id)),
+        "y": ("y", traced.rows.centres(shape[0])),
+        "x": ("x", traced.columns.centres(shape[1])),
+        **stimuli.coordinates(),
+        **rows.coordinates(),
+    }
+    return MapHeader(variables, rows.sizes, coordinates, attrs, batch_size)
+
+
+def _live_filters(rows: GainRows, layer: str, live: xr.DataArray) -> np.ndarray:
+    missing = set(rows.units[layer]) - {str(unit) for unit in live["unit"].values}
+    if missing:
+        raise DataError(f"live must say which filters of layer {layer!r} are live; {str(min(missing))!r} is missing")
+    return live.sel(unit=rows.units[layer]).values.astype(bool)
+
+
+def _run_gradients(
+    module: nn.Module,
+    rows: GainRows,
+    layers: Sequence[str],
+    batches: PaddedBatches,
+    sinks: Mapping[str, MapSink],
+    options: ExcessOptions,
+    methods: Sequence[str],
+    *,
+    head: str | None,
+    output: int | Sequence[int] | None,
+    device: torch.device,
+    most_steps: int,
+) -> None:
+    """Fill the sinks with the maps that need gradients; parameters, modes and gradients are given back."""
+    logits = logits_of(rows, head=head, output=output, device=device)
+    gains = {name: torch.as_tensor(g, dtype=torch.float32, device=device) for name, g in rows.values.items()}
+    excess = {
+        name: torch.as_tensor(excess_gains(rows, name, options), dtype=torch.float32, device=device) for name in layers
+    }
+    local = [name for name in ("gain_gradient", "gradcam") if name in methods]
+    with preserved(module), torch.enable_grad(), closing(load_batches(batches, 0)) as loaded:  # type: ignore[type-var]
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        for batch in loaded:
+            assert batch.images is not None
+            images = batch.images[: batch.count].to(device)
+            if local:
+                found = local_maps(module, images, gains, excess, logits, layers, local)
+                for layer, variables in found.items():
+                    for name, values in variables.items():
+                        sinks[layer].write(name, batch.start, values.cpu().numpy(), row=0)
+            if "path" in methods:
+                for row in range(rows.count):
+                    _write_path(
+                        sinks, layers, batch.start, row,
+                        *path_integrated(
+                            module, images, {name: g[row] for name, g in gains.items()}, logits, row,
+                            most_steps=most_steps,
+                        ),
+                    )  # fmt: skip
+
+
+def _write_path(
+    sinks: Mapping[str, MapSink],
+    layers: Sequence[str],
+    start: int,
+    row: int,
+    maps: Mapping[str, torch.Tensor],
+    facts: Mapping[str, torch.Tensor],
+) -> None:
+    status = np.where(facts["complete"].cpu().numpy(), "ok", "incomplete")
+    for layer in layers:
+        sinks[layer].write("path_integrated", start, maps[layer].cpu().numpy()[None], row=row)
+        sinks[layer].write("path_status", start, status[None], row=row)
+        for name in ("path_sum", "logit_change", "path_steps"):
+            sinks[layer].write(name, start, facts[name].cpu().numpy()[None], row=row)

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from featattn_neuro.errors import DataError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import PaddedShortcut
-from featattn_neuro.nets.geometry import Grid, layer_grid
+from featattn_neuro.nets.geometry import Grid, layer_grid, layer_grids, measured_field
+from featattn_neuro.nets.layers import run_layers
 
 
 def made_positive(net: nn.Module) -> nn.Module:
@@ -152,3 +154,83 @@ def test_untraceable_networks_and_idle_layers() -> None:
     assert layer_grid(Branching(), "conv") is None
     assert layer_grid(Idle(), "idle") is None
     assert layer_grid(Idle(), "conv") == Grid()
+
+
+ARCHITECTURES = [
+    ("digits_cnn", (1, 28, 28)),
+    ("cifar_resnet20", (3, 32, 32)),
+    ("efficientnet_lite0", (3, 96, 80)),
+    ("features of alexnet", (3, 127, 127)),
+    ("features of vgg11", (3, 64, 64)),
+    ("torchvision:resnet18", (3, 64, 96)),
+    ("torchvision:mobilenet_v2", (3, 64, 64)),
+]
+
+
+def architecture(name: str) -> nn.Module:
+    """The network; of those with large classifiers (behind a pooling without a grid) the layers before it."""
+    if not name.startswith("features of "):
+        return build_network(name, weights="random").module.eval()
+    import torchvision
+
+    with torch.device("meta"):  # weights play no part: where a cell sees is measured with weights all alike
+        whole = torchvision.models.get_model(name.removeprefix("features of "))
+    return whole.features.to_empty(device="cpu").eval()
+
+
+def expected_ends(grid: Grid, cell: int, pixels: int) -> tuple[int, int]:
+    """First and last pixel of a cell's receptive field, inside the image."""
+    centre, half = grid.centres(cell + 1)[cell], (grid.size - 1) / 2
+    return max(0, math.ceil(centre - half)), min(pixels - 1, math.floor(centre + half))
+
+
+@pytest.mark.parametrize(("name", "shape"), ARCHITECTURES)
+def test_every_layer_of_known_architectures_against_measured_gradients(name: str, shape: tuple[int, int, int]) -> None:
+    """Layers spread over the depth, up to the last one with positions; a cell near the middle and the first one."""
+    module = architecture(name)
+    maps = [info for info in run_layers(module, shape) if len(info.output_shape) == 3 and info.calls == 1]
+    maps = [info for info in maps if info.output_shape[1] > 1]
+    chosen = maps[:: max(1, len(maps) // 6)] + maps[-1:]
+    cells = {info.name: info.output_shape[1:] for info in chosen}
+    found = layer_grids(module, list(cells), image_size=shape[1:], cells=cells)
+    assert len(chosen) >= 5
+    smaller = 0
+    for layer, (height, width) in cells.items():
+        place = found[layer]
+        assert place is not None, layer
+        for cell in ((height // 2, width // 2), (0, 0)):
+            measured = measured_field(module, layer, shape, cell)
+            wanted = tuple(
+                expected_ends(grid, k, n)
+                for grid, k, n in zip((place.rows, place.columns), cell, shape[1:], strict=True)
+            )
+            assert measured == wanted, (layer, cell)
+            smaller += measured[0][1] - measured[0][0] + 1 < shape[1]
+    assert smaller >= 5  # not only layers that see the whole image
+
+
+def test_rows_and_columns_may_differ() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, (3, 5), stride=(2, 1), padding=(1, 0)), nn.MaxPool2d((1, 2)))
+    place = layer_grids(net, ["1"], image_size=(9, 12))["1"]
+    assert place is not None
+    assert (place.rows, place.columns) == (Grid(0, 2, 3), Grid(2.5, 2, 6))
+    assert measured_field(net, "1", (1, 9, 12), (2, 1)) == ((3, 5), (2, 7))
+    assert layer_grid(net, "1") is None
+
+
+def test_adaptive_pooling_is_pooling_where_cells_divide() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.AdaptiveAvgPool2d((2, None)))
+    place = layer_grids(net, ["1"], image_size=(8, 6))["1"]
+    assert place is not None
+    assert (place.rows, place.columns) == (Grid(1.5, 4, 6), Grid(0, 1, 3))
+    assert layer_grids(net, ["1"], image_size=(7, 6))["1"] is None
+    assert layer_grids(net, ["1"])["1"] is None
+
+
+def test_a_field_that_cannot_be_measured() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten())
+    with pytest.raises(DataError, match=r"wanted a cell \(row, column\) of maps \(1, 1, 3, 3\) at '0'; came \(3, 0\)"):
+        measured_field(net, "0", (1, 5, 5), (3, 0))
+    with pytest.raises(DataError, match="wanted a cell"):
+        measured_field(net, "1", (1, 5, 5), (0, 0))
+    assert not any(part._forward_hooks for part in net.modules())

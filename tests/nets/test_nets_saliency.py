@@ -17,7 +17,8 @@ from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.gains import with_gains
-from featattn_neuro.nets.saliency import gain_saliency, leverage, masked_maps
+from featattn_neuro.nets.masked_maps import leverage, masked_maps
+from featattn_neuro.nets.saliency import gain_saliency
 
 WIDTHS = {"relu1": 16, "relu2": 32, "relu3": 64}
 

@@ -1,0 +1,264 @@
+"""Excess maps in one pass: many layers, many gain sets, reduced inside the hook, so that filters' maps are never kept.
+
+S(y, x) = Σ_k (g_k - 1) A_k(y, x) is linear in the gains: G sets are G rows of one matrix product with the maps of a
+batch. What is kept are (gain set, stimulus, y, x), not (stimulus, filter, y, x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from featattn_neuro.errors import DataError
+from featattn_neuro.nets.batches import StimulusSource
+from featattn_neuro.nets.gain_rows import GainRows
+from featattn_neuro.nets.gains import with_gains
+from featattn_neuro.nets.hooks import evaluating, hooked
+from featattn_neuro.nets.loading import PaddedBatches, Preprocess, first_input, load_batches
+from featattn_neuro.nets.map_sinks import MapSink
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def maps_of(output: Any, layer: str) -> Tensor:
+    """The maps (N, C, H, W) of a layer's output; `DataError` where it has no positions."""
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise DataError(
+            f"saliency needs maps (N, C, H, W) at layer {layer!r}; came {came}; choose a layer with positions"
+        )
+    return output
+
+
+def finite(layer: str, values: Tensor) -> None:
+    """Raise `DataError` where activations are not finite: 0 times infinity is NaN, so sums of products show it."""
+    if not bool(torch.isfinite(values.sum())):
+        raise DataError(f"layer {layer!r} gave activations that are not finite; check the weights and the images")
+
+
+@dataclass
+class Collector:
+    """Reduces the maps of one layer as they come: rows of weights (R, C) times maps (B, C, P).
+
+    Attributes
+    ----------
+    blocks : name of a variable to its rows; the rows lie one block after the other in `weights`.
+    rows : images of the next batch that are no padding; None = all.
+    contributions : (S, C) g - 1 where the strongest `top` filters are wanted, else None.
+    """
+
+    layer: str
+    weights: Tensor
+    blocks: dict[str, slice]
+    watch_sign: bool
+    contributions: Tensor | None = None
+    top: int = 0
+    shape: tuple[int, int] = (0, 0)
+    low: Tensor | None = None
+    calls: int = 0
+    rows: int | None = None
+    product: Tensor | None = None
+    strongest: dict[str, Tensor] = field(default_factory=dict)
+    _spread: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self.calls += 1
+        if self.calls > 1:
+            return
+        maps = maps_of(output, self.layer).detach()[: self.rows]  # the rest is padding
+        if maps.shape[1] != self.weights.shape[1]:
+            raise DataError(
+                f"layer {self.layer!r} has {maps.shape[1]} filters; came {self.weights.shape[1]} gains of another "
+                "network"
+            )
+        self.shape = (maps.shape[2], maps.shape[3])
+        if self.watch_sign:
+            low = maps.amin()
+            self.low = low if self.low is None else torch.minimum(self.low, low)
+        flat = maps.to(self.weights.dtype).flatten(2)
+        if self._spread is None or len(self._spread) != len(flat):
+            self._spread = self.weights.expand(len(flat), -1, -1).contiguous()
+        self.product = torch.bmm(self._spread, flat)
+        if self.contributions is not None:
+            self.strongest = _strongest(flat, self.contributions, self.top)
+
+    def take(self) -> dict[str, Tensor]:
+        """Variable to (rows, images, ...) of the batch that just went through; ready for the next."""
+        if self.calls != 1 or self.product is None:
+            raise DataError(
+                f"layer {self.layer!r} must run once per image; it ran {self.calls} times; choose another layer"
+            )
+        self.calls = 0
+        finite(self.layer, self.product)
+        rows = self.product.unflatten(2, self.shape).transpose(0, 1)
+        found = {name: rows[where] for name, where in self.blocks.items()}
+        for name, values in self.strongest.items():
+            found[name] = values.unflatten(-1, self.shape) if name in ("top_map", "dominant_channel") else values
+        return found
+
+    @property
+    def signed(self) -> bool:
+        """Whether a map was negative somewhere."""
+        return self.low is not None and bool(self.low < 0)
+
+
+def _strongest(flat: Tensor, excess: Tensor, top: int) -> dict[str, Tensor]:
+    """Filters that contribute most, per set and image, and the one that leads at each place; (S, B, ...)."""
+    total = flat.mean(dim=2) * excess[:, None]  # (S, B, C)
+    top = min(top, flat.shape[1])
+    order = total.abs().argsort(dim=2, descending=True, stable=True)[..., :top]
+    maps, leaders = [], []
+    for row, gain in enumerate(excess):
+        chosen = order[row]
+        maps.append(torch.gather(flat, 1, chosen[..., None].expand(-1, -1, flat.shape[2])) * gain[chosen][..., None])
+        size, leader = (flat * gain[:, None]).abs().max(dim=1)
+        leaders.append(torch.where(size > 0, leader, -1))
+    return {
+        "top_channel": order,
+        "top_total": torch.gather(total, 2, order),
+        "top_map": torch.stack(maps),
+        "dominant_channel": torch.stack(leaders),
+    }
+
+
+@dataclass(frozen=True)
+class ExcessOptions:
+    """What the pass makes.
+
+    upstream : A is taken with the gains of the other layers on. relative_to_mean : g divided by the layer's mean.
+    live : layer to (C,) bool, filters that count. keep_activation : also the plain sum of A.
+    relative : also sum g A / sum A - 1, and note whether maps are negative anywhere.
+    class_weights : layer to (S, C), makes `class_weighted`. top : how many of the strongest filters to keep.
+    dtype : "float32" or "float64".
+    """
+
+    upstream: bool = False
+    relative_to_mean: bool = False
+    live: Mapping[str, np.ndarray] = field(default_factory=dict)
+    relative: bool = False
+    keep_activation: bool = True
+    class_weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    top: int = 0
+    dtype: str = "float32"
+
+
+def excess_gains(rows: GainRows, layer: str, options: ExcessOptions) -> np.ndarray:
+    """(S, C): g - 1, or g divided by the mean over live filters minus 1; 0 for filters that are left out."""
+    gain = rows.values[layer]
+    keep = options.live.get(layer)
+    keep = np.ones(gain.shape[1], dtype=bool) if keep is None else keep
+    scale = gain[:, keep].mean(axis=1, keepdims=True) if options.relative_to_mean else 1.0
+    return np.where(keep, gain / scale - 1, 0.0)
+
+
+def collector(
+    rows: GainRows, layer: str, options: ExcessOptions, device: torch.device, which: slice = slice(None)
+) -> Collector:
+    """The collector of one layer for the sets `which`."""
+    excess = excess_gains(rows, layer, options)[which]
+    blocks, parts = {"excess": slice(0, len(excess))}, [excess]
+    if layer in options.class_weights:
+        blocks["class_weighted"] = slice(len(excess), 2 * len(excess))
+        parts.append(excess * options.class_weights[layer][which])
+    if options.keep_activation or options.relative:
+        keep = options.live.get(layer)
+        last = sum(len(part) for part in parts)
+        blocks["activation"] = slice(last, last + 1)
+        parts.append(np.ones((1, excess.shape[1])) if keep is None else keep[None].astype(np.float64))
+    dtype = DTYPES[options.dtype]
+    weights = torch.as_tensor(np.concatenate(parts), dtype=dtype, device=device)
+    strongest = torch.as_tensor(excess, dtype=dtype, device=device) if options.top else None
+    return Collector(layer, weights, blocks, options.relative, strongest, options.top)
+
+
+def input_batches(
+    stimuli: StimulusSource, preprocess: Preprocess, batch_size: int
+) -> tuple[Tensor, PaddedBatches]:
+    """The first image as network input, and all of them in padded batches."""
+    first = first_input(stimuli, preprocess, skip=False)
+    starts = list(range(0, len(stimuli), batch_size))
+    return first, PaddedBatches(stimuli, preprocess, starts, batch_size, shape=first.shape, skip=False)
+
+
+def run_network(module: nn.Module, images: Tensor) -> Any:
+    """The network's output; images that it does not take are the user's mistake, told in one sentence."""
+    try:
+        return module(images)
+    except RuntimeError as error:
+        if "mat1 and mat2" not in str(error) and "size" not in str(error) and "channels" not in str(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"the network does not take images of shape {tuple(images.shape[1:])} ({reason}); resize them, or give the "
+            "network's preprocessing"
+        ) from error
+
+
+def map_shapes(
+    module: nn.Module, rows: GainRows, layers: Sequence[str], image: Tensor, options: ExcessOptions
+) -> dict[str, tuple[int, int]]:
+    """Layer to (height, width) of its maps, from one image."""
+    found = {layer: collector(rows, layer, options, image.device, slice(0, 1)) for layer in layers}
+    with evaluating(module), torch.inference_mode(), hooked(module, found):
+        run_network(module, image[None])
+    for one in found.values():
+        one.take()
+    return {layer: one.shape for layer, one in found.items()}
+
+
+def run_excess(
+    module: nn.Module,
+    rows: GainRows,
+    layers: Sequence[str],
+    batches: PaddedBatches,
+    sinks: Mapping[str, MapSink],
+    options: ExcessOptions,
+    *,
+    device: torch.device,
+    workers: int = 0,
+) -> dict[str, bool]:
+    """Fill the sinks of all layers in one pass over the images (with `upstream`: one per set); layer to signed or not.
+
+    The network is left as it was found, also when something raises.
+    """
+    passes = [slice(k, k + 1) for k in range(rows.count)] if options.upstream else [slice(0, rows.count)]
+    signed = dict.fromkeys(layers, False)
+    for which in passes:
+        found = {layer: collector(rows, layer, options, device, which) for layer in layers}
+        with ExitStack() as stack:
+            stack.enter_context(evaluating(module))
+            stack.enter_context(torch.inference_mode())
+            # first our hooks, then the gains: a layer's own gains are not in its map
+            stack.enter_context(hooked(module, found))
+            if options.upstream:
+                stack.enter_context(with_gains(module, rows.row(which.start)))
+            for batch in stack.enter_context(closing(load_batches(batches, workers))):  # type: ignore[type-var]
+                assert batch.images is not None
+                for one in found.values():
+                    one.rows = batch.count
+                run_network(module, batch.images.to(device))
+                for layer, one in found.items():
+                    _write(sinks[layer], one.take(), batch.start, which.start, options)
+        for layer, one in found.items():
+            signed[layer] = signed[layer] or one.signed
+    return signed
+
+def _write(sink: MapSink, values: dict[str, Tensor], start: int, row: int, options: ExcessOptions) -> None:
+    blocks = {name: value.cpu().numpy() for name, value in values.items()}
+    plain = blocks.pop("activation", None)
+    for name, block in blocks.items():
+        sink.write(name, start, block, row=row)
+    if plain is not None and options.keep_activation:
+        sink.write("activation", start, plain[0])
+    if plain is not None and options.relative:
+        excess = blocks["excess"]
+        shared = np.broadcast_to(plain, excess.shape)
+        undefined = np.full_like(excess, np.nan)
+        sink.write("relative", start, np.divide(excess, shared, out=undefined, where=shared > 0), row=row)
+
