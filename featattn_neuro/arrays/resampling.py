@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
@@ -66,3 +68,68 @@ def permutation_p(observed: float, null: ArrayLike, *, centre: float | None = No
     extreme = abs(observed - middle)
     slack = 1e-12 * max(1.0, abs(observed))
     return (1 + int((np.abs(draws - middle) >= extreme - slack).sum())) / (1 + draws.size)
+
+
+MIN_BOOTSTRAP = 10
+"""Replicates below which no bootstrap interval is given: with five, a percentile interval rejects 17-24 % of nulls."""
+
+
+def bootstrap_t_interval(
+    values: ArrayLike,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 1999,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Studentised bootstrap interval of a statistic of replicates, for statistics that have no t interval.
+
+    Parameters
+    ----------
+    values : (replicate,) or (replicate, k). Replicates (networks) are what is resampled; one with a NaN is left out.
+    statistic : takes (..., replicate, k) and returns (...); None = the mean of (replicate,).
+    level, resamples, rng : as they say.
+
+    Returns
+    -------
+    low, high. NaN, NaN with fewer than ten replicates: the interval is refused, not approximated.
+
+    Notes
+    -----
+    Bootstrap-t with the jackknife standard error (Efron & Tibshirani 1993, ch. 12; Hall 1988). Percentile intervals
+    cover 89-91 % at ten replicates; this one is in the calibration table.
+
+    >>> bootstrap_t_interval([1.0, 2.0, 3.0, 4.0, 5.0], rng=np.random.default_rng(0))
+    (nan, nan)
+    """
+    x = np.asarray(values, dtype=np.float64)
+    table = x[:, None] if x.ndim == 1 else x
+    if table.ndim != 2:
+        raise ValueError(f"values must be (replicate,) or (replicate, k); came {x.shape}")
+    table = table[np.isfinite(table).all(axis=1)]
+    n = len(table)
+    if n < MIN_BOOTSTRAP:
+        return float("nan"), float("nan")
+    compute = _mean_of_first if statistic is None else statistic
+    estimate, error = float(compute(table)), float(_jackknife_error(table[None], compute)[0])
+    drawn = table[rng.integers(0, n, size=(resamples, n))]
+    errors = _jackknife_error(drawn, compute)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (compute(drawn) - estimate) / errors
+    t = t[np.isfinite(t)]
+    if not np.isfinite(estimate) or not error > 0 or t.size < resamples / 2:
+        return float("nan"), float("nan")
+    low, high = np.quantile(t, [(1 - level) / 2, (1 + level) / 2])
+    return estimate - float(high) * error, estimate - float(low) * error
+
+
+def _mean_of_first(table: np.ndarray) -> np.ndarray:
+    return np.asarray(table[..., 0].mean(axis=-1))
+
+
+def _jackknife_error(samples: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Jackknife standard error of the statistic of each sample (..., replicate, k)."""
+    n = samples.shape[-2]
+    left_out = np.stack([np.delete(samples, i, axis=-2) for i in range(n)], axis=-3)
+    found = compute(left_out)
+    return np.sqrt((n - 1) / n * ((found - found.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))

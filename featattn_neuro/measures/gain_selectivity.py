@@ -78,7 +78,7 @@ def gain_selectivity(
     measured = SELECTIVITY.check(without_scalars(selectivity))
     choose(circular, ("refuse", "demonstrate"), "value of circular")
     overlap = _check_sources(learned, measured, circular)
-    learned, measured = _joined(learned, measured)
+    learned, measured = joined(learned, measured)
     gain = np.atleast_2d(learned["gain"].transpose(..., "unit").values.astype(np.float64))
     scores = _scores(measured)
     several = gain.shape[0] >= 2
@@ -89,7 +89,7 @@ def gain_selectivity(
         scores["corrected"] = scores["dprime"]
     order = [name for name in MEASURES if name in predictors]
     layers = layers_of(learned)
-    live = _live(measured) & np.isfinite(gain).all(axis=0)
+    live = live_filters(measured) & np.isfinite(gain).all(axis=0)
     members = [live & (learned["layer"].values.astype(str) == name) for name in layers]
     status = [_layer_status(gain, scores["dprime"], inside) for inside in members]
     usable = [inside if code == "ok" else np.zeros_like(inside) for inside, code in zip(members, status, strict=True)]
@@ -171,7 +171,7 @@ def _check_sources(learned: xr.Dataset, measured: xr.Dataset, circular: str) -> 
     return f"circular on purpose: {len(shared)} source stimuli are in both"
 
 
-def _joined(learned: xr.Dataset, measured: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+def joined(learned: xr.Dataset, measured: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """Both over the units and tasks of the gains, in their order."""
     units = learned["unit"].values
     same_ids(units, measured["unit"].values, what="unit", wanted_name="the gains", came_name="the selectivity")
@@ -198,7 +198,7 @@ def _scores(measured: xr.Dataset) -> dict[str, np.ndarray]:
     return {name: np.atleast_2d(value) for name, value in values.items()}
 
 
-def _live(measured: xr.Dataset) -> np.ndarray:
+def live_filters(measured: xr.Dataset) -> np.ndarray:
     defined = np.atleast_2d((measured["status"] == "ok").transpose(..., "unit").values).all(axis=0)
     return np.asarray(defined & (measured["live"].values == 1) if "live" in measured else defined)
 

@@ -1,0 +1,108 @@
+"""What a linear read-out of all units can tell: Fisher weights and the cross-validated d' of a population."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featattn_neuro.arrays.discrimination import dprime
+
+Float = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+def _classes(responses: ArrayLike, target: ArrayLike) -> tuple[Float, Flags]:
+    values, wanted = np.asarray(responses, dtype=np.float64), np.asarray(target)
+    if values.ndim != 2 or wanted.dtype != np.bool_ or wanted.shape != values.shape[1:]:
+        raise ValueError(
+            f"responses must be (unit, n) and target boolean (n,); came {values.shape}, {wanted.dtype} {wanted.shape}"
+        )
+    return values, wanted
+
+
+def fisher_weights(responses: ArrayLike, target: ArrayLike) -> Float:
+    """Weights of the best linear read-out under equal covariances, Σ⁻¹ Δμ, with a shrunken Σ.
+
+    Parameters
+    ----------
+    responses : (unit, n). target : boolean (n,).
+
+    Returns
+    -------
+    (unit,) signed, in 1/units of the response. NaN for all with fewer than two observations in a class or a response
+    that is not finite; 0 for a unit without variance within classes.
+
+    Notes
+    -----
+    Fisher 1936. Σ is the pooled within-class covariance shrunken to a multiple of the identity by Ledoit & Wolf 2004,
+    on responses divided by their pooled SD, so that the shrinkage does not depend on the units' scales.
+
+    >>> fisher_weights([[0.0, 2.0, 4.0, 6.0], [1.0, 1.0, 1.0, 1.0]], [False, False, True, True]).round(3).tolist()
+    [2.0, 0.0]
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    values, wanted = _classes(responses, target)
+    n1, n0 = int(wanted.sum()), int((~wanted).sum())
+    if min(n1, n0) < 2 or not np.isfinite(values).all():
+        return np.full(values.shape[0], np.nan)
+    means = [values[:, side].mean(axis=1) for side in (wanted, ~wanted)]
+    within = values - np.where(wanted, means[0][:, None], means[1][:, None])
+    sd = np.sqrt((within**2).sum(axis=1) / (n1 + n0 - 2))
+    varied = sd > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0)))
+    weights = np.zeros(values.shape[0])
+    if varied.any():
+        scaled = (within[varied] / sd[varied, None]).T
+        covariance, _ = ledoit_wolf(scaled, assume_centered=True)
+        covariance *= (n1 + n0) / (n1 + n0 - 2)
+        difference = (means[0] - means[1])[varied] / sd[varied]
+        weights[varied] = np.linalg.solve(covariance, difference) / sd[varied]
+    return weights
+
+
+def stratified_folds(target: ArrayLike, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Fold of each observation, (n,), with each class spread evenly over the folds.
+
+    >>> folds = stratified_folds(np.array([True] * 4 + [False] * 6), 2, np.random.default_rng(0))
+    >>> np.bincount(folds[:4]).tolist(), np.bincount(folds[4:]).tolist()
+    ([2, 2], [3, 3])
+    """
+    wanted = np.asarray(target, dtype=bool)
+    fold = np.empty(wanted.size, dtype=np.int64)
+    for side in (wanted, ~wanted):
+        members = rng.permutation(np.flatnonzero(side))
+        fold[members] = np.arange(members.size) % folds
+    return fold
+
+
+def population_dprime(
+    responses: ArrayLike, target: ArrayLike, *, folds: int = 5, rng: np.random.Generator
+) -> float:
+    """Cross-validated d' of the best linear read-out of all units, in SDs.
+
+    Parameters
+    ----------
+    responses : (unit, n). target : boolean (n,).
+    folds : each observation is read out once, with weights from the other folds; d' is the mean over folds.
+    rng : draws the folds, stratified by class.
+
+    Returns
+    -------
+    float, signed: around 0 without information (it is not biased upward), about sqrt(Δμ' Σ⁻¹ Δμ) with plenty of data.
+    NaN with fewer than 2 · folds observations in a class, a response that is not finite, or no variance.
+
+    Notes
+    -----
+    Weights: `fisher_weights`. d' (rms) of the projection of the held-out fold; Averbeck & Lee 2006 on d' of
+    populations.
+    """
+    values, wanted = _classes(responses, target)
+    if min(wanted.sum(), (~wanted).sum()) < 2 * folds or not np.isfinite(values).all():
+        return float("nan")
+    fold = stratified_folds(wanted, folds, rng)
+    found = np.empty(folds)
+    for held in range(folds):
+        inside = fold == held
+        weights = fisher_weights(values[:, ~inside], wanted[~inside])
+        found[held] = float(dprime(weights @ values[:, inside], wanted[inside]))
+    return float(found.mean())

@@ -1,0 +1,45 @@
+"""Gains and selectivity of one network, joined by id and cut into layers of live filters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from featattn_neuro.measures._join import layers_of, single, without_scalars
+from featattn_neuro.measures.gain_selectivity import MIN_LIVE, joined, live_filters
+from featattn_neuro.schema import GAINS, SELECTIVITY
+
+
+@dataclass(frozen=True)
+class PairedLayers:
+    """Per layer with enough live filters: gains, |d'| and signed d', each (task, filter); one row without tasks."""
+
+    layers: list[str]
+    tasks: list[str]
+    gain: dict[str, np.ndarray]
+    score: dict[str, np.ndarray]
+    signed: dict[str, np.ndarray]
+    units: dict[str, np.ndarray]
+
+
+def paired_layers(gains: xr.Dataset, selectivity: xr.Dataset) -> PairedLayers:
+    """Join by unit and task ids; layers with fewer than `MIN_LIVE` live filters are left out."""
+    learned = GAINS.check(single(without_scalars(gains), ("network", "arm", "gain_set"), name="the gains"))
+    measured = SELECTIVITY.check(without_scalars(selectivity))
+    learned, measured = joined(learned, measured)
+    gain = np.atleast_2d(learned["gain"].transpose(..., "unit").values.astype(np.float64))
+    signed = np.atleast_2d(measured["dprime"].transpose(..., "unit").values)
+    live = live_filters(measured) & np.isfinite(gain).all(axis=0)
+    names = learned["layer"].values.astype(str)
+    inside = {layer: live & (names == layer) for layer in layers_of(learned)}
+    kept = [layer for layer, mask in inside.items() if mask.sum() >= MIN_LIVE]
+    return PairedLayers(
+        layers=kept,
+        tasks=[str(task) for task in learned["task"].values] if "task" in learned.dims else [],
+        gain={layer: gain[:, inside[layer]] for layer in kept},
+        score={layer: np.abs(signed[:, inside[layer]]) for layer in kept},
+        signed={layer: signed[:, inside[layer]] for layer in kept},
+        units={layer: learned["unit"].values[inside[layer]].astype(str) for layer in kept},
+    )
