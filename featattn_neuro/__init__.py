@@ -19,12 +19,15 @@ if TYPE_CHECKING:
         list_layers,
         load_model,
         load_stimuli,
+        merge_moments,
         neural_match,
         open_kind,
         read_neural,
         record,
         save_kind,
         selectivity,
+        selectivity_from_moments,
+        stream_moments,
         with_gains,
     )
 
@@ -39,12 +42,15 @@ __all__ = [
     "list_layers",
     "load_model",
     "load_stimuli",
+    "merge_moments",
     "neural_match",
     "open_kind",
     "read_neural",
     "record",
     "save_kind",
     "selectivity",
+    "selectivity_from_moments",
+    "stream_moments",
     "with_gains",
 ]
 
