@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         list_layers,
         load_model,
         load_stimuli,
+        merge_moments,
         neural_match,
         open_kind,
         read_neural,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
         save_kind,
         selectivity,
         unfold_gains,
+        selectivity_from_moments,
+        stream_moments,
         with_gains,
     )
 
@@ -44,6 +47,7 @@ __all__ = [
     "list_layers",
     "load_model",
     "load_stimuli",
+    "merge_moments",
     "neural_match",
     "open_kind",
     "read_neural",
@@ -51,6 +55,8 @@ __all__ = [
     "save_kind",
     "selectivity",
     "unfold_gains",
+    "selectivity_from_moments",
+    "stream_moments",
     "with_gains",
 ]
 

@@ -24,6 +24,7 @@ from featattn_neuro.io.store import open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.measures.streaming import merge_moments, selectivity_from_moments
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
@@ -45,6 +46,7 @@ from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
 from featattn_neuro.nets.selection import Layers
+from featattn_neuro.nets.streaming import MomentsSink
 from featattn_neuro.nets.training import head_inputs
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ __all__ = [
     "list_layers",
     "load_model",
     "load_stimuli",
+    "merge_moments",
     "neural_match",
     "open_kind",
     "read_neural",
@@ -68,6 +71,8 @@ __all__ = [
     "save_kind",
     "selectivity",
     "unfold_gains",
+    "selectivity_from_moments",
+    "stream_moments",
     "with_gains",
 ]
 
@@ -175,9 +180,9 @@ def record(
         "activation"), types (nn.Conv2d or "Conv2d"), functions (name, module) -> bool, or several of these. A text that
         means no module is looked up among the functional operations of the torch.fx graph, named as torchvision's
         `get_graph_node_names` does ("layer1.0.add", "relu_1"); all layers are then recorded through that graph.
-    reduce : "mean", "max", "sum", "sd", "centre", a quantile ("q0.9") over positions, or a function of maps
-        (N, C, H, W) to (N, C); several give a dimension `reduction`. "none" keeps every position as a unit, with
-        coordinates `y` and `x`.
+    reduce : "mean", "max", "sum", "sd", "centre" of maps, "first" of a sequence (the class token of a vision
+        transformer), a quantile ("q0.9") over positions, or a function of maps (N, C, H, W) to (N, C); several give a
+        dimension `reduction`. "none" keeps every position as a unit, with coordinates `y` and `x`.
     batch_size : compute batch; the last one is padded, so a row never depends on how many others there are.
     device : where to compute; None = where the network is. The network is brought back afterwards.
     out : file to record into, .zarr (streamed; memory does not grow with the number of stimuli; taken up again after a
@@ -196,7 +201,8 @@ def record(
     -------
     ACTIVATIONS : `response(stimulus, unit)`, units of the layers' outputs; `unit` has coordinates `layer`, `channel`,
         `call`, `stage` (`node` for the graph); `stimulus` its content ids, `label` and `path` where they are known.
-        Attribute `recorded_through` says "module hooks" or "torch.fx graph". Opened lazily with `out` or `cache`.
+        Attributes: `recorded_through` ("module hooks" or "torch.fx graph"), `preprocessing`, `channel_rule`,
+        `compute_dtype`, `batch_size`. Opened lazily with `out` or `cache`.
 
     Raises
     ------
@@ -224,7 +230,12 @@ def record(
         run = partial(
             run_plan, network.module, plan, images, preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,
-            attrs={"network_name": network.name, "recorded_dtype": dtype}, progress=progress, timing=timing,
+            attrs={
+                "network_name": network.name,
+                "preprocessing": _in_words(preprocess),
+                "recorded_dtype": dtype,
+            },
+            progress=progress, timing=timing,
         )  # fmt: skip
         if out is None and cache is None:
             return run(MemorySink())
@@ -235,6 +246,73 @@ def record(
         path = Path(out) if out is not None else Path(str(cache)) / f"{key}.zarr"
         with recording_store(path, key=key, inputs=inputs, overwrite=overwrite) as store:
             return open_kind(path, "ACTIVATIONS") if store is None else run(store)
+
+
+def stream_moments(
+    model: nn.Module | Network,
+    stimuli: Any,
+    layers: Layers,
+    *,
+    target: xr.DataArray | None = None,
+    reduce: Reducer | Sequence[Reducer] = "mean",
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    workers: int | None = None,
+    corrupt: str = "error",
+    compute_dtype: str = "float32",
+    channel_axis: ChannelAxis = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Sum up the responses of filters per class while stimuli go by: d' of any number of stimuli without storage.
+
+    Parameters
+    ----------
+    target : None = one group per label of the stimuli; or a boolean DataArray over `stimulus` or (task, stimulus),
+        matched by stimulus id = targets and distractors of each task.
+    model, stimuli, layers, reduce, batch_size, device, workers, corrupt, compute_dtype, channel_axis, progress : as in
+        `record`; what is summed up is bit for bit what that would store. A folder's sub-folders are its labels.
+
+    Returns
+    -------
+    MOMENTS over (group, unit), float64: count, mean, sum of squared deviations (M2), minimum, maximum, zeros. Memory
+    grows with groups times units, and with the stimuli only by their ids. `selectivity_from_moments` makes d' of it;
+    parts of a stimulus set, from other machines for instance, go through `merge_moments` first.
+
+    Raises
+    ------
+    ConfigError : unknown layer or reduction (before the first batch). DataError : no labels and no target, stimuli
+        that `target` does not name.
+
+    Notes
+    -----
+    Chan, Golub & LeVeque 1983; see `featattn_neuro.arrays.moments`.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 1))
+    >>> _ = nn.init.constant_(net[0].weight, 1.0), nn.init.constant_(net[0].bias, 0.0)
+    >>> pixels = np.array([3.0, 5.0, 1.0, 3.0], np.float32).reshape(4, 1, 1, 1) + np.zeros((4, 1, 1, 2), np.float32)
+    >>> pixels[3, 0, 0] = 2.5, 3.5  # the same mean as the first, another image
+    >>> moments = stream_moments(net, load_stimuli(pixels, label=["cat", "cat", "dog", "dog"]), "conv")
+    >>> moments["mean"].values.ravel().tolist()
+    [4.0, 2.0]
+    >>> round(float(selectivity_from_moments(moments, "cat").dprime[0]), 3)  # (4 - 2)/sqrt 2
+    1.414
+    """
+    choose(corrupt, ("error", "skip"), "treatment of corrupt images")
+    network = bare_network(model)
+    plan = make_plan(
+        network.module, layers, reduce, batch_size=batch_size, compute_dtype=compute_dtype, channel_axis=channel_axis
+    )
+    images, preprocess = _stimuli(stimuli, network, corrupt)
+    with placed(network.module, device) as place:
+        return run_plan(
+            network.module, plan, images, MomentsSink(target), preprocess=preprocess, device=place, corrupt=corrupt,
+            workers=usual_workers(images, batch_size) if workers is None else workers,
+            attrs={"network_name": network.name, "preprocessing": _in_words(preprocess)}, progress=progress,
+        )  # fmt: skip
+
+
+def _in_words(preprocess: Preprocessing | None) -> str:
+    return "none: images as they stand" if preprocess is None else preprocess.describe()
 
 
 def _targets(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | None]:

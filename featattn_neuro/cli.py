@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -192,7 +193,7 @@ def layers(
     stage: Annotated[str | None, typer.Option(help="Only this stage: conv, activation, …")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a network's layers in the order in which they run: name, type, stage, output shape, filters."""
+    """List a network's layers in the order in which they run: name, type, stage, output shape, filters, calls."""
     from featattn_neuro import api
     from featattn_neuro.errors import choose
 
@@ -215,17 +216,61 @@ def record(
     seed: Seed = 0,
     labels: Labels = None,
     limit: Limit = None,
-    reduce: Annotated[str, typer.Option(help="Reduction over positions: mean, max, …, comma-separated.")] = "mean",
+    reduce: Annotated[
+        str,
+        typer.Option(
+            help="Reductions over positions, comma-separated: mean, max, sum, sd, centre, first, q0.9; or none: all kept."
+        ),
+    ] = "mean",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at a time.")] = 32,
+    device: Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read images; unless given, a few for files.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", "--storage-dtype", help="Of the stored values: float32, float16, float64.")
+    ] = "float32",
+    compute_dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16 (autocast).")] = "float32",
+    channel_axis: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER=AXIS", help="Where the filters are, if no rule says it; again for more.")
+    ] = None,
+    corrupt: Annotated[str, typer.Option(help="Images that cannot be read: error, or skip and list them.")] = "error",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another recording at --out.")] = False,
 ) -> None:
-    """Record the responses of a network's filters to images (ACTIVATIONS)."""
-    from featattn_neuro import api
+    """Record the responses of a network's filters to images (ACTIVATIONS).
 
-    network, stimuli = api.load_model(model, weights=weights, seed=seed), _stimuli(images, labels, limit)
+    Streamed to --out while images go by: memory does not grow with their number, and the same command goes on where a
+    killed one stopped.
+    """
+    from featattn_neuro import api
+    from featattn_neuro.errors import choose
+
+    choose(corrupt, ("error", "skip"), "treatment of corrupt images")
+    network = api.load_model(model, weights=weights, seed=seed)
+    stimuli = _stimuli(images, labels, limit, corrupt="keep" if corrupt == "skip" else corrupt)
     reductions = _names(reduce)
-    recorded = api.record(
-        network, stimuli, _names(layers), reduce=reductions[0] if len(reductions) == 1 else reductions
-    )
-    _save(recorded, out)
+    with _progress("images") as progress:
+        recorded = api.record(
+            network,
+            stimuli,
+            _names(layers),
+            reduce=reductions[0] if len(reductions) == 1 else reductions,
+            batch_size=batch_size,
+            device=device,
+            out=out,
+            overwrite=overwrite,
+            workers=workers,
+            corrupt=corrupt,
+            dtype=dtype,
+            compute_dtype=compute_dtype,
+            channel_axis=_axes(channel_axis),
+            progress=progress,
+        )
+    skipped = recorded["skipped"].values.tolist() if "skipped" in recorded else []
+    recorded.close()
+    if skipped:
+        typer.echo(f"left out, could not be read: {', '.join(skipped)}", err=True)
+    typer.echo(str(out))
 
 
 @app.command()
@@ -335,10 +380,35 @@ def saliency(
 # ---------------------------------------------------------------------------------------------------- helpers
 
 
-def _stimuli(images: str, labels: Path | None, limit: int | None) -> Any:
+def _stimuli(images: str, labels: Path | None, limit: int | None, *, corrupt: str = "error") -> Any:
     from featattn_neuro import api
 
-    return api.load_stimuli(images, label="folder" if labels is None else labels, limit=limit)
+    return api.load_stimuli(images, label="folder" if labels is None else labels, limit=limit, corrupt=corrupt)
+
+
+def _axes(given: list[str] | None) -> dict[str, int] | None:
+    """LAYER=AXIS texts as a table."""
+    found = {}
+    for text in given or ():
+        layer, _, axis = text.rpartition("=")
+        if not layer or not axis.lstrip("-").isdigit():
+            raise ConfigError(f"wanted --channel-axis LAYER=AXIS, for example blocks.0=-1; came {text!r}")
+        found[layer] = int(axis)
+    return found or None
+
+
+
+def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal's standard error; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _targets(stimuli: Any, images: str, text: str) -> xr.DataArray:

@@ -28,6 +28,7 @@ import xarray as xr
 
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io import store as files
+from featattn_neuro.io.recording_chunks import LayerChunks, is_whole, zarr_codecs
 from featattn_neuro.schema import RecordingHeader
 
 FORMAT = 1
@@ -66,7 +67,7 @@ class RecordingStore:
             _create(self.folder, header, self.rows, self.block_bytes, self.key, self.inputs)
             files.write_text_atomic(self.folder / _STATE, state)
         self._rewrite_progress()
-        self.store, self.arrays = _open_arrays(self.folder, len(header.widths))
+        self.layers = _layer_chunks(header, self.rows, self.block_bytes)
         self.thread = threading.Thread(target=self._run, name="recording-writer", daemon=True)
         self.thread.start()
         starts = range(0, header.n_stimuli, self.rows)
@@ -129,13 +130,13 @@ class RecordingStore:
 
     def _write_block(self, block: _Block) -> None:
         start, stop = block.start, block.stop
-        self.store.written.clear()
-        for layer, array in enumerate(self.arrays):
-            array[:, start:stop] = block.values(layer)
+        written: dict[str, list[Any]] = {}
+        for number, layer in enumerate(self.layers):
+            written |= layer.write(self.folder, start, block.values(number))
         entry = {
             "start": start,
             "stop": stop,
-            "chunks": dict(sorted(self.store.written.items())),
+            "chunks": dict(sorted(written.items())),
             "unreadable": {str(i): reason for i, reason in sorted(block.unreadable.items())},
         }
         with open(self.folder / _PROGRESS, "a", encoding="utf-8") as handle:
@@ -176,10 +177,8 @@ class _Block:
     def unreadable(self) -> dict[int, str]:
         return {i: reason for _, _, some in self.batches for i, reason in some.items()}
 
-    def values(self, layer: int) -> np.ndarray:
-        if len(self.batches) == 1:
-            return self.batches[0][1][layer]
-        return np.concatenate([values[layer] for _, values, _ in self.batches], axis=1)
+    def values(self, layer: int) -> list[np.ndarray]:
+        return [values[layer] for _, values, _ in self.batches]
 
 
 @contextmanager
@@ -299,6 +298,16 @@ def _block_rows(header: RecordingHeader, block_bytes: int) -> int:
     return header.batch_size * min(wanted, -(-header.n_stimuli // header.batch_size))
 
 
+def _layer_chunks(header: RecordingHeader, rows: int, block_bytes: int) -> list[LayerChunks]:
+    """One array per layer; a chunk holds whole filters, and about `block_bytes` at most."""
+    dtype, found = np.dtype(header.dtype), []
+    for i, (width, step) in enumerate(zip(header.widths, header.steps, strict=True)):
+        per_filter = rows * step * len(header.reductions) * dtype.itemsize
+        filters = min(width // step, max(1, block_bytes // per_filter))
+        found.append(LayerChunks(_layer_name(i), len(header.reductions), width, rows, filters * step, dtype))
+    return found
+
+
 def _create(
     folder: Path, header: RecordingHeader, rows: int, block_bytes: int, key: str, inputs: Mapping[str, str]
 ) -> None:
@@ -306,23 +315,21 @@ def _create(
 
     with _quiet():
         group: Any = zarr.create_group(folder, zarr_format=3, overwrite=False)
-        dtype = np.dtype(header.dtype)
-        for i, (width, step) in enumerate(zip(header.widths, header.steps, strict=True)):
-            per_filter = rows * step * len(header.reductions) * dtype.itemsize
-            filters = min(width // step, max(1, block_bytes // per_filter))
+        for layer in _layer_chunks(header, rows, block_bytes):
             group.create_array(
-                _layer_name(i),
-                shape=(len(header.reductions), header.n_stimuli, width),
-                chunks=(len(header.reductions), rows, filters * step),
-                dtype=dtype,
-                compressors=_codecs(dtype),
-                dimension_names=("reduction", "stimulus", f"unit_{i:04d}"),
+                layer.folder,
+                shape=(layer.reductions, header.n_stimuli, layer.width),
+                chunks=layer.shape,
+                dtype=layer.dtype,
+                fill_value=np.nan,  # a chunk that is missing must not read as silence
+                compressors=zarr_codecs(layer.dtype),
+                dimension_names=("reduction", "stimulus", f"unit_{layer.folder[-4:]}"),
             )
         for name, (dim, values) in header.coordinates.items():
             values = np.asarray(values)
             array = group.create_array(
                 name, shape=values.shape, chunks=(max(1, min(len(values), 1 << 18)),), dtype=values.dtype,
-                compressors=_codecs(values.dtype), dimension_names=(dim,),
+                compressors=zarr_codecs(values.dtype), dimension_names=(dim,),
             )  # fmt: skip
             array[:] = values
         group.attrs.update(
@@ -342,41 +349,6 @@ def _create(
         )
 
 
-def _codecs(dtype: np.dtype[Any]) -> list[Any]:
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
-    return [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=dtype.itemsize), Crc32cCodec()]
-
-
-def _open_arrays(folder: Path, count: int) -> tuple[Any, list[Any]]:
-    import zarr
-
-    store = _noting_store(folder)
-    with _quiet():
-        group: Any = zarr.open_group(store, mode="r+")
-        # chunks that are all zero are written too: a missing chunk is a fault, not a dead layer
-        arrays = [group[_layer_name(i)].with_config({"write_empty_chunks": True}) for i in range(count)]
-    return store, arrays
-
-
-def _noting_store(folder: Path) -> Any:
-    from zarr.storage import LocalStore
-
-    class NotingStore(LocalStore):
-        """Notes size and checksum of each chunk as it is written."""
-
-        written: dict[str, list[Any]]
-
-        async def set(self, key: str, value: Any) -> None:
-            await super().set(key, value)
-            data = value.to_bytes()
-            self.written[key] = [len(data), data[-4:].hex()]
-
-    store = NotingStore(folder)
-    store.written = {}
-    return store
-
-
 def _layer_name(i: int) -> str:
     return f"response_{i:04d}"
 
@@ -389,7 +361,7 @@ def _verified(folder: Path) -> dict[int, dict[str, Any]]:
             entry = json.loads(line)
         except json.JSONDecodeError:  # the line that was being written
             continue
-        if all(_is_whole(folder / key, *wanted) for key, wanted in entry["chunks"].items()):
+        if all(is_whole(folder / key, *wanted) for key, wanted in entry["chunks"].items()):
             done[entry["start"]] = entry
     for torn in folder.glob(".*.partial"):  # small files that were being written
         torn.unlink()
@@ -400,18 +372,6 @@ def _verified(folder: Path) -> dict[int, dict[str, Any]]:
                 if os.path.join(place, name) not in keep:
                     os.unlink(os.path.join(place, name))
     return done
-
-
-def _is_whole(path: Path, size: int, checksum: str) -> bool:
-    import google_crc32c
-
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    if len(data) != size or data[-4:].hex() != checksum:
-        return False
-    return google_crc32c.value(data[:-4]).to_bytes(4, "little").hex() == checksum
 
 
 def is_recording(path: Path) -> bool:
@@ -431,9 +391,23 @@ def verify_recording(path: str | Path) -> int:
         raise StoreError(f"wanted a recording (.zarr); there is none at {str(path)!r}; check the path")
     chunks = json.loads((path / _CHUNKS).read_text(encoding="utf-8"))["chunks"]
     for key, wanted in chunks.items():
-        if not _is_whole(path / key, *wanted):
+        if not is_whole(path / key, *wanted):
             raise StoreError(f"chunk {key} of {str(path)!r} is missing or damaged; record again with overwrite=True")
     return len(chunks)
+
+
+def _check_present(path: Path, chunks: Mapping[str, Sequence[Any]]) -> None:
+    """`StoreError` if a chunk file is not there or has another size; zarr reads a missing one as its fill value."""
+    for key, (size, _) in chunks.items():
+        try:
+            found = os.stat(path / key).st_size
+        except FileNotFoundError:
+            found = -1
+        if found != size:
+            raise StoreError(
+                f"chunk {key} of {str(path)!r} is {'missing' if found < 0 else 'cut short'}; copy the folder again, or "
+                "record again with overwrite=True"
+            )
 
 
 def open_recording(path: Path) -> xr.Dataset:
@@ -447,6 +421,7 @@ def open_recording(path: Path) -> xr.Dataset:
         if layout["format"] > FORMAT:
             raise StoreError(f"{str(path)!r} was written by a newer featattn_neuro: update the package")
         manifest = json.loads((path / _CHUNKS).read_text(encoding="utf-8"))
+        _check_present(path, manifest["chunks"])
         arrays = [group[_layer_name(i)] for i in range(layout["layers"])]
         coordinates = {name: (dim, group[name][:]) for name, dim in layout["coordinates"].items()}
     names = [f"{manifest['key'][:32]}-{i}-{os.stat(path).st_mtime_ns}" for i in range(len(arrays))]

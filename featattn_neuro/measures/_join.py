@@ -73,3 +73,28 @@ def without_scalars(dataset: xr.Dataset) -> xr.Dataset:
     if not isinstance(dataset, xr.Dataset):
         return dataset  # the kind's check says what was wanted
     return dataset.drop_vars([name for name, coordinate in dataset.coords.items() if coordinate.ndim == 0])
+
+
+def by_filter(dataset: xr.Dataset, *, name: str) -> xr.Dataset:
+    """`dataset` with the ids of filters, "layer/channel", where it has those of one call of theirs, "layer@call/channel".
+
+    A module that runs several times is recorded call by call, while a gain belongs to its filters and acts in every
+    call: the two join on the filter. `DataError` if several calls of a filter are there: which one is meant, or how they
+    would be joined, is not for us to choose.
+    """
+    if "call" not in dataset.coords or "layer" not in dataset.coords or dataset["call"].dims != ("unit",):
+        return dataset
+    ids = []
+    for unit, layer, call in zip(
+        dataset["unit"].values.tolist(), dataset["layer"].values.tolist(), dataset["call"].values.tolist(), strict=True
+    ):
+        marked = f"{layer}@{call}/"
+        ids.append(f"{layer}/{unit.removeprefix(marked)}" if unit.startswith(marked) else unit)
+    if len(set(ids)) < len(ids):
+        calls = {one: set(dataset["call"].values[dataset["layer"].values == one].tolist()) for one in layers_of(dataset)}
+        layer, ran = next((layer, sorted(ran)) for layer, ran in calls.items() if len(ran) > 1)
+        raise DataError(
+            f"{name} has calls {ran} of layer {layer!r}, and a gain is one for all of them; choose "
+            f"one, for example with .isel(unit=(ds.layer != {layer!r}) | (ds.call == {ran[0]}))"
+        )
+    return dataset.assign_coords(unit=ids)

@@ -13,7 +13,7 @@ import xarray as xr
 
 from featattn_neuro.arrays import association as kernels
 from featattn_neuro.errors import DataError, choose
-from featattn_neuro.measures._join import aligned, layers_of, same_ids, single, without_scalars
+from featattn_neuro.measures._join import aligned, by_filter, layers_of, same_ids, single, without_scalars
 from featattn_neuro.schema import ASSOCIATION, GAINS, SELECTIVITY
 
 MIN_LIVE = 8
@@ -40,7 +40,8 @@ def gain_selectivity(
     Parameters
     ----------
     gains : GAINS, gain(unit) or gain(task, unit); other dimensions must be selected first.
-    selectivity : SELECTIVITY of the un-gained network on *other* stimuli, over the same units (and tasks), any order.
+    selectivity : SELECTIVITY of the un-gained network on *other* stimuli, over the same units (and tasks), any order; of a
+        module that runs several times, one call.
     covariates : variables over `unit`, or ("task", "unit"), to be held fixed one at a time, and all together ("all"):
         mean activation, weight norm, …; nothing measured after the gain. With two tasks or more, the mean log gain of
         the other tasks is added as "other_tasks_gain". None = no partial correlations.
@@ -75,7 +76,7 @@ def gain_selectivity(
     -1.0
     """
     learned = GAINS.check(single(without_scalars(gains), ("network", "arm", "gain_set"), name="the gains"))
-    measured = SELECTIVITY.check(without_scalars(selectivity))
+    measured = by_filter(SELECTIVITY.check(without_scalars(selectivity)), name="the selectivity")
     choose(circular, ("refuse", "demonstrate"), "value of circular")
     overlap = _check_sources(learned, measured, circular)
     learned, measured = joined(learned, measured)
@@ -104,7 +105,7 @@ def gain_selectivity(
     if several:
         result = _with_task_permutation(result, permutations, seed)
     if covariates is not None:
-        held = _covariate_table(learned, covariates, log_gain)
+        held = _covariate_table(learned, by_filter(covariates, name="covariates"), log_gain)
         result["partial"] = _partials(learned, held, gain, scores["dprime"], usable).assign_coords(layer=layers)
     notes = {f"measure_{name}": MEASURES[name] for name in order}
     counts = {"permutations": int(permutations), "seed": int(seed), "nonpositive_gains": int((gain <= 0).sum())}

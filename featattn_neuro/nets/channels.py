@@ -33,24 +33,39 @@ def declared_axis(part: nn.Module) -> int | None:
 class ChannelRule:
     """Channel axis of each layer's output.
 
-    Rule: vectors (N, C) have axis 1. A module whose class fixes the axis has that one (`declared_axis`). Otherwise
-    sequences (N, T, C) have the last, maps (N, C, H, W) axis 1, unless the network also works on maps (N, H, W, C):
-    then nothing tells which is meant, and the layer is refused until `channel_axis` says it.
+    Rule: vectors (N, C) have axis 1. A module whose class fixes the axis has that one (`declared_axis`). The others
+    follow those that the network holds, and where these do not settle it the layer is refused until `channel_axis`
+    says it:
+
+    - (N, T, C): last axis if a linear layer or layer norm of the network gives sequences with as many features, and no
+      convolution or norm over maps has as many channels as the other axis; axis 1 if one-dimensional convolutions or
+      batch norms give (N, C, T) with as many channels, and no sequence has as many features. Maps (N, C, H, W)
+      flattened to (N, C, H W) are neither.
+    - (N, C, H, W): axis 1, unless the network also works on maps (N, H, W, C), or on sequences while no convolution or
+      norm has as many channels (attention weights, heads).
     """
 
     def __init__(self, module: nn.Module, given: ChannelAxis = None) -> None:
         self.given = given
         self.modules = dict(module.named_modules())
         self.channels_last_seen = False
+        self.sequence_features: set[int] = set()
+        self.series_channels: set[int] = set()
+        self.map_channels = {size for part in self.modules.values() for size in _channel_counts(part)}
 
-    def watched(self) -> list[str]:
-        """Layers whose outputs `watch` wants to see before any axis is asked for."""
-        return [name for name, part in self.modules.items() if declared_axis(part) == -1]
+    def watched(self) -> dict[str, int]:
+        """Layers whose outputs `watch` wants to see before any axis is asked for, and the axis of their channels."""
+        axes = {name: declared_axis(part) for name, part in self.modules.items()}
+        return {name: axis for name, axis in axes.items() if axis is not None}
 
-    def watch(self, output: Any) -> None:
-        """Note an output of a watched layer: four dimensions make layers of undeclared axis ambiguous."""
-        if isinstance(output, Tensor) and output.ndim == 4:
+    def watch(self, axis: int, output: Any) -> None:
+        """Note an output of a watched layer: what it is decides for layers whose class does not."""
+        if not isinstance(output, Tensor):
+            return
+        if output.ndim == 4 and axis == -1:
             self.channels_last_seen = True
+        if output.ndim == 3:
+            (self.sequence_features if axis == -1 else self.series_channels).add(output.shape[axis])
 
     def axis(self, layer: str, output: Any) -> int:
         """Axis (from the front) of the filters in `output` of `layer`; `DataError` if there is none or it is open."""
@@ -71,19 +86,38 @@ class ChannelRule:
         fixed = None if part is None else declared_axis(part)
         if fixed is not None:
             return fixed % output.ndim
-        if output.ndim == 3:
-            if isinstance(part, nn.Flatten):  # maps (N, C, H, W) flattened keep C in front, sequences do not
-                raise DataError(
-                    f"layer {layer!r} flattens to {tuple(output.shape)}: maps or a sequence, nothing tells; say "
-                    f"where the filters are, channel_axis={{{layer!r}: 1}} or {{{layer!r}: -1}}"
-                )
+        return self._of_series(layer, output) if output.ndim == 3 else self._of_maps(layer, output)
+
+    def _of_series(self, layer: str, output: Tensor) -> int:
+        first, last = output.shape[1], output.shape[2]
+        if last in self.sequence_features and first not in self.map_channels:
             return 2
+        if first in self.series_channels and last not in self.sequence_features:
+            return 1
+        raise _open_axis(layer, output, "maps with their positions in one row, or a sequence: nothing in the network tells")
+
+    def _of_maps(self, layer: str, output: Tensor) -> int:
         if self.channels_last_seen:
-            raise DataError(
-                f"layer {layer!r} gives {tuple(output.shape)}, and this network holds maps with channels first and "
-                f"with channels last: say which, channel_axis={{{layer!r}: 1}} or {{{layer!r}: -1}}"
-            )
+            raise _open_axis(layer, output, "and this network holds maps with channels first and with channels last")
+        if self.sequence_features and output.shape[1] not in self.map_channels:
+            raise _open_axis(layer, output, "and no convolution or norm of this network has as many channels")
         return 1
+
+
+def _open_axis(layer: str, output: Tensor, reason: str) -> DataError:
+    return DataError(
+        f"layer {layer!r} gives {tuple(output.shape)}, {reason}; say where the filters are, "
+        f"channel_axis={{{layer!r}: 1}} or {{{layer!r}: -1}}"
+    )
+
+
+def _channel_counts(part: nn.Module) -> tuple[int, ...]:
+    """Numbers of channels that a module with channels on axis 1 takes and gives."""
+    if declared_axis(part) != 1:
+        return ()
+    names = ("in_channels", "out_channels", "num_features", "num_channels")
+    counts = [getattr(part, name, None) for name in names] + list(getattr(part, "normalized_shape", ()))
+    return tuple(count for count in counts if isinstance(count, int))
 
 
 def channels_first(output: Tensor, axis: int) -> Tensor:

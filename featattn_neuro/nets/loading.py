@@ -73,12 +73,14 @@ class PaddedBatches(Dataset[Batch | FeatattnError]):
     def batch(self, start: int) -> Batch:
         """The batch that begins with stimulus `start`."""
         stop = min(start + self.batch_size, len(self.stimuli))
-        images = torch.zeros((self.batch_size, *self.shape))
         rows = getattr(self.stimuli, "images", None)
         if self.preprocess is None and isinstance(rows, np.ndarray) and rows.dtype == np.float32:
             # a copy: a network may work in place on its input, and the stimuli are the caller's
+            images = torch.empty((self.batch_size, *self.shape))
             images.numpy()[: stop - start] = rows[start:stop]
+            images[stop - start :] = 0
             return Batch(start, stop - start, images)
+        images = torch.zeros((self.batch_size, *self.shape))
         unreadable = {}
         for row, i in enumerate(range(start, stop)):
             try:

@@ -152,7 +152,10 @@ class _Runner:
 
     def probe(self, image: Tensor) -> list[RecordedLayer]:
         """Shapes of everything recorded, from one image; the values of this pass are not used."""
-        watch = {name: lambda module, inputs, output: self.rule.watch(output) for name in self.rule.watched()}
+        watch = {
+            name: lambda module, inputs, output, axis=axis: self.rule.watch(axis, output)
+            for name, axis in self.rule.watched().items()
+        }
         self.collector.shapes = {}
         with hooked(self.module, watch):
             self.forward(image[None])

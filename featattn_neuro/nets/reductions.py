@@ -56,6 +56,14 @@ def _centre(maps: Tensor) -> Tensor:
     return maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].clone()
 
 
+def _first(maps: Tensor) -> Tensor:
+    if maps.ndim != 3:
+        raise DataError(
+            f"reduction 'first' takes the first of a sequence of tokens; came maps {tuple(maps.shape)}; choose another"
+        )
+    return maps[:, :, 0].clone()
+
+
 def standard_deviation(maps: Tensor) -> Tensor:
     """SD over positions (n in the denominator) from sums and sums of squares: sqrt(E[x^2] - E[x]^2).
 
@@ -99,6 +107,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": _sum,
     "sd": standard_deviation,
     "centre": _centre,
+    "first": _first,
 }
 """Reductions over positions by name: (N, C, positions...) to (N, C)."""
 
