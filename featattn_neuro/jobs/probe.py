@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
-from featattn_neuro.jobs.context import network_job
+from featattn_neuro.jobs.context import NetworkJob, network_job
+from featattn_neuro.nets.arms import arm_network, arm_rule, arm_start
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.learning import Schedule, fit_tasks, learn_full, start
@@ -21,10 +23,13 @@ TASKS = 2
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that one thread needs for one image and task in one update, of gains and of full fine-tuning; filters."""
+    """Seconds that one thread needs for one image and task in one update, by what learns; and filters.
 
-    per_gain_image: float
-    per_full_image: float
+    per_image : "gain" (behind pooling where that is the same), "any" (at the very sites, with a shift), "norm" (affine
+        norms) and "full" fine-tuning; 0 for what the configuration has no arm of.
+    """
+
+    per_image: dict[str, float]
     units: int
 
 
@@ -48,13 +53,35 @@ def costs_of(config_text: str, out: str, name: str) -> Costs:
     def gains() -> None:
         fit_tasks(cut, rows, target, start(cut, detector), schedule, train_gains=True, train_head=True)
 
-    per_gain = _best(gains) / (2 * TASKS * len(images))
-    if "full" not in job.config.arms:
-        return Costs(per_gain, 0.0, sum(cut.n_filters.values()))
-    per_full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1])) / (
-        2 * len(images)
-    )
-    return Costs(per_gain, per_full, sum(cut.n_filters.values()))
+    found = {"gain": _best(gains) / (2 * TASKS * len(images)), "any": 0.0, "norm": 0.0, "full": 0.0}
+    for kind in ("any", "norm"):
+        found[kind] = _arm_seconds(job, network.module, head, kind, images, target, detector, schedule)
+    if "full" in job.config.arms:
+        full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1]))
+        found["full"] = full / (2 * len(images))
+    return Costs(found, sum(cut.n_filters.values()))
+
+
+def _arm_seconds(
+    job: NetworkJob, module: nn.Module, head: str, kind: str, images: torch.Tensor, target: np.ndarray,
+    detector: Detector, schedule: Schedule,
+) -> float:  # fmt: skip
+    """The same for the dearest arm of one place; 0 where the run has none, or the network not what it needs."""
+    from featattn_neuro.jobs.graph import cost_of
+
+    if not any(cost_of(job.config, arm) == f"{kind}_images" for arm in job.config.arms):
+        return 0.0
+    rule = arm_rule("norm_affine_head" if kind == "norm" else "gain_shift_head")
+    cut = arm_network(module, job.layers, head, kind)
+    if cut is None:
+        return 0.0
+    rows = cut.prefix(images)
+
+    def learn() -> None:
+        initial = arm_start(rule, cut, detector, module, images)
+        fit_tasks(cut, rows, target, initial, schedule, train_gains=True, train_head=True)
+
+    return _best(learn) / (2 * TASKS * len(images))
 
 
 def _best(work: Callable[[], object], times: int = 3) -> float:
