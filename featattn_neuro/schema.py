@@ -247,12 +247,22 @@ GAINS = Kind(
     "one multiplicative gain per filter, with the detector they were learned for",
     {
         "gain": Variable(("unit",), "float", "factor on the filter's map, no units; 1 = unchanged", extra=_TASKS),
+        "shift": Variable(("unit",), "float", "added to the filter's gained map, units of the map", False, _TASKS),
+        "spatial": Variable(("position",), "float", "factor on all maps of a layer at a position", False, _TASKS),
         "head_weight": Variable(("feature",), "float", "read-out weight per scaled feature", False, extra=_TASKS),
         "head_bias": Variable((), "float", "read-out bias, logit units", False, extra=_TASKS),
         "feature_scale": Variable(("feature",), "float", "divisor of the feature before the read-out", False),
         "training_source": _text("source", meaning="ids of the source stimuli that the gains were learned from"),
     },
-    {**_UNIT, "task": _text("task", meaning="name of the task"), "arm": _text("arm", meaning="name of the arm")},
+    {
+        **_UNIT,
+        "task": _text("task", meaning="name of the task"),
+        "arm": _text("arm", meaning="name of the arm"),
+        "position": _text("position", meaning="layer and place, layer/y,x"),
+        "position_layer": _text("position", meaning="dotted module name of the layer of a position"),
+        "position_y": _int("position", meaning="row of the position in the layer's map, downwards"),
+        "position_x": _int("position", meaning="column of the position in the layer's map, rightwards"),
+    },
 )
 
 SCORES = Kind(

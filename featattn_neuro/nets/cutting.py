@@ -1,14 +1,15 @@
 """A frozen network cut before its first gained layer: the prefix runs once per image, the rest for many tasks at once.
 
 The base network never changes while gains are learned, so everything that no gain reaches is computed once and kept:
-what lies before the first gained map, and branches beside it. After the cut, images of several tasks travel together as one batch of T x B rows, each task with its own gains:
-the frozen weights are shared, so T fits cost one pass over the network and not T.
+what lies before the first gained map, and branches beside it. After the cut, images of several tasks travel together
+as one batch of T x B rows, each task with its own gains: the frozen weights are shared, so T fits cost one pass over
+the network and not T.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,11 +23,16 @@ from featattn_neuro.nets.layers import LeafTracer
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 """What a frozen network in evaluation mode hands on as it is."""
 
+SiteFactor = torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
+"""What acts at a gained site: gains (T, C), or a function of rows (T * B, C, ...) such as `modulation.Modulation`."""
+
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalMean)
 
 
-def _scale(rows: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    """Rows (T * B, C, ...) times gains (T, C)."""
+def _scale(rows: torch.Tensor, gain: SiteFactor) -> torch.Tensor:
+    """Rows (T * B, C, ...) times gains (T, C), or whatever else acts at the site."""
+    if not isinstance(gain, torch.Tensor):
+        return gain(rows)
     grouped = rows.unflatten(0, (gain.shape[0], -1))
     return (grouped * gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
 
@@ -39,6 +45,8 @@ class CutNetwork:
     module : the network; it is copied, never altered.
     layers : gained sites, names of modules.
     head : name of the final linear layer; its input (N, F) is the feature vector.
+    past_pools : whether what acts at a site may act behind a pooling layer instead, where the maps are smaller. That is
+        the same for gains that are not negative; not for others, for shifts, and for gains per position.
 
     Attributes
     ----------
@@ -48,16 +56,25 @@ class CutNetwork:
     pooled : the gains of the only layer act on the features themselves, since nothing but pooling lies between: the
         prefix is then the whole network, and rows are (N, F).
 
-    Gains are positive here (g = exp theta), so a gain may be moved past a pooling layer that alone consumes the map:
-    max(g a) = g max(a), mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
+    Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a) = g max(a),
+    mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
     """
 
-    def __init__(self, module: nn.Module, layers: Sequence[str], head: str, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[str],
+        head: str,
+        device: str | torch.device = "cpu",
+        *,
+        past_pools: bool = True,
+    ) -> None:
         modules = dict(module.named_modules())
         for layer in layers:
             choose(layer, modules, "layer")
         choose(head, modules, "head")
         self.layers, self.head, self.device = tuple(layers), head, torch.device(device)
+        self.past_pools = past_pools
         frozen = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
         self.module = frozen.to(memory_format=torch.channels_last)
         self.whole: nn.Module = self.module
@@ -73,7 +90,8 @@ class CutNetwork:
         if reused is not None:
             self.cached, self.reason = False, f"a map is used again after step {reused!r} worked on it in place"
             return
-        _pool_before_relu(self.module, graph)
+        if past_pools:
+            _pool_before_relu(self.module, graph)
         self.whole = _without_dead_code(self.module, graph)
         try:
             self._prefix, self._suffix = self._split(graph)
@@ -91,7 +109,7 @@ class CutNetwork:
                 self._count_filters(images[:2])
         return tuple(torch.cat(list(column)) for column in zip(*parts, strict=True))
 
-    def features(self, rows: Sequence[torch.Tensor], gains: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def features(self, rows: Sequence[torch.Tensor], gains: Mapping[str, SiteFactor]) -> torch.Tensor:
         """Input of the head, (T * B, F), for prefix rows (T * B, ...) in task-major order and gains (T, C) a layer."""
         if self.cached:
             return self._suffix(*rows, *[gains[layer] for layer in self.layers])
@@ -160,7 +178,7 @@ class CutNetwork:
         return self._prefix_graph(early, crossing), self._suffix_graph(nodes, late, crossing, places, features)
 
     def _past_pools(self, node: fx.Node) -> fx.Node:
-        while len(node.users) == 1:
+        while self.past_pools and len(node.users) == 1:
             user = next(iter(node.users))
             is_pool = user.op == "call_module" and isinstance(self.module.get_submodule(str(user.target)), _POOLS)
             if user.op == "call_module" and getattr(

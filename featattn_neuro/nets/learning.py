@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from featattn_neuro.errors import ConfigError, DataError
-from featattn_neuro.nets.cutting import CutNetwork
+from featattn_neuro.errors import ConfigError, DataError, choose
+from featattn_neuro.nets.cutting import CutNetwork, SiteFactor
 from featattn_neuro.nets.detectors import Detector, as_tensors
 from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.modulation import Modulation
+from featattn_neuro.nets.parameterisations import LOG, PENALTY_NORMS, Parameterisation, mean_penalty
 
 ROWS_PER_PASS = 240
 """Images times tasks that learn in one pass: fewer pay more per update, more spill the maps out of the cache."""
@@ -28,7 +30,10 @@ ROWS_PER_PASS = 240
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to learn: rate and penalty, batch size, and either epochs or a number of updates; the seed orders batches."""
+    """How to learn: rate and penalty, batch size, and either epochs or a number of updates; the seed orders batches.
+
+    The penalty multiplies the mean square (`norm` "l2") or absolute value ("l1") of what is trained, from its start.
+    """
 
     rate: float
     penalty: float = 0.0
@@ -36,8 +41,10 @@ class Schedule:
     epochs: int | None = 30
     updates: int | None = None
     seed: int = 0
+    norm: str = "l2"
 
     def __post_init__(self) -> None:
+        choose(self.norm, PENALTY_NORMS, "norm of the penalty")
         if not (self.rate > 0 and self.penalty >= 0 and self.batch_size >= 1):
             raise ConfigError(
                 f"wanted a rate above 0, a penalty of 0 or more and a batch of 1 or more; came rate {self.rate}, "
@@ -62,17 +69,55 @@ class Schedule:
 
 @dataclass
 class Trained:
-    """Numbers of T tasks while they are learned: log gains (T, C or 1) per layer, read-out weight (T, F) and bias."""
+    """Numbers of T tasks while they are learned: of each layer and of the read-out.
+
+    theta : layer to the numbers (T, C), (T, 1) or, shared by all tasks, (1, C) that gains are made of, g = exp(theta)
+        unless `parameterisation` says otherwise. weight (T, F), bias (T,), scale (F,) : of the read-out.
+    filters : layer to number of filters. shift : layer to what is added, (T, C). spatial : layer to the numbers
+        (T, H, W) of the factor per position. combination : of the two factors, see `modulation`.
+    origin : layer to the theta (1, C) and shift (1, C) that penalties pull to; gain 1 and shift 0 for other layers.
+    """
 
     theta: dict[str, torch.Tensor]
     weight: torch.Tensor
     bias: torch.Tensor
     scale: torch.Tensor
     filters: Mapping[str, int] = field(default_factory=dict)
+    shift: dict[str, torch.Tensor] = field(default_factory=dict)
+    spatial: dict[str, torch.Tensor] = field(default_factory=dict)
+    parameterisation: Parameterisation = LOG
+    combination: str = "multiplicative"
+    origin: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def gains(self) -> dict[str, torch.Tensor]:
-        """Layer to gains (T, C), g = exp(theta)."""
-        return {k: v.exp().expand(-1, self.filters[k]) for k, v in self.theta.items()}
+        """Layer to gains (T, C), without the shift and the factor per position."""
+        make = self.parameterisation.gain
+        return {k: make(v).expand(len(self.weight), self.filters[k]) for k, v in self.theta.items()}
+
+    def modulations(self) -> Mapping[str, SiteFactor]:
+        """Layer to what acts on its maps: gains (T, C), or a `Modulation` where there is more."""
+        gains, tasks = self.gains(), len(self.weight)
+        if not self.shift and not self.spatial:
+            return gains or {k: self.weight.new_ones(tasks, n) for k, n in self.filters.items()}
+        shifts = {k: v.expand(tasks, -1) for k, v in self.shift.items()}
+        places = {k: v.expand(tasks, -1, -1) for k, v in self.spatial_gains().items()}
+        return {
+            layer: Modulation(gains.get(layer), shifts.get(layer), places.get(layer), self.combination)
+            for layer in self.filters
+        }
+
+    def spatial_gains(self) -> dict[str, torch.Tensor]:
+        """Layer to factors per position (T, H, W), or (1, H, W) where tasks share them."""
+        return {k: self.parameterisation.gain(v) for k, v in self.spatial.items()}
+
+    def modulation_numbers(self) -> list[torch.Tensor]:
+        """All learned numbers but the read-out's."""
+        return [*self.theta.values(), *self.shift.values(), *self.spatial.values()]
+
+    def trained_numbers(self, *, head: bool) -> int:
+        """Numbers learned per task: gains, shifts, factors per position and, with `head`, the read-out's."""
+        own = sum(int(np.prod(v.shape[1:])) for v in self.modulation_numbers())
+        return own + (self.weight.shape[1] + 1 if head else 0)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(T, B) from features (T * B, F)."""
@@ -80,11 +125,17 @@ class Trained:
         return torch.einsum("tbf,tf->tb", grouped, self.weight) + self.bias[:, None]
 
     def tasks(self, which: slice) -> Trained:
-        """A copy that holds some of the tasks."""
-        theta = {layer: values[which].detach().clone() for layer, values in self.theta.items()}
-        return Trained(
-            theta, self.weight[which].detach().clone(), self.bias[which].detach().clone(), self.scale, self.filters
-        )
+        """A copy that holds some of the tasks; numbers that all tasks share stay whole."""
+        tasks = len(self.weight)
+
+        def some(values: torch.Tensor) -> torch.Tensor:
+            return (values[which] if len(values) == tasks else values).detach().clone()
+
+        parts = {
+            part: {layer: some(values) for layer, values in getattr(self, part).items()}
+            for part in ("theta", "shift", "spatial")
+        }
+        return replace(self, weight=some(self.weight), bias=some(self.bias), **parts)
 
     def detector(self) -> Detector:
         weight, bias, scale = (v.detach().cpu().double().numpy() for v in (self.weight, self.bias, self.scale))
@@ -113,14 +164,57 @@ def class_weights(target: torch.Tensor, names: Sequence[str] = ()) -> torch.Tens
     return torch.where(target, target.shape[1] / (2.0 * n_target), target.shape[1] / (2.0 * n_other))
 
 
-def start(cut: CutNetwork, detector: Detector, *, per_filter: bool = True) -> Trained:
-    """All gains 1 (theta = 0), the read-out at `detector`; `per_filter=False` is one gain per layer (uniform)."""
+def start(
+    cut: CutNetwork,
+    detector: Detector,
+    *,
+    per_filter: bool = True,
+    gain: bool = True,
+    shift: bool = False,
+    shapes: Mapping[str, tuple[int, int]] | None = None,
+    parameterisation: Parameterisation = LOG,
+    combination: str = "multiplicative",
+    shared: bool = False,
+) -> Trained:
+    """All gains 1, shifts 0, the read-out at `detector`: the un-gained network.
+
+    Parameters
+    ----------
+    per_filter : False is one gain per layer (uniform). gain : False leaves the gains per filter and layer out.
+    shift : whether a shift per filter is learned. shapes : layer to (H, W) of its maps: a factor per position is
+        learned. combination : of the two factors. shared : one set of gains for all tasks.
+
+    Raises
+    ------
+    ConfigError : a parameterisation that fixes the layer mean, where a layer has one gain only; gains that may be
+        negative, shifts or factors per position on a network whose sites may lie behind pooling (`past_pools`).
+    """
+    if parameterisation.layer_mean and gain and not per_filter:
+        raise ConfigError(f"{parameterisation} fixes the mean gain of a layer to 1, so a uniform gain cannot be learned")
+    if cut.past_pools and (shift or shapes or not parameterisation.positive):
+        raise ConfigError(
+            "shifts, gains per position and gains that may be negative do not commute with pooling; make the network "
+            "with CutNetwork(..., past_pools=False)"
+        )
     weight, bias, scale = as_tensors(detector, cut.device)
-    tasks = len(weight)
-    theta = {
-        layer: torch.zeros(tasks, cut.n_filters[layer] if per_filter else 1, device=cut.device) for layer in cut.layers
-    }
-    return Trained(theta, weight.clone(), bias.clone(), scale, dict(cut.n_filters))
+    tasks = 1 if shared else len(weight)
+    first = parameterisation.start
+
+    def full(*shape: int) -> torch.Tensor:
+        return torch.full((tasks, *shape), first, device=cut.device)
+
+    layers = cut.layers
+    return Trained(
+        {layer: full(cut.n_filters[layer] if per_filter else 1) for layer in layers} if gain else {},
+        weight.clone(),
+        bias.clone(),
+        scale,
+        dict(cut.n_filters),
+        {layer: torch.zeros(tasks, cut.n_filters[layer], device=cut.device) for layer in layers} if shift else {},
+        {layer: full(*shapes[layer]) for layer in layers} if shapes else {},
+        parameterisation,
+        combination,
+    )
 
 
 def learn(
@@ -136,10 +230,11 @@ def learn(
     watch: Watch | None = None,
     names: Sequence[str] = (),
 ) -> Trained:
-    """Learn log gains, the read-out, or both, for all tasks at once; `state` is updated and returned.
+    """Learn gains, the read-out, or both, for all tasks at once; `state` is updated and returned.
 
     Parameters
     ----------
+    train_gains : whether what the state holds per layer is learned: gains, shifts, factors per position.
     rows : `cut.prefix(images)`, N rows each. target : (T, N) bool.
     chosen : (T, M) positions of each task's own images; all images for every task if None.
     watch : called with (updates done, state) before the first and after every update.
@@ -153,7 +248,7 @@ def learn(
     tasks = labels.shape[0]
     mine = None if chosen is None else torch.as_tensor(np.asarray(chosen), device=cut.device)
     weights = class_weights(labels if mine is None else labels.gather(1, mine), names)
-    gain_parameters = list(state.theta.values()) if train_gains else []
+    gain_parameters = state.modulation_numbers() if train_gains else []
     head_parameters = [state.weight, state.bias] if train_head else []
     origin = (state.weight.clone(), state.bias.clone())
     for parameter in gain_parameters + head_parameters:
@@ -166,13 +261,13 @@ def learn(
         images = batch.to(cut.device).expand(tasks, -1) if mine is None else mine[:, batch.to(cut.device)]
         if fixed is None:
             flat = images.flatten()
-            features = cut.features([row[flat] for row in rows], state.gains())
+            features = cut.features([row[flat] for row in rows], state.modulations())
         else:
             features = fixed[torch.arange(tasks, device=cut.device)[:, None], images].flatten(0, 1)
         loss = binary_cross_entropy_with_logits(
             state.logits(features), labels.gather(1, images).float(), weights[:, batch], reduction="none"
         ).mean(dim=1)
-        loss = loss + schedule.penalty * _distance(state, origin, train_gains, train_head)
+        loss = loss + schedule.penalty * _distance(state, origin, train_gains, train_head, schedule.norm)
         if not torch.isfinite(loss).all():
             task = int((~torch.isfinite(loss)).nonzero()[0])
             raise DataError(
@@ -182,6 +277,9 @@ def learn(
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         optimiser.step()
+        if train_gains:
+            for numbers in (*state.theta.values(), *state.spatial.values()):
+                state.parameterisation.project_(numbers)
         if watch is not None:
             watch(update, state)
     for parameter in gain_parameters + head_parameters:
@@ -195,14 +293,24 @@ def _adam(parameters: list[torch.Tensor], rate: float) -> torch.optim.Adam:
 
 
 def _distance(
-    state: Trained, origin: tuple[torch.Tensor, torch.Tensor], gains: bool, head: bool
+    state: Trained, origin: tuple[torch.Tensor, torch.Tensor], gains: bool, head: bool, norm: str
 ) -> torch.Tensor | float:
+    """Mean square (or absolute value) of what is learned, from gain 1 and shift 0 (or `origin`), and of the read-out."""
     total: torch.Tensor | float = 0.0
     if gains:
-        total = total + torch.cat(list(state.theta.values()), dim=1).square().mean(dim=1)
+        deviation, home = state.parameterisation.deviation, state.origin
+        made = [v - home[k][0] if k in home else deviation(v) for k, v in state.theta.items()]
+        made += [deviation(v) for v in state.spatial.values()]
+        made += [v - home[k][1] if k in home else v for k, v in state.shift.items()]
+        total = total + mean_penalty(made, norm)
     if head:
-        total = total + (state.weight - origin[0]).square().mean(dim=1)
+        total = total + mean_penalty([state.weight - origin[0]], norm)
     return total
+
+
+def features_of(cut: CutNetwork, rows: Sequence[torch.Tensor], state: Trained) -> np.ndarray:
+    """Inputs of the head (T, N, F) of all rows under what the state holds, float64."""
+    return _all_features(cut, rows, state).double().cpu().numpy()
 
 
 def _all_features(cut: CutNetwork, rows: Sequence[torch.Tensor], state: Trained, chunk: int = 60) -> torch.Tensor:
@@ -210,7 +318,7 @@ def _all_features(cut: CutNetwork, rows: Sequence[torch.Tensor], state: Trained,
     tasks, n = state.weight.shape[0], len(rows[0])
     parts = []
     with torch.no_grad():
-        gains = state.gains()
+        gains = state.modulations()
         for begin in range(0, n, chunk):
             block = [row[begin : begin + chunk] for row in rows]
             repeated = [row.repeat(tasks, *[1] * (row.ndim - 1)) for row in block]
@@ -262,6 +370,8 @@ def fit_tasks(
     if block is None:
         images = min(schedule.batch_size, np.shape(target if chosen is None else chosen)[1])
         block = max(1, ROWS_PER_PASS // images) if train_gains else len(target)
+    if _shares_numbers(initial):
+        block = len(target)  # what tasks share is learned from all of them
     for begin in range(0, len(target), block):
         state = initial.tasks(slice(begin, begin + block))
         seen: dict[int, np.ndarray] = {}
@@ -288,23 +398,29 @@ def fit_tasks(
         states.append(state)
         if evaluate:
             found.append(np.stack([seen[step] for step in at]) if at else logits(cut, evaluate, state)[None])
-    joined = Trained(
-        {layer: torch.cat([s.theta[layer] for s in states]) for layer in initial.theta},
-        torch.cat([s.weight for s in states]),
-        torch.cat([s.bias for s in states]),
-        initial.scale,
-        initial.filters,
+    joined = replace(
+        initial,
+        weight=torch.cat([s.weight for s in states]),
+        bias=torch.cat([s.bias for s in states]),
+        **{
+            part: {layer: torch.cat([getattr(s, part)[layer] for s in states]) for layer in getattr(initial, part)}
+            for part in ("theta", "shift", "spatial")
+        },
     )
     return Fit(joined, np.concatenate(found, axis=1) if found else np.empty((0, len(target), 0)))
 
 
 def permute_gains(state: Trained, rng: np.random.Generator) -> Trained:
-    """A copy with each task's gains shuffled among the filters of their layer; the read-out is kept."""
+    """A copy with each task's gains shuffled among the filters of their layer; all else is kept."""
     shuffled = {}
     for layer, theta in state.theta.items():
         order = np.stack([rng.permutation(theta.shape[1]) for _ in range(len(theta))])
         shuffled[layer] = theta.detach().gather(1, torch.as_tensor(order, device=theta.device))
-    return Trained(shuffled, state.weight.detach().clone(), state.bias.detach().clone(), state.scale, state.filters)
+    return replace(state, theta=shuffled, weight=state.weight.detach().clone(), bias=state.bias.detach().clone())
+
+
+def _shares_numbers(state: Trained) -> bool:
+    return any(len(values) != len(state.weight) for values in state.modulation_numbers())
 
 
 def learn_full(
@@ -318,6 +434,7 @@ def learn_full(
     evaluate: torch.Tensor,
     at: Sequence[int] = (),
     chosen: np.ndarray | None = None,
+    afterwards: Callable[[nn.Module], None] | None = None,
 ) -> np.ndarray:
     """Fine-tune all base weights and one task's read-out; logits of `evaluate` after the updates in `at`.
 
@@ -325,6 +442,7 @@ def learn_full(
     ----------
     images : (N, C, H, W) network input. target : (N,) bool. chosen : (M,) positions to learn from; all if None.
     evaluate : (P, C, H, W). at : update counts (0 = before learning); the end if empty.
+    afterwards : called with the fine-tuned copy of the network, which is thrown away then.
 
     Returns
     -------
@@ -363,6 +481,8 @@ def learn_full(
         optimiser.step()
         if update in steps:
             found[update] = _full_logits(module, cut.head, evaluate, weight, bias, scale)
+    if afterwards is not None:
+        afterwards(module)
     if not steps:
         return _full_logits(module, cut.head, evaluate, weight, bias, scale)[None]
     missing = [step for step in steps if step not in found]

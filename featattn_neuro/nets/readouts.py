@@ -28,8 +28,8 @@ def joint_logistic_detectors(
 ) -> Detector:
     """`detectors.logistic_detectors` for hundreds of tasks: the same optimum, the work of all tasks in one.
 
-    Minimised per task: |w|^2 / 2 + C sum_i s_i log(1 + exp(-y_i (w x_i + b))), y = +-1, s balanced to equal mass (mean 1
-    over images), x the features over their SD; b is not penalised.
+    Minimised per task: |w|^2 / 2 + C sum_i s_i log(1 + exp(-y_i (w x_i + b))), y = +-1, s balanced to equal mass (mean
+    1 over images), x the features over their SD; b is not penalised.
 
     Parameters
     ----------
