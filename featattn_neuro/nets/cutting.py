@@ -34,7 +34,22 @@ def _scale(rows: torch.Tensor, gain: SiteFactor) -> torch.Tensor:
     if not isinstance(gain, torch.Tensor):
         return gain(rows)
     grouped = rows.unflatten(0, (gain.shape[0], -1))
-    return (grouped * gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
+    return _Scaled.apply(grouped, gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
+
+
+class _Scaled(torch.autograd.Function):
+    """maps * factor; backward holds one tensor of the maps' size beside the incoming gradient, autograd's product two."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(maps, factor)
+        return maps * factor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        maps, factor = ctx.saved_tensors
+        by_factor = (gradient * maps).sum_to_size(factor.shape) if ctx.needs_input_grad[1] else None
+        return gradient * factor if ctx.needs_input_grad[0] else None, by_factor
 
 
 class CutNetwork:
