@@ -1,14 +1,15 @@
 """A frozen network cut before its first gained layer: the prefix runs once per image, the rest for many tasks at once.
 
-The base network never changes while gains are learned, so everything up to the first gained map is computed once and
-kept. After the cut, images of several tasks travel together as one batch of T x B rows, each task with its own gains:
-the frozen weights are shared, so T fits cost one pass over the network and not T.
+The base network never changes while gains are learned, so everything that no gain reaches is computed once and kept:
+what lies before the first gained map, and branches beside it. After the cut, images of several tasks travel together
+as one batch of T x B rows, each task with its own gains: the frozen weights are shared, so T fits cost one pass over
+the network and not T.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.hooks import channel_axis, hooked
 from featattn_neuro.nets.layers import LeafTracer
+
+_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
+"""What a frozen network in evaluation mode hands on as it is."""
 
 SiteFactor = torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
 """What acts at a gained site: gains (T, C), or a function of rows (T * B, C, ...) such as `modulation.Modulation`."""
@@ -30,7 +34,22 @@ def _scale(rows: torch.Tensor, gain: SiteFactor) -> torch.Tensor:
     if not isinstance(gain, torch.Tensor):
         return gain(rows)
     grouped = rows.unflatten(0, (gain.shape[0], -1))
-    return (grouped * gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
+    return _Scaled.apply(grouped, gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
+
+
+class _Scaled(torch.autograd.Function):
+    """maps * factor; backward holds one tensor of the maps' size beside the incoming gradient, autograd's product two."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(maps, factor)
+        return maps * factor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        maps, factor = ctx.saved_tensors
+        by_factor = (gradient * maps).sum_to_size(factor.shape) if ctx.needs_input_grad[1] else None
+        return gradient * factor if ctx.needs_input_grad[0] else None, by_factor
 
 
 class CutNetwork:
@@ -49,6 +68,8 @@ class CutNetwork:
     cached : whether a prefix could be split off; `reason` says why not.
     whole : the frozen copy to run from images to head; ReLU and max pooling may have changed places (same values).
     n_filters : filters per gained layer, known after the first `prefix`.
+    pooled : the gains of the only layer act on the features themselves, since nothing but pooling lies between: the
+        prefix is then the whole network, and rows are (N, F).
 
     Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a) = g max(a),
     mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
@@ -74,6 +95,7 @@ class CutNetwork:
         self.whole: nn.Module = self.module
         self.cached, self.reason = True, ""
         self.n_filters: dict[str, int] = {}
+        self.pooled = False
         try:
             graph = LeafTracer({*layers, head}).trace(self.module)
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
@@ -147,7 +169,6 @@ class CutNetwork:
 
     def _split(self, graph: fx.Graph) -> tuple[fx.GraphModule, fx.GraphModule]:
         nodes = list(graph.nodes)
-        position = {node: index for index, node in enumerate(nodes)}
         heads = [node for node in nodes if node.op == "call_module" and node.target == self.head]
         if len(heads) != 1:
             raise _NotSplitError(f"the head {self.head!r} runs {len(heads)} times")
@@ -161,16 +182,15 @@ class CutNetwork:
                 if place in places:
                     raise _NotSplitError(f"layers {layer!r} and {places[place]!r} act on the same map")
                 places[place] = layer
-        cut = min(position[place] for place in places)
-        before = set(nodes[: cut + 1])
         features = heads[0].args[0]
         needed = _ancestors(features)
-        crossing = [
-            n for n in nodes[: cut + 1] if n in needed and (n is nodes[cut] or any(u not in before for u in n.users))
-        ]
-        return self._prefix_graph(nodes[: cut + 1], crossing), self._suffix_graph(
-            nodes, cut, crossing, places, features
-        )
+        late = _descendants(places)
+        early = [node for node in nodes if node not in late and node.op != "output"]
+        crossing = [n for n in early if n in needed and (n in places or any(u in late for u in n.users))]
+        if not crossing:
+            raise _NotSplitError(f"no gain lies before the head {self.head!r}")
+        self.pooled = len(crossing) == 1 and features is crossing[0]
+        return self._prefix_graph(early, crossing), self._suffix_graph(nodes, late, crossing, places, features)
 
     def _past_pools(self, node: fx.Node) -> fx.Node:
         while self.past_pools and len(node.users) == 1:
@@ -181,10 +201,23 @@ class CutNetwork:
             ):
                 is_pool = False
             is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
-            if not (is_pool or is_mean):
+            if not (is_pool or is_mean or self._keeps_values(node, user)):
                 break
             node = user
         return node
+
+    def _keeps_values(self, node: fx.Node, user: fx.Node) -> bool:
+        """Whether `user` hands on the values of `node` as they are, filters still along axis 1."""
+        part = self.module.get_submodule(str(user.target)) if user.op == "call_module" else None
+        if isinstance(part, _NOTHING):
+            return True
+        flattens = isinstance(part, nn.Flatten) and part.start_dim == 1
+        flattens = flattens or (
+            user.target in (torch.flatten, "flatten")
+            and user.kwargs.get("start_dim", user.args[1] if len(user.args) > 1 else 0) == 1
+        )
+        before = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return flattens and getattr(before, "output_size", None) in (1, (1, 1), [1, 1])
 
     def _prefix_graph(self, nodes: list[fx.Node], crossing: list[fx.Node]) -> fx.GraphModule:
         graph = fx.Graph()
@@ -195,13 +228,18 @@ class CutNetwork:
         return _without_dead_code(self.module, graph)
 
     def _suffix_graph(
-        self, nodes: list[fx.Node], cut: int, crossing: list[fx.Node], places: dict[fx.Node, str], features: Any
+        self,
+        nodes: list[fx.Node],
+        late: set[fx.Node],
+        crossing: list[fx.Node],
+        places: dict[fx.Node, str],
+        features: Any,
     ) -> fx.GraphModule:
         graph = fx.Graph()
         values = {node: graph.placeholder(f"row_{index}") for index, node in enumerate(crossing)}
         gains = {layer: graph.placeholder(f"gain_{index}") for index, layer in enumerate(self.layers)}
-        for index, node in enumerate(nodes):
-            if index > cut and node.op != "output":
+        for node in nodes:
+            if node in late and node.op != "output":
                 values[node] = graph.node_copy(node, lambda n: values[n])
             if node in places and node in values:
                 values[node] = graph.call_function(_scale, (values[node], gains[places[node]]))
@@ -272,6 +310,18 @@ def _ancestors(node: Any) -> set[fx.Node]:
         if current not in found:
             found.add(current)
             waiting.extend(current.all_input_nodes)
+    return found
+
+
+def _descendants(places: Iterable[fx.Node]) -> set[fx.Node]:
+    """All that a gain at one of the places reaches."""
+    found: set[fx.Node] = set()
+    waiting = [user for place in places for user in place.users]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting.extend(current.users)
     return found
 
 

@@ -112,6 +112,27 @@ def test_tasks_share_nothing_but_the_weights(cached: bool) -> None:
         torch.testing.assert_close(together[task], alone, rtol=1e-5, atol=1e-6)
 
 
+def test_branches_that_no_gain_reaches_belong_to_the_prefix() -> None:
+    cut = CutNetwork(build_network("resnet18", weights="random").module, ["layer4.0.bn1"], "fc")
+    rows = cut.prefix(torch.rand(2, 3, 64, 64))
+    assert sorted(tuple(row.shape[1:]) for row in rows) == [(512, 2, 2), (512, 2, 2)]  # not layer3's (256, 4, 4)
+    names = {str(node.target) for node in cut._suffix.graph.nodes if node.op == "call_module"}
+    assert "layer4.0.conv2" in names
+    assert not {"layer4.0.conv1", "layer4.0.downsample.0", "layer4.0.downsample.1"} & names
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width"),
+    [("resnet18", ["layer4"], 512), ("digits_cnn", ["relu3"], 64), ("efficientnet_lite0", ["bn2.act"], 1280)],
+)
+def test_gains_that_pooling_commutes_with_act_on_the_features(name: str, layers: list[str], width: int) -> None:
+    network = build_network(name, **({} if name == "digits_cnn" else {"weights": "random"}))
+    cut = CutNetwork(network.module, layers, str(network.head))
+    (rows,) = cut.prefix(torch.rand(2, *(network.input_shape or (1, 28, 28))[:1], 64, 64))
+    assert cut.pooled
+    assert rows.shape == (2, width)
+
+
 # -- networks that cannot be cut, and say so
 
 
