@@ -175,7 +175,11 @@ _STIMULUS = {
     "split": _text("stimulus", meaning="R, G, V, S or P (see io.stimuli)"),
     "constituents": _text("stimulus", meaning="ids of the sources of a composite, joined by '|'; itself otherwise"),
     "path": _text("stimulus", meaning="file name relative to the stimulus folder"),
-    "orientation": Variable(("stimulus",), "float", "of a grating's bars, degrees anticlockwise from horizontal", False),
+}
+_PARAMETERS = {
+    "orientation": Variable(
+        ("stimulus",), "float", "of a grating's bars, degrees anticlockwise from horizontal", False
+    ),
     "spatial_frequency": Variable(("stimulus",), "float", "of a grating, cycles per image", False),
     "phase": Variable(("stimulus",), "float", "of a grating, degrees; 0 = a crest on the centre", False),
     "contrast": Variable(("stimulus",), "float", "of a grating, in the measure that was asked for", False),
@@ -205,6 +209,7 @@ ACTIVATIONS = Kind(
         **_UNIT,
         **_PLACE,
         **_STIMULUS,
+        **_PARAMETERS,
         "reduction": _text("reduction", meaning="how positions were reduced"),
     },
 )
@@ -274,7 +279,11 @@ SCORES = Kind(
         "rate": Variable(("arm",), "float", "learning rate used", False, extra=("network",)),
         "penalty": Variable(("arm",), "float", "penalty used", False, extra=("network",)),
     },
-    {**_STIMULUS, "stimulus": _text("stimulus", meaning="content id of the stimulus")},
+    {
+        **_STIMULUS,
+        "quadrants": _PARAMETERS["quadrants"],
+        "stimulus": _text("stimulus", meaning="content id of the stimulus"),
+    },
 )
 
 CURVES = Kind(
@@ -392,6 +401,7 @@ SALIENCY = Kind(
     },
     {
         **_STIMULUS,
+        **_PARAMETERS,
         "y": Variable(("y",), "float", "centre of the cell, pixels of the network's input, downwards"),
         "x": Variable(("x",), "float", "centre of the cell, pixels of the network's input, rightwards"),
         "task": _text("task", meaning="name of the task"),
@@ -432,6 +442,7 @@ MASKED_MAPS = Kind(
     {
         **_UNIT,
         **_STIMULUS,
+        "quadrants": _PARAMETERS["quadrants"],
         "other_unit": _text("other_unit", meaning="the same ids as unit", required=True),
         "site": _text("site", meaning="dotted module names of the layers (unit carries them as layer)"),
     },
@@ -450,6 +461,12 @@ NEURAL = Kind(
         "session": _text("trial", meaning="recording session"),
         "level": Variable(("trial",), "float", "value of the stimulus parameter (disparity in degrees, …)", False),
         "label": _text("trial", meaning="class of the stimulus shown"),
+        **{
+            name: Variable(
+                ("trial",), "float", f"{name.replace('_', ' ')} of the grating shown, as in ACTIVATIONS", False
+            )
+            for name in ("orientation", "spatial_frequency", "phase", "contrast")
+        },
         "onset": Variable(("trial",), "float", "time of the event that windows are counted from, s", False),
         "duration": Variable(("trial",), "float", "length of the window that spikes were counted in, s", False),
         "area": _text("unit", meaning="brain area"),
@@ -465,12 +482,20 @@ TUNING = Kind(
         "sem": Variable(("unit", "level"), "float", "standard error of that mean over trials", False),
         "n_trials": Variable(("unit", "level"), "int", "trials (or samples) at the level", False),
         "status": Variable(("unit",), "text", "reason code, see STATUS"),
+        "low": Variable(
+            ("unit", "level"), "float", "lower end of the t interval of the mean (attribute confidence)", False
+        ),
+        "high": Variable(("unit", "level"), "float", "upper end", False),
+        "p_selective": Variable(("unit",), "float", "that the response is the same at all levels", False, (), 0, 1),
     },
     {
         "unit": _text("unit", meaning="id of the unit", required=True),
-        "level": Variable(("level",), "float", "value of the stimulus parameter", True),
+        "level": Variable(("level",), "float", "value of the stimulus parameter; counts levels that are names", True),
+        "level_name": _text("level", meaning="the level where it is a name"),
         "area": _text("unit", meaning="brain area"),
         "subject": _text("unit", meaning="animal"),
+        "layer": _text("unit", meaning="dotted module name of the layer"),
+        "channel": _int("unit", meaning="index of the filter in its layer"),
     },
 )
 
