@@ -474,6 +474,10 @@ NEURAL = Kind(
     },
 )
 
+_INDICES = {
+    "modulation_depth": "(max - min)/(max + min) of the mean responses",
+}
+
 TUNING = Kind(
     "TUNING",
     "tuning curves of units over a stimulus parameter",
@@ -487,6 +491,13 @@ TUNING = Kind(
         ),
         "high": Variable(("unit", "level"), "float", "upper end", False),
         "p_selective": Variable(("unit",), "float", "that the response is the same at all levels", False, (), 0, 1),
+        "preferred_level": Variable(("unit",), "float", "level with the largest mean response", False),
+        **{
+            f"{name}{end}": Variable(("unit",), "float", f"{meaning}{more}", False, (), 0, 1)
+            for name, meaning in _INDICES.items()
+            for end, more in (("", ""), ("_floor", ", mean over permutations of the levels"))
+        },
+        "reliability": Variable(("unit",), "float", "Spearman–Brown split-half reliability over stimuli", False),
     },
     {
         "unit": _text("unit", meaning="id of the unit", required=True),
