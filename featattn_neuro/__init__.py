@@ -21,11 +21,16 @@ if TYPE_CHECKING:
         load_stimuli,
         neural_match,
         open_kind,
+        parametric_stimuli,
+        quadrant_arrays,
         read_neural,
         record,
         save_kind,
         selectivity,
+        tuning,
+        tuning_indices,
         with_gains,
+        with_stimulus_ids,
     )
 
 __version__ = "0.1.0"
@@ -41,11 +46,16 @@ __all__ = [
     "load_stimuli",
     "neural_match",
     "open_kind",
+    "parametric_stimuli",
+    "quadrant_arrays",
     "read_neural",
     "record",
     "save_kind",
     "selectivity",
+    "tuning",
+    "tuning_indices",
     "with_gains",
+    "with_stimulus_ids",
 ]
 
 

@@ -476,6 +476,9 @@ NEURAL = Kind(
 
 _INDICES = {
     "modulation_depth": "(max - min)/(max + min) of the mean responses",
+    "sparseness": "lifetime sparseness of the mean responses (Vinje & Gallant 2000)",
+    "orientation_index": "length of the mean vector of orientations, 1 - circular variance",
+    "direction_index": "length of the mean vector of directions",
 }
 
 TUNING = Kind(
@@ -498,11 +501,18 @@ TUNING = Kind(
             for end, more in (("", ""), ("_floor", ", mean over permutations of the levels"))
         },
         "reliability": Variable(("unit",), "float", "Spearman–Brown split-half reliability over stimuli", False),
+        "fano_level": Variable(("unit", "level"), "float", "variance over mean of the counts at the level", False),
+        "fano": Variable(("unit",), "float", "median over the unit's levels with mean count above min_mean", False),
+        "noise_correlation": Variable(
+            ("unit", "other_unit"), "float", "of trials of one stimulus, z-scored within it; NaN: not together", False
+        ),
+        "n_shared": Variable(("unit", "other_unit"), "int", "trials that the pair was recorded in together", False),
     },
     {
         "unit": _text("unit", meaning="id of the unit", required=True),
         "level": Variable(("level",), "float", "value of the stimulus parameter; counts levels that are names", True),
         "level_name": _text("level", meaning="the level where it is a name"),
+        "other_unit": _text("other_unit", meaning="the same ids as unit"),
         "area": _text("unit", meaning="brain area"),
         "subject": _text("unit", meaning="animal"),
         "layer": _text("unit", meaning="dotted module name of the layer"),

@@ -8,7 +8,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from featattn_neuro.arrays.orientation import check_angles, direction_selectivity, orientation_selectivity
 from featattn_neuro.arrays.prediction import split_half_reliability
+from featattn_neuro.arrays.sparseness import lifetime_sparseness
 from featattn_neuro.arrays.tuning_curves import modulation_depth, preferred_level
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.measures._join import without_scalars
@@ -21,13 +23,23 @@ Index = Callable[[Float, Float], Float]
 
 INDICES: dict[str, Index] = {
     "modulation_depth": lambda curve, level: modulation_depth(curve),
+    "sparseness": lambda curve, level: lifetime_sparseness(_not_negative(curve)),
 }
+ANGULAR: dict[int, dict[str, Index]] = {
+    180: {"orientation_index": lambda curve, level: orientation_selectivity(_not_negative(curve), level)},
+    360: {
+        "orientation_index": lambda curve, level: orientation_selectivity(_not_negative(curve), level),
+        "direction_index": lambda curve, level: direction_selectivity(_not_negative(curve), level),
+    },
+}
+"""Indices of angles that tile the circle, by its period in degrees."""
 
 
 def tuning_indices(
     responses: xr.Dataset,
     *,
     level: xr.DataArray | str | None = None,
+    period: int | None = None,
     permutations: int = 100,
     seed: int = 0,
     confidence: float = 0.95,
@@ -38,18 +50,23 @@ def tuning_indices(
     Parameters
     ----------
     responses, level, confidence, test : as in `tuning`.
+    period : 180 (orientations) or 360 (directions): the levels are degrees that tile the circle once, equally spaced,
+        and `orientation_index` (360: also `direction_index`) are computed. None = 180 if the parameter is called
+        orientation and its levels tile it; else no angular index.
     permutations : shuffles of the levels over trials (or stimuli) for the floors; 0 = no floors.
     seed : of the shuffles.
 
     Returns
     -------
-    TUNING as `tuning` gives it, with `preferred_level` and `modulation_depth` of the mean responses (NaN unless the
-    status is "ok", or where a mean is negative), and `…_floor`, the mean of the index over shuffles: these indices are
+    TUNING as `tuning` gives it, with `preferred_level`, `modulation_depth`, `sparseness` and angular indices of the mean
+    responses (NaN unless the status is "ok", or where a mean is negative; the last two also where a level was not
+    recorded), and `…_floor`, the mean of the index over shuffles: these indices are
     biased upward, and an index near its floor says nothing.
 
     Raises
     ------
-    As `tuning`; ConfigError : a negative number of permutations.
+    As `tuning`; ConfigError : a negative number of permutations, another period. DataError : levels that do not tile the
+    period that was asked for.
 
     >>> import xarray as xr
     >>> trials = {"trial": [0, 1, 2], "stimulus": ("trial", ["x", "x", "y"]), "level": ("trial", [0.0, 0.0, 1.0])}
@@ -65,20 +82,45 @@ def tuning_indices(
     values = curves["level"].values.astype(np.float64)
     usable = (curves["status"] == "ok").values
     means = curves["curve"].values
-    added = {name: ("unit", np.where(usable, index(means, values), np.nan)) for name, index in INDICES.items()}
+    indices, found_period = _indices(seen, values, period)
+    added = {name: ("unit", np.where(usable, index(means, values), np.nan)) for name, index in indices.items()}
     added["preferred_level"] = ("unit", np.where(usable, preferred_level(means, values), np.nan))
     if permutations:
-        floors = _floors(seen, values, permutations, np.random.default_rng(seed))
+        floors = _floors(seen, values, indices, permutations, np.random.default_rng(seed))
         added |= {f"{name}_floor": ("unit", np.where(usable, floor, np.nan)) for name, floor in floors.items()}
-    return TUNING.check(curves.assign(added).assign_attrs(permutations=int(permutations), seed=int(seed)))
+    notes = {"permutations": int(permutations), "seed": int(seed), "period": found_period}
+    return TUNING.check(curves.assign(added).assign_attrs(notes))
 
 
-def _floors(seen: Observations, level: Float, permutations: int, rng: np.random.Generator) -> dict[str, Float]:
+def _indices(seen: Observations, level: Float, period: int | None) -> tuple[dict[str, Index], int]:
+    """The indices that these levels have, and the period of the angular ones (0: none)."""
+    wanted = 180 if period is None and seen.parameter == "orientation" else period
+    if wanted is None:
+        return INDICES, 0
+    if wanted not in ANGULAR:
+        raise ConfigError(f"wanted a period of 180 or 360 degrees; came {wanted}; leave it out for other parameters")
+    try:
+        check_angles(level, wanted)
+    except ValueError as error:
+        if period is None:
+            return INDICES, 0
+        raise DataError(f"the levels of {seen.parameter!r} are no angles of period {period}: {error}") from error
+    return INDICES | ANGULAR[wanted], wanted
+
+
+def _not_negative(curve: Float) -> Float:
+    """Curves with a negative mean, for which these indices are not defined, as NaN."""
+    return np.where((curve < 0).any(axis=-1, keepdims=True), np.nan, curve)
+
+
+def _floors(
+    seen: Observations, level: Float, indices: dict[str, Index], permutations: int, rng: np.random.Generator
+) -> dict[str, Float]:
     """Mean of each index over shuffles of the rows; all units of a row move together, so gaps stay where they are."""
-    sums = {name: np.zeros(seen.values.shape[1]) for name in INDICES}
+    sums = {name: np.zeros(seen.values.shape[1]) for name in indices}
     for _ in range(permutations):
         _, mean, _ = level_moments(seen.values, rng.permutation(seen.row), seen.levels.size)
-        for name, index in INDICES.items():
+        for name, index in indices.items():
             sums[name] += index(mean.T, level)
     return {name: total / permutations for name, total in sums.items()}
 

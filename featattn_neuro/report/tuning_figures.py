@@ -159,7 +159,8 @@ def _spread_evenly(groups: list[Group]) -> list[Group]:
 def _strip(axes: Axes, row: int, values: np.ndarray, colour: str) -> None:
     # a fixed pattern instead of random jitter: the same figure every time
     offsets = 0.28 * (np.modf(np.arange(values.size) * 0.618034)[0] * 2 - 1)
-    axes.plot(np.sort(values), row + offsets, "o", color=colour, markersize=2.4, alpha=0.35, markeredgewidth=0)
+    size, alpha = (4.5, 0.8) if values.size < 60 else (2.4, 0.35)
+    axes.plot(np.sort(values), row + offsets, "o", color=colour, markersize=size, alpha=alpha, markeredgewidth=0)
     low, middle, high = np.percentile(values, [25, 50, 75])
     axes.plot([low, high], [row, row], color=INK, linewidth=2.2, solid_capstyle="butt", alpha=0.75)
     axes.plot([middle, middle], [row - 0.26, row + 0.26], color=INK, linewidth=2)

@@ -161,3 +161,52 @@ def test_selective_units_of_inferior_temporal_cortex(shared_data):
     assert int((found["p_selective"] < 0.01).sum()) == 106
     assert found.sizes["unit"] == 132
     assert found["level_name"].size == 7
+
+
+def test_sparseness_and_vector_index_are_their_kernels_and_need_whole_curves():
+    neural = population(np.random.default_rng(6), units=5)
+    neural["response"].values[neural["orientation"].values == 0.0, 0] = np.nan
+    neural["response"].values[:, 1] -= 10
+    found = tuning_indices(neural, level="orientation", permutations=3)
+    curve = found["curve"].values
+    assert np.isnan(found["sparseness"].values[:2]).all()
+    assert np.isnan(found["orientation_index"].values[:2]).all()
+    n = curve.shape[1]
+    for unit in (2, 3, 4):
+        r = curve[unit]
+        by_hand = (1 - r.mean() ** 2 / (r**2).mean()) / (1 - 1 / n)
+        assert float(found["sparseness"][unit]) == pytest.approx(by_hand)
+        vector = np.abs((r * np.exp(2j * np.deg2rad(found["level"].values))).sum()) / r.sum()
+        assert float(found["orientation_index"][unit]) == pytest.approx(vector)
+    assert found.attrs["period"] == 180
+    assert "direction_index" not in found
+
+
+def test_the_floor_of_the_vector_index_is_that_of_a_flat_poisson_unit():
+    """.057 for mean 2, 12 angles, 10 trials."""
+    rng = np.random.default_rng(7)
+    level = np.repeat(np.arange(12) * 15.0, 10)
+    neural = xr.Dataset(
+        {"response": (("trial", "unit"), rng.poisson(2.0, (120, 400)).astype(float))},
+        {
+            "trial": np.arange(120), "unit": [str(k) for k in range(400)], "level": ("trial", level),
+            "stimulus": ("trial", level.astype(str)),
+        },
+    )  # fmt: skip
+    found = tuning_indices(neural, period=180, permutations=20)
+    assert float(found["orientation_index"].mean()) == pytest.approx(0.057, abs=0.003)
+    assert float(found["orientation_index_floor"].mean()) == pytest.approx(0.057, abs=0.003)
+
+
+def test_angles_must_tile_the_period_that_is_asked_for():
+    neural = population(np.random.default_rng(8))
+    assert tuning_indices(neural, level="label", permutations=0).attrs["period"] == 0
+    with pytest.raises(DataError, match=r"levels of 'orientation' are no angles of period 360"):
+        tuning_indices(neural, level="orientation", period=360)
+    with pytest.raises(ConfigError, match=r"a period of 180 or 360 degrees; came 90"):
+        tuning_indices(neural, level="orientation", period=90)
+    gap = neural.isel(trial=neural["orientation"].values != 45.0)
+    found = tuning_indices(gap, level="orientation", permutations=0)
+    assert "orientation_index" not in found
+    twice = neural.assign_coords(level=("trial", 2 * neural["orientation"].values))
+    assert {"orientation_index", "direction_index"} <= set(tuning_indices(twice, period=360, permutations=0))
