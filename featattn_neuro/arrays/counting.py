@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featattn_neuro.arrays import packed_sort, sorted_counts
 from featattn_neuro.arrays.compiled import check_engine
-from featattn_neuro.arrays.packed_sort import MOST_OBSERVATIONS, exact_block, unit_blocks
+from featattn_neuro.arrays.packed_sort import MOST_OBSERVATIONS, exact_block, unit_blocks, wide_block
 from featattn_neuro.arrays.sorted_counts import OrderedBlock, is_tensor
 
 Float = NDArray[np.float64]
@@ -127,11 +127,11 @@ def discrimination_counts(
             if order is None:
                 continue
             if isinstance(order, OrderedBlock):
-                values3 = [_array(value) for value in order.two_class_counts(kind == 1, kind == 0)]
+                tallied = [_array(value) for value in order.two_class_counts(kind == 1, kind == 0)]
             else:
-                values3 = np.empty((3, block.shape[0]), dtype=np.int64)
-                packed_sort.two_class_counts(*order, kind, values3)
-            for place, value in zip((counts.wins, counts.squares1, counts.squares0), values3, strict=True):
+                tallied = np.empty((3, _width(part)), dtype=np.int64)
+                packed_sort.two_class_counts(*order, kind, tallied)
+            for place, value in zip((counts.wins, counts.squares1, counts.squares0), tallied, strict=True):
                 place[task, part] = value
     return found, counts
 
@@ -146,7 +146,7 @@ def one_versus_rest_counts(values: Any, codes: ArrayLike, classes: int, *, engin
     sizes = np.bincount(kinds[kinds >= 0], minlength=classes)
     fields = np.zeros((3, classes, values.shape[0]), dtype=np.int64)
     for part, block in _blocks(values, check_engine(engine)):
-        found = np.empty((3, classes, block.shape[0]), dtype=np.int64)
+        found = np.empty((3, classes, _width(part)), dtype=np.int64)
         packed_sort.one_versus_rest_counts(*_order(block, engine), kinds, sizes, found)
         fields[:, :, part] = found
     return PairCounts(sizes, sizes.sum() - sizes, *fields)
@@ -165,7 +165,7 @@ def pair_counts(
     first, second = (np.array(side, dtype=np.intp) for side in zip(*pairs, strict=True))
     fields = np.zeros((3, len(pairs), values.shape[0]), dtype=np.int64)
     for part, block in _blocks(values, check_engine(engine), BLOCK_PAIRS // (classes * classes) * kinds.size):
-        found = np.empty((2, classes, classes, block.shape[0]), dtype=np.int64)
+        found = np.empty((2, classes, classes, _width(part)), dtype=np.int64)
         packed_sort.all_pairs_counts(*_order(block, engine), kinds, sizes, found)
         fields[0, :, part], fields[1, :, part] = found[:, first, second]
         fields[2, :, part] = found[1, second, first]
@@ -190,11 +190,16 @@ def centred_ranks(values: Any, *, engine: str = "numba", dtype: Any = np.float64
 
 
 def _blocks(values: Any, engine: str, numbers: int | None = None) -> Iterator[tuple[slice, Any]]:
-    """Slices of units, and their responses: contiguous and exact."""
-    wide = engine == "numpy" or is_tensor(values)
-    most = sorted_counts.BLOCK_NUMBERS if wide else packed_sort.BLOCK_NUMBERS
+    """Slices of units, and their responses: exact and contiguous, (n, units) for compiled code, else (units, n)."""
+    whole = engine == "numpy" or is_tensor(values)
+    most = sorted_counts.BLOCK_NUMBERS if whole else packed_sort.BLOCK_NUMBERS
     for units in unit_blocks(values, most if numbers is None else min(most, max(numbers, 1))):
-        yield units, tensor_block(values[units]) if is_tensor(values) else exact_block(values[units])
+        part = values[units]
+        yield units, tensor_block(part) if is_tensor(part) else exact_block(part) if whole else wide_block(part)
+
+
+def _width(units: slice) -> int:
+    return units.stop - units.start
 
 
 def tensor_block(block: Any) -> Any:
@@ -215,7 +220,7 @@ def _order(block: Any, engine: str) -> Any:
 
 
 def _sum_block(block: Any, codes: NDArray[np.int32], sums: ClassSums, units: slice, engine: str) -> None:
-    found = np.empty((4, sums.count.size, block.shape[0]))
+    found = np.empty((4, sums.count.size, _width(units)))
     if is_tensor(block):
         _sum_tensor(block, codes, found)
     elif engine == "numpy":

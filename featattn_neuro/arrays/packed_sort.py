@@ -29,6 +29,7 @@ Integers = NDArray[np.int64]
 def unit_blocks(values: NDArray, numbers: int = BLOCK_NUMBERS) -> Iterator[slice]:
     """Slices of units that hold about `numbers` responses."""
     step = max(1, numbers // max(1, values.shape[1]))
+    step = step // 16 * 16 if step > 16 else step  # whole cache lines of float32
     for start in range(0, values.shape[0], step):
         yield slice(start, min(start + step, values.shape[0]))
 
@@ -59,31 +60,58 @@ def exact_block(values: NDArray) -> NDArray:
     return narrow if bool(same.all()) else wide
 
 
-def ordered_keys(block: NDArray) -> tuple[Integers, Integers]:
-    """Sorted keys of a block (units, n), and how many of each row are set (zeros are left out)."""
-    keys = np.empty(block.shape, dtype=np.int64)
-    filled = np.empty(block.shape[0], dtype=np.int64)
-    if block.dtype == np.float32:
-        _pack(block.view(np.int32), keys, filled)
+def wide_block(values: NDArray) -> NDArray:
+    """A block (units, n) turned to (n, units), contiguous and exact: the layout in which units are summed side by side.
+
+    >>> wide_block(np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[1.0, 3.0], [2.0, 4.0]]
+    """
+    turned = values.T
+    if turned.flags.c_contiguous or turned.strides[-1] == turned.itemsize or 1 in turned.shape:
+        return exact_block(turned)
+    source = exact_block(values)
+    wide = np.empty(source.shape[::-1], dtype=source.dtype)
+    _turn(source, wide)
+    return wide
+
+
+@compiled
+def _turn(source: NDArray, turned: NDArray) -> None:
+    side = 16  # a tile's lines stay in the nearest cache
+    for top in range(0, source.shape[0], side):
+        for left in range(0, source.shape[1], side):
+            for row in range(top, min(top + side, source.shape[0])):
+                for column in range(left, min(left + side, source.shape[1])):
+                    turned[column, row] = source[row, column]
+
+
+def ordered_keys(wide: NDArray) -> tuple[Integers, Integers]:
+    """Sorted keys (units, n) of a block (n, units), and how many of each row are set (zeros are left out)."""
+    keys = np.empty(wide.shape[::-1], dtype=np.int64)
+    filled = np.zeros(wide.shape[1], dtype=np.int64)
+    if wide.dtype == np.float32:
+        _pack(wide.view(np.int32), keys, filled)
         for row, count in zip(keys, filled.tolist(), strict=True):
             row[:count].sort()
     else:
-        order = np.argsort(block, axis=1)
-        _number(block, order, keys)
+        block = np.empty(wide.shape[::-1])
+        _turn(wide, block)
+        _number(block, np.argsort(block, axis=1), keys)
         filled[:] = block.shape[1]
     return keys, filled
 
 
 @compiled
 def _pack(bits: NDArray[np.int32], keys: Integers, filled: Integers) -> None:
-    for unit in range(bits.shape[0]):
-        count = 0
-        for place in range(bits.shape[1]):
-            bit = np.int64(bits[unit, place])
-            value = bit if bit >= 0 else bit ^ np.int64(0x7FFFFFFF)  # negative numbers sort backwards
-            keys[unit, count] = (value << 32) | place
-            count += (bit & np.int64(0x7FFFFFFF)) != 0  # 0.0 and -0.0 are overwritten by the next
-        filled[unit] = count
+    side = 16  # units written side by side
+    for left in range(0, bits.shape[1], side):
+        for place in range(bits.shape[0]):
+            for unit in range(left, min(left + side, bits.shape[1])):
+                bit = np.int64(bits[place, unit])
+                value = bit if bit >= 0 else bit ^ np.int64(0x7FFFFFFF)  # negative numbers sort backwards
+                count = filled[unit]
+                keys[unit, count] = (value << 32) | place
+                filled[unit] = count + ((bit & np.int64(0x7FFFFFFF)) != 0)  # 0.0, -0.0: overwritten by the next
 
 
 @compiled
@@ -285,44 +313,36 @@ def centred_ranks(keys: Integers, filled: Integers, ranks: NDArray) -> None:
 
 
 @compiled
-def sums_by_class(
-    block: NDArray,
-    codes: NDArray[np.int32],
-    counts: Integers,
-    found: NDArray[np.float64],
-) -> None:
+def sums_by_class(wide: NDArray, codes: NDArray[np.int32], counts: Integers, found: NDArray[np.float64]) -> None:
     """Mean, sum of squared deviations, minimum and maximum per class, in float64, observations in order.
 
-    codes : (n,) class, -1 = left out; counts : (classes,) members; found : (4, classes, units) written. The mean of an
-    empty class is NaN.
-    Corrected two-pass sums (Chan, Golub & LeVeque 1983, eq. 1.7).
+    wide : (n, units); codes : (n,) class, -1 = left out; counts : (classes,) members; found : (4, classes, units)
+    written. The mean of an empty class is NaN. Corrected two-pass sums (Chan, Golub & LeVeque 1983, eq. 1.7).
     """
-    classes = counts.size
-    total, slip, square = np.zeros(classes), np.zeros(classes), np.zeros(classes)
-    least, most = np.zeros(classes), np.zeros(classes)
-    for unit in range(block.shape[0]):
-        total[:] = 0.0
-        slip[:] = 0.0
-        square[:] = 0.0
-        least[:] = np.inf
-        most[:] = -np.inf
-        for place in range(codes.size):
-            code = codes[place]
-            if code >= 0:
-                total[code] += np.float64(block[unit, place])
-        for one in range(classes):
-            total[one] = total[one] / counts[one] if counts[one] else np.nan
-        for place in range(codes.size):
-            code = codes[place]
-            if code >= 0:
-                value = np.float64(block[unit, place])
-                deviation = value - total[code]
-                slip[code] += deviation
-                square[code] += deviation * deviation
-                least[code] = min(least[code], value)
-                most[code] = max(most[code], value)
-        for one in range(classes):
-            n = max(counts[one], 1)
-            found[0, one, unit] = total[one] + slip[one] / n
-            found[1, one, unit] = square[one] - slip[one] * slip[one] / n
-            found[2, one, unit], found[3, one, unit] = least[one], most[one]
+    classes, units = counts.size, wide.shape[1]
+    total, slip, square = np.zeros((classes, units)), np.zeros((classes, units)), np.zeros((classes, units))
+    least, most = np.full((classes, units), np.inf), np.full((classes, units), -np.inf)
+    for place in range(codes.size):
+        code = codes[place]
+        if code >= 0:
+            for unit in range(units):
+                total[code, unit] += np.float64(wide[place, unit])
+    for one in range(classes):
+        for unit in range(units):
+            total[one, unit] = total[one, unit] / counts[one] if counts[one] else np.nan
+    for place in range(codes.size):
+        code = codes[place]
+        if code >= 0:
+            for unit in range(units):
+                value = np.float64(wide[place, unit])
+                deviation = value - total[code, unit]
+                slip[code, unit] += deviation
+                square[code, unit] += deviation * deviation
+                least[code, unit] = min(least[code, unit], value)
+                most[code, unit] = max(most[code, unit], value)
+    for one in range(classes):
+        n = max(counts[one], 1)
+        for unit in range(units):
+            found[0, one, unit] = total[one, unit] + slip[one, unit] / n
+            found[1, one, unit] = square[one, unit] - slip[one, unit] * slip[one, unit] / n
+            found[2, one, unit], found[3, one, unit] = least[one, unit], most[one, unit]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featattn_neuro.arrays.counting import centred_ranks, discrimination_counts, prepared, tensor_block
-from featattn_neuro.arrays.packed_sort import exact_block, unit_blocks
+from featattn_neuro.arrays.packed_sort import unit_blocks, wide_block
 from featattn_neuro.arrays.sorted_counts import is_tensor
 from featattn_neuro.arrays.standardised import standardised_difference
 
@@ -22,8 +22,10 @@ Float = NDArray[np.float64]
 
 EXACT_IN_FLOAT32 = 8_000
 """Up to so many observations sums of centred half-integer ranks stay below 2^24 halves: exact in float32."""
-_BLOCK_NUMBERS = 2_000_000
+_BLOCK_NUMBERS = 3_200_000
 _CHUNK = 250  # relabellings multiplied at a time
+_KEPT_LABELS = 64_000_000  # bytes
+_TIE = 1e-5  # permuted d' this close below the observed one counts as equal: products are in float32
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def permutation_test(
 
     Notes
     -----
+    Up to 8,000 observations the products are in float32: areas are exact all the same (sums of centred half-integers),
+    permuted d' is right to about 1e-6, and counts as equal to the observed one within 1e-5. Above, in float64.
     p: Phipson & Smyth 2010. Maximum statistic: Westfall & Young 1993; Nichols & Holmes 2002. A relabelling whose d' has
     no variance to divide by counts as an exceedance, and is left out of the floor. Labels are exchanged between
     observations: where these share a source, that is no valid null.
@@ -130,21 +134,22 @@ class _Tally:
         self.largest = np.full((2, kinds, permutations), -np.inf)
 
     def add(self, which: int, task: int, units: slice, chunk: slice, found: Float) -> None:
-        """found (units, relabellings): |permuted|, NaN where it has no denominator."""
+        """found (relabellings, units): |permuted|, NaN where it has no denominator."""
         observed = self.observed[which, task, units]
         known = np.isfinite(found)
         every = bool(known.all())
         extreme = found if every else np.where(known, found, np.inf)
-        slack = 1e-9 * np.maximum(1.0, observed) if which == 0 else np.zeros_like(observed)
-        self.exceedances[which, task, units] += (extreme >= (observed - slack)[:, None]).sum(axis=1)
-        self.sums[which, task, units] += found.sum(axis=1) if every else np.where(known, found, 0.0).sum(axis=1)
-        self.defined[which, task, units] += known.sum(axis=1)
+        limit = observed - _TIE * np.maximum(1.0, observed) if which == 0 else observed
+        self.exceedances[which, task, units] += (extreme >= limit).sum(axis=0)
+        self.sums[which, task, units] += (found if every else np.where(known, found, 0.0)).sum(axis=0)
+        self.defined[which, task, units] += known.sum(axis=0)
         usable = np.isfinite(observed)
         mine = self.families[task, units]
         for kind in np.unique(mine[usable]):
-            rows = extreme[usable & (mine == kind)]
+            members = usable & (mine == kind)
+            rows = extreme if members.all() else extreme[:, members]
             place = self.largest[which, kind, chunk]
-            np.maximum(place, rows.max(axis=0), out=place)
+            np.maximum(place, rows.max(axis=1), out=place)
 
     def results(self) -> list[Float]:
         """Floors, p, and p against the largest; each for d' and for the area."""
@@ -154,7 +159,7 @@ class _Tally:
         p = np.where(known, (1 + self.exceedances) / (1 + self.permutations), np.nan)
         p_max = np.full_like(p, np.nan)
         for which in range(2):
-            slack = 1e-9 if which == 0 else 0.0
+            slack = _TIE if which == 0 else 0.0
             for kind in range(self.largest.shape[1]):
                 mine = known[which] & (self.families == kind)
                 observed = self.observed[which][mine]
@@ -191,15 +196,26 @@ def _permute(
         # (rank sum of targets minus its expectation) / (n1 n0) = area - .5
         excess = np.abs((counts.wins - pairs) / 2) / pairs
     tally.observed[1, tasks] = np.where(finite & varied, excess, np.nan)
+    labels = _Labellings(targets, orders)
     for units in unit_blocks(values, _BLOCK_NUMBERS):
         product = Products(values[units])
         for first in range(0, permutations, _CHUNK):
             chunk = slice(first, min(first + _CHUNK, permutations))
-            for row, task in enumerate(tasks):
-                if enough[row]:
-                    chosen = targets[row][orders[chunk]]
-                    tally.add(0, task, units, chunk, product.dprime(chosen))
-                    tally.add(1, task, units, chunk, product.area_excess(chosen))
+            for row in np.flatnonzero(enough):
+                changed, area = product.statistics(labels.chunk(row, chunk))
+                tally.add(0, tasks[row], units, chunk, changed)
+                tally.add(1, tasks[row], units, chunk, area)
+
+
+class _Labellings:
+    """Permuted targets (labellings, n), kept where they are few, otherwise made again when asked for."""
+
+    def __init__(self, targets: NDArray[np.bool_], orders: NDArray) -> None:
+        self.targets, self.orders = targets, orders
+        self.kept = targets[:, orders] if targets.shape[0] * orders.size <= _KEPT_LABELS else None
+
+    def chunk(self, task: int, chunk: slice) -> NDArray[np.bool_]:
+        return self.targets[task][self.orders[chunk]] if self.kept is None else self.kept[task, chunk]
 
 
 class Products:
@@ -207,18 +223,19 @@ class Products:
 
     def __init__(self, values: Any) -> None:
         self.n = values.shape[1]
-        exact = self.n <= EXACT_IN_FLOAT32
+        single = self.n <= EXACT_IN_FLOAT32
+        self.real: Any = np.float32 if single else np.float64
+        ranks = centred_ranks(values, dtype=self.real)
         if is_tensor(values):
             block = tensor_block(values)
-            ranks = centred_ranks(values)
-            self.standard = _standardised(block.to(dtype=_double(block)))
-            self.ranks = self._moved(ranks.astype(np.float32) if exact else ranks)
+            wide = _standardised(block.to(dtype=_double(block)).T)
+            self.standard = wide.float() if single else wide
         else:
-            self.standard = _standardised(exact_block(values).astype(np.float64))
-            self.ranks = centred_ranks(values, dtype=np.float32 if exact else np.float64)
+            self.standard = _standardised(wide_block(values).astype(np.float64)).astype(self.real, copy=False)
+        self.ranks = self._moved(ranks).T
         self.squared = self.standard**2
-        self.total = _numpy(self.standard.sum(-1))[:, None]
-        self.total_squared = _numpy(self.squared.sum(-1))[:, None]
+        self.total = _numpy(self.standard.sum(0)).astype(np.float64)
+        self.total_squared = _numpy(self.squared.sum(0)).astype(np.float64)
 
     def _moved(self, values: NDArray) -> Any:
         """`values` as a tensor beside the responses, or as they are."""
@@ -230,36 +247,30 @@ class Products:
 
     def sums(self, weights: NDArray) -> tuple[Float, Float]:
         """Weighted sums of the standardised responses and of their squares; weights (labellings, n)."""
-        columns = self._moved(weights.astype(np.float64).T)
-        return _numpy(self.standard @ columns), _numpy(self.squared @ columns)
+        rows = self._moved(weights.astype(self.real))
+        return tuple(_numpy(rows @ one).astype(np.float64) for one in (self.standard, self.squared))  # type: ignore[return-value]
 
-    def dprime(self, chosen: NDArray[np.bool_]) -> Float:
-        """|d'| (rms) of boolean labellings (labellings, n), all with as many targets; NaN without variance."""
+    def statistics(self, chosen: NDArray[np.bool_]) -> tuple[Float, Float]:
+        """|d'| (rms; NaN without variance) and |area - .5| of labellings (labellings, n) with equally many targets."""
         n1 = int(chosen[0].sum())
-        sums, squares = self.sums(chosen)
         n0 = self.n - n1
-        difference = np.abs(sums * (1 / n1 + 1 / n0) - self.total / n0)
-        variance = (squares - sums**2 / n1) / (n1 - 1)
+        sums, squares = self.sums(chosen)
         rest = self.total - sums
-        variance += (self.total_squared - squares - rest**2 / n0) / (n0 - 1)
-        variance /= 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # standardised responses: what is left below 1e-12 is rounding
-            return np.where(variance > 1e-12, difference / np.sqrt(variance), np.nan)
-
-    def area_excess(self, chosen: NDArray[np.bool_]) -> Float:
-        """|area - .5| of the same labellings, exact."""
-        n1 = int(chosen[0].sum())
-        columns = self._moved(chosen.T.astype(np.float32 if self.n <= EXACT_IN_FLOAT32 else np.float64))
-        return np.abs(_numpy(self.ranks @ columns).astype(np.float64)) / (n1 * (self.n - n1))
+        difference = np.abs(sums / n1 - rest / n0)
+        variance = (squares - sums**2 / n1) / (n1 - 1) + (self.total_squared - squares - rest**2 / n0) / (n0 - 1)
+        # responses are standardised: what is left below is rounding
+        variance[variance <= (2e-6 if self.real is np.float32 else 2e-12)] = np.nan
+        area = np.abs(_numpy(self._moved(chosen.astype(self.real)) @ self.ranks).astype(np.float64)) / (n1 * n0)
+        return difference / np.sqrt(variance / 2), area
 
 
-def _standardised(block: Any) -> Any:
-    """Rows with mean 0 and SD 1, so that sums of squares do not cancel; rows without variance are 0."""
-    centred = block - block.mean(-1)[:, None]
-    sd = (centred**2).mean(-1) ** 0.5
+def _standardised(wide: Any) -> Any:
+    """Columns with mean 0 and SD 1, so that sums of squares do not cancel; columns without variance are 0."""
+    centred = wide - wide.mean(0)
+    sd = (centred**2).mean(0) ** 0.5
     sd[sd == 0] = 1.0
-    return centred / sd[:, None]
+    centred /= sd
+    return centred
 
 
 def _double(block: Any) -> Any:
