@@ -245,22 +245,22 @@ class Products:
 
         return torch.as_tensor(values, device=self.standard.device)
 
-    def sums(self, weights: NDArray) -> tuple[Float, Float]:
-        """Weighted sums of the standardised responses and of their squares; weights (labellings, n)."""
-        rows = self._moved(weights.astype(self.real))
-        return tuple(_numpy(rows @ one).astype(np.float64) for one in (self.standard, self.squared))  # type: ignore[return-value]
-
     def statistics(self, chosen: NDArray[np.bool_]) -> tuple[Float, Float]:
         """|d'| (rms; NaN without variance) and |area - .5| of labellings (labellings, n) with equally many targets."""
         n1 = int(chosen[0].sum())
         n0 = self.n - n1
-        sums, squares = self.sums(chosen)
+        rows = self._moved(chosen.astype(self.real))
+        sums = _numpy(rows @ self.standard).astype(np.float64)
         rest = self.total - sums
         difference = np.abs(sums / n1 - rest / n0)
-        variance = (squares - sums**2 / n1) / (n1 - 1) + (self.total_squared - squares - rest**2 / n0) / (n0 - 1)
+        if n1 == n0:  # then only the sum of both classes' squares is wanted, which no labelling changes
+            variance = (self.total_squared - sums**2 / n1 - rest**2 / n0) / (n1 - 1)
+        else:
+            squares = _numpy(rows @ self.squared).astype(np.float64)
+            variance = (squares - sums**2 / n1) / (n1 - 1) + (self.total_squared - squares - rest**2 / n0) / (n0 - 1)
         # responses are standardised: what is left below is rounding
         variance[variance <= (2e-6 if self.real is np.float32 else 2e-12)] = np.nan
-        area = np.abs(_numpy(self._moved(chosen.astype(self.real)) @ self.ranks).astype(np.float64)) / (n1 * n0)
+        area = np.abs(_numpy(rows @ self.ranks).astype(np.float64)) / (n1 * n0)
         return difference / np.sqrt(variance / 2), area
 
 
