@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         merge_moments,
         neural_match,
         open_kind,
+        parametric_stimuli,
+        quadrant_arrays,
         read_neural,
         record,
         save_kind,
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
         unfold_gains,
         selectivity_from_moments,
         stream_moments,
+        tuning,
+        tuning_indices,
         with_gains,
+        with_stimulus_ids,
     )
 
 __version__ = "0.1.0"
@@ -50,6 +55,8 @@ __all__ = [
     "merge_moments",
     "neural_match",
     "open_kind",
+    "parametric_stimuli",
+    "quadrant_arrays",
     "read_neural",
     "record",
     "save_kind",
@@ -57,7 +64,10 @@ __all__ = [
     "unfold_gains",
     "selectivity_from_moments",
     "stream_moments",
+    "tuning",
+    "tuning_indices",
     "with_gains",
+    "with_stimulus_ids",
 ]
 
 

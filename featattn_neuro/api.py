@@ -17,6 +17,8 @@ from torch import nn
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import gain_files, manifest
 from featattn_neuro.io.neural import read_neural
+from featattn_neuro.io.neural_names import with_stimulus_ids
+from featattn_neuro.io.parametric_stimuli import parametric_stimuli, quadrant_arrays
 from featattn_neuro.io.recording_store import recording_store
 from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
@@ -25,6 +27,8 @@ from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.measures.streaming import merge_moments, selectivity_from_moments
+from featattn_neuro.measures.tuning import tuning
+from featattn_neuro.measures.tuning_indices import tuning_indices
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
@@ -66,6 +70,8 @@ __all__ = [
     "merge_moments",
     "neural_match",
     "open_kind",
+    "parametric_stimuli",
+    "quadrant_arrays",
     "read_neural",
     "record",
     "save_kind",
@@ -73,7 +79,10 @@ __all__ = [
     "unfold_gains",
     "selectivity_from_moments",
     "stream_moments",
+    "tuning",
+    "tuning_indices",
     "with_gains",
+    "with_stimulus_ids",
 ]
 
 

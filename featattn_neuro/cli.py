@@ -377,7 +377,124 @@ def saliency(
     _save(api.gain_saliency(network, learned, _stimuli(images, labels, limit), layer=layer), out)
 
 
+@app.command()
+def example(
+    folder: Annotated[Path, typer.Argument(help="Folder to write neurons.nwb and neurons.csv into.")], seed: Seed = 0
+) -> None:
+    """Write a small synthetic session of simulated neurons, as NWB and as CSV, to try things out with."""
+    from featattn_neuro.io.example import write_example
+
+    for path in write_example(folder, seed=seed):
+        typer.echo(str(path))
+
+
+StimulusColumn = Annotated[
+    str | None, typer.Option(help="Columns of the trials that name the stimulus, comma-separated.")
+]
+Event = Annotated[str | None, typer.Option(help="Column of the trials with the time that windows are counted from.")]
+Window = Annotated[str | None, typer.Option(help="START,STOP in ms after the event: spikes that are counted.")]
+Baseline = Annotated[str | None, typer.Option(help="START,STOP in ms: window whose mean rate is subtracted.")]
+ResponseUnits = Annotated[str | None, typer.Option(help="spikes or spikes/s.")]
+Columns = Annotated[str | None, typer.Option(help="OURS=THEIRS pairs, comma-separated, e.g. level=angle,area=region.")]
+Trials = Annotated[str | None, typer.Option(help="NWB: table of intervals that holds the trials.")]
+Sentinels = Annotated[str | None, typer.Option(help="Codes that are no values, comma-separated; '' = there are none.")]
+
+
+@app.command("read-neural")
+def read_neural(
+    source: Annotated[str, typer.Argument(help="Recording: .nwb, .csv, .parquet, .mat, .npy, .npz, .nc, or a set.")],
+    out: Output,
+    stimulus_column: StimulusColumn = None,
+    columns: Columns = None,
+    event: Event = None,
+    window: Window = None,
+    baseline: Baseline = None,
+    response_units: ResponseUnits = None,
+    trials: Trials = None,
+    variable: Annotated[str | None, typer.Option(help=".mat and .npz: array of the responses.")] = None,
+    dims: Annotated[str | None, typer.Option(help="Axes of the responses, e.g. unit,stimulus,repeat.")] = None,
+    sentinels: Sentinels = None,
+) -> None:
+    """Read a recording of neurons, in whatever layout, into one file (NEURAL)."""
+    from featattn_neuro import api
+
+    said = _neural_options(stimulus_column, columns, event, window, baseline, response_units, trials, sentinels)
+    more = {"variable": variable, "dims": None if dims is None else tuple(_names(dims))}
+    _save(api.read_neural(source, **said, **{k: v for k, v in more.items() if v is not None}), out)
+
+
+@app.command()
+def neurons(
+    recording: Annotated[str, typer.Argument(help="Recording of neurons; an NWB file may carry its images.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder for the results and the page.")],
+    images: Annotated[str | None, typer.Option(help="Folder, zip or set of the images that were shown.")] = None,
+    layers: Annotated[str | None, typer.Option(help="As in featattn record; default: eight activations.")] = None,
+    level: Annotated[str | None, typer.Option(help="What tuning is measured over: orientation, label, …")] = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    stimulus_column: StimulusColumn = None,
+    columns: Columns = None,
+    event: Event = None,
+    window: Window = None,
+    baseline: Baseline = None,
+    response_units: ResponseUnits = None,
+    trials: Trials = None,
+    sentinels: Sentinels = None,
+) -> None:
+    """Compare a network with neurons that saw the same images: tuning, match over depth, one page."""
+    from featattn_neuro.jobs.neurons import compare_with_neurons
+
+    said = _neural_options(stimulus_column, columns, event, window, baseline, response_units, trials, sentinels)
+    chosen = [] if layers is None else _names(layers)
+    page = compare_with_neurons(
+        recording, model, out, images=images, layers=chosen, level=level, weights=weights, seed=seed, said=said
+    )
+    typer.echo(str(page))
+
+
 # ---------------------------------------------------------------------------------------------------- helpers
+
+
+def _neural_options(
+    stimulus_column: str | None,
+    columns: str | None,
+    event: str | None,
+    window: str | None,
+    baseline: str | None,
+    response_units: str | None,
+    trials: str | None,
+    sentinels: str | None,
+) -> dict[str, Any]:
+    """Arguments of `read_neural` from texts; those that were not given are left out."""
+    pairs = [one.partition("=") for one in _names(columns)] if columns is not None else []
+    if not all(ours and theirs for ours, _, theirs in pairs):
+        raise ConfigError(f"wanted --columns as OURS=THEIRS pairs, comma-separated; came {columns!r}")
+    said = {
+        "stimulus_column": None if stimulus_column is None else _names(stimulus_column),
+        "columns": {ours: theirs for ours, _, theirs in pairs} or None,
+        "event": event,
+        "window": None if window is None else _two_numbers(window, "--window"),
+        "baseline": None if baseline is None else _two_numbers(baseline, "--baseline"),
+        "response_units": response_units,
+        "trials": trials,
+        "sentinels": None if sentinels is None else _numbers(sentinels, "--sentinels"),
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _two_numbers(text: str, option: str) -> tuple[float, float]:
+    found = _numbers(text, option)
+    if len(found) != 2:
+        raise ConfigError(f"wanted {option} as START,STOP in ms; came {text!r}")
+    return found[0], found[1]
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigError(f"wanted numbers in {option}, separated by commas; came {text!r}") from error
 
 
 def _stimuli(images: str, labels: Path | None, limit: int | None, *, corrupt: str = "error") -> Any:
@@ -397,7 +514,7 @@ def _axes(given: list[str] | None) -> dict[str, int] | None:
     return found or None
 
 
-
+@contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal's standard error; nothing elsewhere."""
     if not sys.stderr.isatty():

@@ -178,7 +178,11 @@ _STIMULUS = {
     "split": _text("stimulus", meaning="R, G, V, S or P (see io.stimuli)"),
     "constituents": _text("stimulus", meaning="ids of the sources of a composite, joined by '|'; itself otherwise"),
     "path": _text("stimulus", meaning="file name relative to the stimulus folder"),
-    "orientation": Variable(("stimulus",), "float", "of a grating's bars, degrees anticlockwise from horizontal", False),
+}
+_PARAMETERS = {
+    "orientation": Variable(
+        ("stimulus",), "float", "of a grating's bars, degrees anticlockwise from horizontal", False
+    ),
     "spatial_frequency": Variable(("stimulus",), "float", "of a grating, cycles per image", False),
     "phase": Variable(("stimulus",), "float", "of a grating, degrees; 0 = a crest on the centre", False),
     "contrast": Variable(("stimulus",), "float", "of a grating, in the measure that was asked for", False),
@@ -208,6 +212,7 @@ ACTIVATIONS = Kind(
         **_UNIT,
         **_PLACE,
         **_STIMULUS,
+        **_PARAMETERS,
         "reduction": _text("reduction", meaning="how positions were reduced"),
     },
 )
@@ -320,7 +325,11 @@ SCORES = Kind(
         ),
         **_BESIDE_ARMS,
     },
-    {**_STIMULUS, "stimulus": _text("stimulus", meaning="content id of the stimulus")},
+    {
+        **_STIMULUS,
+        "quadrants": _PARAMETERS["quadrants"],
+        "stimulus": _text("stimulus", meaning="content id of the stimulus"),
+    },
 )
 
 CURVES = Kind(
@@ -465,6 +474,7 @@ SALIENCY = Kind(
     },
     {
         **_STIMULUS,
+        **_PARAMETERS,
         "y": Variable(("y",), "float", "centre of the cell, pixels of the network's input, downwards"),
         "x": Variable(("x",), "float", "centre of the cell, pixels of the network's input, rightwards"),
         "task": _text("task", meaning="name of the task"),
@@ -508,6 +518,7 @@ MASKED_MAPS = Kind(
     {
         **_UNIT,
         **_STIMULUS,
+        "quadrants": _PARAMETERS["quadrants"],
         "other_unit": _text("other_unit", meaning="the same ids as unit", required=True),
         "site": _text("site", meaning="dotted module names of the layers (unit carries them as layer)"),
     },
@@ -542,6 +553,12 @@ NEURAL = Kind(
         "session": _text("trial", meaning="recording session"),
         "level": Variable(("trial",), "float", "value of the stimulus parameter (disparity in degrees, …)", False),
         "label": _text("trial", meaning="class of the stimulus shown"),
+        **{
+            name: Variable(
+                ("trial",), "float", f"{name.replace('_', ' ')} of the grating shown, as in ACTIVATIONS", False
+            )
+            for name in ("orientation", "spatial_frequency", "phase", "contrast")
+        },
         "onset": Variable(("trial",), "float", "time of the event that windows are counted from, s", False),
         "duration": Variable(("trial",), "float", "length of the window that spikes were counted in, s", False),
         "area": _text("unit", meaning="brain area"),
@@ -552,6 +569,13 @@ NEURAL = Kind(
     },
 )
 
+_INDICES = {
+    "modulation_depth": "(max - min)/(max + min) of the mean responses",
+    "sparseness": "lifetime sparseness of the mean responses (Vinje & Gallant 2000)",
+    "orientation_index": "length of the mean vector of orientations, 1 - circular variance",
+    "direction_index": "length of the mean vector of directions",
+}
+
 TUNING = Kind(
     "TUNING",
     "tuning curves of units over a stimulus parameter",
@@ -560,12 +584,34 @@ TUNING = Kind(
         "sem": Variable(("unit", "level"), "float", "standard error of that mean over trials", False),
         "n_trials": Variable(("unit", "level"), "int", "trials (or samples) at the level", False),
         "status": Variable(("unit",), "text", "reason code, see STATUS"),
+        "low": Variable(
+            ("unit", "level"), "float", "lower end of the t interval of the mean (attribute confidence)", False
+        ),
+        "high": Variable(("unit", "level"), "float", "upper end", False),
+        "p_selective": Variable(("unit",), "float", "that the response is the same at all levels", False, (), 0, 1),
+        "preferred_level": Variable(("unit",), "float", "level with the largest mean response", False),
+        **{
+            f"{name}{end}": Variable(("unit",), "float", f"{meaning}{more}", False, (), 0, 1)
+            for name, meaning in _INDICES.items()
+            for end, more in (("", ""), ("_floor", ", mean over permutations of the levels"))
+        },
+        "reliability": Variable(("unit",), "float", "Spearman–Brown split-half reliability over stimuli", False),
+        "fano_level": Variable(("unit", "level"), "float", "variance over mean of the counts at the level", False),
+        "fano": Variable(("unit",), "float", "median over the unit's levels with mean count above min_mean", False),
+        "noise_correlation": Variable(
+            ("unit", "other_unit"), "float", "of trials of one stimulus, z-scored within it; NaN: not together", False
+        ),
+        "n_shared": Variable(("unit", "other_unit"), "int", "trials that the pair was recorded in together", False),
     },
     {
         "unit": _text("unit", meaning="id of the unit", required=True),
-        "level": Variable(("level",), "float", "value of the stimulus parameter", True),
+        "level": Variable(("level",), "float", "value of the stimulus parameter; counts levels that are names", True),
+        "level_name": _text("level", meaning="the level where it is a name"),
+        "other_unit": _text("other_unit", meaning="the same ids as unit"),
         "area": _text("unit", meaning="brain area"),
         "subject": _text("unit", meaning="animal"),
+        "layer": _text("unit", meaning="dotted module name of the layer"),
+        "channel": _int("unit", meaning="index of the filter in its layer"),
     },
 )
 

@@ -67,16 +67,15 @@ def read_neural(
         (spike counts), "v4_210325" (spike counts);
         ".nwb": spikes of the units table, counted in a window of each trial;
         ".csv", ".parquet" or a pandas DataFrame in long form, one row per trial and unit, with columns trial, unit,
-        stimulus, response and, where known, condition, label, repetition, session, level (per trial), area, subject
-        (per unit); trials are numbered within a session, a unit that appears in several sessions is one neuron;
+        stimulus, response and, where known, condition, label, repetition, session, level, orientation,
+        spatial_frequency, phase, contrast (per trial), area, subject (per unit); trials are numbered within a session, a unit that appears in several sessions is one neuron;
         ".mat" (versions 5 to 7.3) and ".npz": an array of responses, and arrays for what is known of trials and units;
         ".npy" with the tables NAME.trials.csv (or NAME.stimuli.csv) and NAME.units.csv beside it;
         ".nc" and ".zarr": kind NEURAL, a brainio assembly (presentation × neuroid), or a variable over (trial, unit);
         an xarray object like these; a pynapple TsGroup, with its IntervalSet as `trials`.
     stimulus_column : column of the trials that names the stimulus, if none is called stimulus; several are joined
         by "/". Where it is needed and not given, the likely columns are listed and nothing is read.
-    columns : {coordinate: column} for unit, condition, label, repetition, session, level, area, subject, where the
-        source calls them otherwise.
+    columns : {coordinate: column} for unit and what else is listed above, where the source calls it otherwise.
     window : spike times only: spikes from … to … ms after `event`, the end not included. None = from the event to the
         end of the trial ("zhang_desimone_it": 100 to 500 ms).
     baseline : spike times only: window whose mean rate is subtracted; None = nothing is subtracted.

@@ -109,7 +109,9 @@ def array_to_neural(
     values = values.astype(np.float64) if values.dtype.kind != "f" else values
     found += check_padding(values, dims, where=where)
     if row_dim == "stimulus":
-        response, row_columns = _unrolled(np.moveaxis(values, [dims.index(d) for d in ("stimulus", "repeat", "unit")], [0, 1, 2])[kept], row_columns)
+        response, row_columns = _unrolled(
+            np.moveaxis(values, [dims.index(d) for d in ("stimulus", "repeat", "unit")], [0, 1, 2])[kept], row_columns
+        )
     else:
         response = np.moveaxis(values, dims.index("unit"), 1)[kept]
     coordinates: dict[str, Any] = {
@@ -168,13 +170,19 @@ def _dims(
 
 
 def _response_name(arrays: Mapping[str, NDArray[Any]], options: NeuralOptions, where: str) -> str:
-    tables = [name for name, value in arrays.items() if value.ndim in (2, 3) and min(value.shape) > 1 and value.dtype.kind in "fiu"]
+    tables = [
+        name
+        for name, value in arrays.items()
+        if value.ndim in (2, 3) and min(value.shape) > 1 and value.dtype.kind in "fiu"
+    ]
     if options.variable is not None:
         return choose(options.variable, arrays, f"array of {where}")
     named = [name for name in arrays if name in _RESPONSE_NAMES]
     if named:
         return named[0]
-    shown = ", ".join(f"{name!r} {arrays[name].shape}" for name in tables) or f"none among {', '.join(arrays) or 'nothing'}"
+    shown = (
+        ", ".join(f"{name!r} {arrays[name].shape}" for name in tables) or f"none among {', '.join(arrays) or 'nothing'}"
+    )
     raise DataError(
         f"which array of {where} holds the responses? None is called response; candidates: {shown}; pass variable=NAME"
     )

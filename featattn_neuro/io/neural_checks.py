@@ -125,12 +125,16 @@ def check_times(
     `UNEQUAL_SPANS`-fold; trials that end before they start or last longer than `LONGEST_TRIAL`; half of the trials or
     more outside the time from the first to the last spike.
     """
-    every = np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in spikes]) if len(spikes) else np.empty(0)
+    every = (
+        np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in spikes]) if len(spikes) else np.empty(0)
+    )
     if not every.size:
         raise DataError(f"{where} has no spikes; wanted spike times of at least one unit; check the file")
     for name, times in (("spike", every), ("trial", np.concatenate([start, stop]))):
         if not np.isfinite(times).all():
-            raise DataError(f"{name} times of {where} must be finite; {int((~np.isfinite(times)).sum())} are not; mend them")
+            raise DataError(
+                f"{name} times of {where} must be finite; {int((~np.isfinite(times)).sum())} are not; mend them"
+            )
     _check_spikes(spikes, every, end, where)
     _check_trials(start, stop, where)
     first, last = float(every.min()), float(every.max())

@@ -21,6 +21,7 @@ TRIAL_COLUMNS: dict[str, type] = {
     "repetition": int,
     "session": str,
     "level": float,
+    **dict.fromkeys(("orientation", "spatial_frequency", "phase", "contrast"), float),
 }
 """Coordinates of trials that a column of the same name becomes."""
 
@@ -103,11 +104,12 @@ def trial_coordinates(
     kept = ~np.logical_or.reduce([_missing(part) for part in parts])
     if not kept.all():
         found.append(f"{int((~kept).sum())} trials without a stimulus were left out")
-    level_name = options.columns.get("level", "level")
-    numeric = [part for part in parts if _is_numeric(part)]
-    if level_name in table and not any(part.name == level_name for part in numeric):
-        numeric.append(table[level_name])
-    for part in numeric:
+    numeric = {str(part.name): part for part in parts if _is_numeric(part)}
+    for ours, kind in TRIAL_COLUMNS.items():
+        theirs = options.columns.get(ours, ours)
+        if kind is float and theirs in table:
+            numeric.setdefault(theirs, table[theirs])
+    for part in numeric.values():
         values = pd.to_numeric(part, errors="coerce").to_numpy(dtype=float)
         coded = check_codes(values, options.sentinels, name=str(part.name), where=where)
         if (coded & kept).any():
@@ -207,7 +209,9 @@ def _stimulus_columns(table: pd.DataFrame, options: NeuralOptions, where: str, s
     if "stimulus" in present:
         return ["stimulus"]
     guesses = candidates(table, skip)
-    shown = "; ".join(guesses[:8]) if guesses else f"none that looks like one among {', '.join(present) or 'no columns'}"
+    shown = (
+        "; ".join(guesses[:8]) if guesses else f"none that looks like one among {', '.join(present) or 'no columns'}"
+    )
     example = f", for example stimulus_column={guesses[0].split(' ')[0]}" if guesses else ""
     raise DataError(
         f"which column of the trials of {where} names the stimulus? None is called 'stimulus'; candidates: {shown}; "

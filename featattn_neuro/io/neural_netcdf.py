@@ -53,7 +53,8 @@ def from_labelled(source: xr.Dataset | xr.DataArray, options: NeuralOptions, *, 
 
 def _from_trials(array: xr.DataArray, where: str) -> xr.Dataset:
     rows, units = (
-        {str(name): coord.values for name, coord in array.coords.items() if coord.dims == (dim,)} for dim in ("trial", "unit")
+        {str(name): coord.values for name, coord in array.coords.items() if coord.dims == (dim,)}
+        for dim in ("trial", "unit")
     )
     if "unit" not in units:
         raise DataError(f"the units of {where} have no ids; give the dimension unit its coordinate")
@@ -75,7 +76,9 @@ def _one_response(dataset: xr.Dataset, where: str) -> xr.DataArray:
     if "response" in names:
         names = ["response"]
     if len(names) != 1:
-        held = ", ".join(f"{name!r} {tuple(map(str, one.dims))}" for name, one in dataset.data_vars.items()) or "nothing"
+        held = (
+            ", ".join(f"{name!r} {tuple(map(str, one.dims))}" for name, one in dataset.data_vars.items()) or "nothing"
+        )
         raise DataError(
             f"wanted one variable over (presentation, neuroid) or (trial, unit) in {where}; it holds {held}; select it"
         )
@@ -92,4 +95,6 @@ def _opened(path: Path) -> Any:
         return xr.open_dataset(path, engine="scipy" if old else "h5netcdf")
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StoreError(f"{str(path)!r} cannot be read ({first}); it is damaged or half copied: write it again") from error
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({first}); it is damaged or half copied: write it again"
+        ) from error

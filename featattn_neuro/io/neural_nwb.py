@@ -89,7 +89,9 @@ def _opened(path: Path) -> Iterator[Any]:
         try:
             handle = NWBHDF5IO(str(path), "r", load_namespaces=True)
         except Exception as error:
-            raise StoreError(f"{str(path)!r} is no readable NWB file ({_brief(error)}); copy or convert it again") from error
+            raise StoreError(
+                f"{str(path)!r} is no readable NWB file ({_brief(error)}); copy or convert it again"
+            ) from error
         with handle:
             try:
                 file = handle.read()
@@ -110,7 +112,9 @@ def _units(file: Any, where: str) -> Any:
             if type(one).__name__ == "Units"
         ]
         held = ", ".join(elsewhere) or ", ".join([*file.acquisition, *file.processing]) or "nothing of it"
-        raise DataError(f"{where} has no units table; wanted sorted units with spike times; it holds {held}; sort the spikes first")
+        raise DataError(
+            f"{where} has no units table; wanted sorted units with spike times; it holds {held}; sort the spikes first"
+        )
     if not len(file.units):
         raise DataError(f"the units table of {where} is empty; wanted at least one unit; check the file")
     if "spike_times" not in file.units.colnames:
@@ -159,7 +163,9 @@ def _electrode_area(file: Any, units: Any, count: int) -> list[str] | None:
     """Location of each unit's first electrode, or of its group."""
     if "electrodes" in units.colnames and file.electrodes is not None and "location" in file.electrodes.colnames:
         location = file.electrodes["location"][:]
-        rows = [np.ravel(units["electrodes"].target.data[low:high]) for low, high in _slices(units["electrodes"], count)]
+        rows = [
+            np.ravel(units["electrodes"].target.data[low:high]) for low, high in _slices(units["electrodes"], count)
+        ]
         if all(len(one) for one in rows):
             return [as_text(location[int(one[0])]) for one in rows]
     if "electrode_group" in units.colnames:

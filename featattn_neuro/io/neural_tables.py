@@ -115,7 +115,7 @@ def _without_codes(table: pd.DataFrame, name: str, options: NeuralOptions) -> tu
     coded = np.zeros(len(table), dtype=bool)
     numbers = pd.to_numeric(table["stimulus"], errors="coerce")
     columns = {"stimulus": numbers} if numbers.notna().all() else {}
-    columns |= {"level": table["level"]} if "level" in table else {}
+    columns |= {one: table[one] for one, kind in TRIAL_COLUMNS.items() if kind is float and one in table}
     for one, values in columns.items():
         coded |= check_codes(values.to_numpy(dtype=float), options.sentinels, name=one, where=repr(name))
     if coded.all():

@@ -64,9 +64,13 @@ def check_window(window: tuple[float, float], name: str) -> tuple[float, float]:
     try:
         start, stop = (float(end) for end in window)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"wanted {name} as (start, stop) in ms after the event; came {window!r}; give two numbers") from error
+        raise ConfigError(
+            f"wanted {name} as (start, stop) in ms after the event; came {window!r}; give two numbers"
+        ) from error
     if not (np.isfinite(start) and np.isfinite(stop) and start < stop):
-        raise ConfigError(f"wanted {name} as (start, stop) in ms, start before stop; came ({start:g}, {stop:g}); change it")
+        raise ConfigError(
+            f"wanted {name} as (start, stop) in ms, start before stop; came ({start:g}, {stop:g}); change it"
+        )
     if stop - start < SHORTEST_WINDOW:
         raise ConfigError(
             f"{name} is in milliseconds; ({start:g}, {stop:g}) is {stop - start:g} ms long; "
@@ -150,7 +154,9 @@ def _responses(
         response = response - (rate if rates else rate * lengths[:, None])
         seen &= _observed(recording, start, end)
     if not seen.all():
-        found.append(f"{int((~seen).sum())} responses are NaN: the window lies outside the time in which the unit was observed")
+        found.append(
+            f"{int((~seen).sum())} responses are NaN: the window lies outside the time in which the unit was observed"
+        )
     return np.where(seen, response, np.nan), lengths
 
 
@@ -170,5 +176,6 @@ def _events(trials: pd.DataFrame) -> list[str]:
     return [
         str(name)
         for name in trials.columns
-        if pd.api.types.is_numeric_dtype(trials[name]) and (str(name).endswith("time") or str(name).endswith(("_on", "onset")))
+        if pd.api.types.is_numeric_dtype(trials[name])
+        and (str(name).endswith("time") or str(name).endswith(("_on", "onset")))
     ]

@@ -183,9 +183,7 @@ def parametric_stimuli(
     parameters["rms_contrast"] = np.array(rms)
     parameters["colour"] = np.array([one.colour for one in gratings])
     labels = ["blank" if np.isnan(one.orientation) else f"{one.orientation:g}" for one in gratings]
-    return Stimuli(
-        id=np.array(ids), images=images, label=np.array(labels), name="gratings", parameters=parameters
-    )
+    return Stimuli(id=np.array(ids), images=images, label=np.array(labels), name="gratings", parameters=parameters)
 
 
 def draw_grating(grating: Grating, look: Look) -> NDArray[np.float32]:
@@ -358,7 +356,9 @@ def _axis(name: str, values: Iterable[float], low: float, high: float, ends: str
     """The values of one parameter, all inside the interval and none twice."""
     numbers = [float(value) for value in (values if isinstance(values, Iterable) else [values])]
     for value in numbers:
-        inside = (value >= low if ends[0] == "[" else value > low) and (value <= high if ends[1] == "]" else value < high)
+        inside = (value >= low if ends[0] == "[" else value > low) and (
+            value <= high if ends[1] == "]" else value < high
+        )
         if not inside:
             why = "; above half a cycle per pixel a grating turns into another" if name == "spatial_frequency" else ""
             raise ConfigError(f"wanted {name} in {ends[0]}{low:g}, {high:g}{ends[1]}; came {value:g}{why}; change it")

@@ -233,7 +233,9 @@ def to_pynapple(tuning: xr.Dataset, *, feature: str = "level") -> xr.DataArray:
     if feature == "unit":
         raise ConfigError("the feature's dimension cannot be called 'unit'; choose another name")
     checked = TUNING.check(tuning.drop_vars([name for name, coord in tuning.coords.items() if coord.ndim == 0]))
-    array = checked["curve"].assign_coords({name: checked[name] for name in checked.data_vars if name != "curve"})
+    along = {"unit", "level"}  # what has other dimensions (pairs of units) has no place beside the curves
+    others = {name: one for name, one in checked.data_vars.items() if name != "curve" and set(one.dims) <= along}
+    array = checked["curve"].assign_coords(others)
     attrs: dict[str, Any] = {
         key: value for key, value in checked.attrs.items() if key not in ("kind", "schema_version")
     }

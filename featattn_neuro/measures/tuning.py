@@ -2,28 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.measures._join import aligned, without_scalars
 from featattn_neuro.schema import ACTIVATIONS, NEURAL, TUNING
 
+Float = NDArray[np.float64]
 
-def tuning(responses: xr.Dataset, *, level: xr.DataArray | None = None) -> xr.Dataset:
-    """Mean response of each unit at each value of a stimulus parameter.
+TESTS: dict[str, Callable[..., Any]] = {"kruskal": stats.kruskal, "anova": stats.f_oneway}
+"""Tests that responses do not depend on the level: Kruskal & Wallis 1952 (ranks), one-way analysis of variance."""
+
+UNIT_COORDINATES = ("area", "subject", "layer", "channel")
+"""What tuning keeps of what is known of units."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Responses with the level of each: what every measure of tuning starts from.
 
     Parameters
     ----------
-    responses : NEURAL with the coordinate `level` over trials, or ACTIVATIONS together with `level`.
-    level : value of the parameter of each stimulus, over `stimulus`, matched by id; overrides the coordinate. A NaN
-        level leaves the trial or stimulus out (a blank).
+    values : (observation, unit), NaN = not recorded. row : (observation,) position of its level in `levels`.
+    levels : sorted, numbers or text. coordinates : of the units. parameter : what the levels are called.
+    sample : "trial" or "stimulus": what an observation is.
+    """
+
+    values: Float
+    row: NDArray[np.int64]
+    levels: NDArray[Any]
+    coordinates: dict[str, tuple[str, NDArray[Any]]]
+    parameter: str
+    sample: str
+
+    def level_coordinates(self) -> dict[str, Any]:
+        """`level`, and `level_name` where levels are names: then `level` counts them."""
+        if self.levels.dtype.kind == "U":
+            return {"level": np.arange(self.levels.size, dtype=float), "level_name": ("level", self.levels)}
+        return {"level": self.levels.astype(np.float64)}
+
+
+def tuning(
+    responses: xr.Dataset,
+    *,
+    level: xr.DataArray | str | None = None,
+    confidence: float = 0.95,
+    test: str = "kruskal",
+) -> xr.Dataset:
+    """Mean response of each unit at each value of a stimulus parameter, with intervals, and whether it is tuned at all.
+
+    Parameters
+    ----------
+    responses : NEURAL, or ACTIVATIONS (one reduction).
+    level : name of a coordinate of the trials or stimuli ("level", "orientation", "label", "condition", …), numbers or
+        text; or a DataArray over `stimulus` with the value of each, matched by id. None = "level". A NaN level (or an
+        empty name) leaves the trial or stimulus out (a blank). All other parameters are averaged over: select
+        responses first to hold them fixed.
+    confidence : of the intervals, between 0 and 1.
+    test : "kruskal" or "anova": that the response does not depend on the level.
 
     Returns
     -------
-    TUNING: `curve` (unit, level) in the units of the responses, `sem` (SD with ddof 1 over the square root of n; NaN
-    below two), `n_trials`, and `status`: "too_few" with responses at fewer than two levels, "dead" if all are 0,
-    "constant" if all are equal. Levels rise; a unit without response at a level is NaN there with n_trials 0.
+    TUNING: `curve` (unit, level) in the units of the responses; `sem` (SD with ddof 1 over the square root of n; NaN
+    below two); `low`, `high` (mean ± Student's t times sem); `n_trials`; `p_selective` of the test, over all trials (or
+    stimuli), NaN unless status is "ok" and some level has two; and `status`: "too_few" with responses at fewer than two
+    levels, "dead" if all are 0, "constant" if all are equal. Levels rise; a unit without response at a level is NaN
+    there with n_trials 0. Where levels are names, `level` counts them in sorted order and `level_name` holds them. In
+    filters of a deterministic network the samples are stimuli (phases, images of a class), not repeats: intervals and
+    p say how the mean varies over those.
+
+    Raises
+    ------
+    DataError : no levels, fewer than two, ids that differ. ConfigError : unknown test or confidence out of range.
 
     >>> import xarray as xr
     >>> trials = {"trial": [0, 1, 2], "stimulus": ("trial", ["x", "x", "y"]), "level": ("trial", [0.0, 0.0, 1.0])}
@@ -32,59 +89,103 @@ def tuning(responses: xr.Dataset, *, level: xr.DataArray | None = None) -> xr.Da
     >>> found.curve.values.tolist(), found.n_trials.values.tolist()
     ([[2.0, 7.0]], [[2, 1]])
     """
-    values, levels, coordinates = _observations(responses, level)
-    keep = np.isfinite(levels)
-    names, row = np.unique(levels[keep], return_inverse=True)
-    if names.size < 2:
-        raise DataError(f"a tuning curve needs two levels or more; came {names.size}; give the level of each stimulus")
-    values = values[keep]
-    seen = np.isfinite(values)
-    counts, sums, squares = (np.zeros((names.size, values.shape[1])) for _ in range(3))
-    np.add.at(counts, row, seen.astype(np.float64))
-    np.add.at(sums, row, np.where(seen, values, 0.0))
+    if not 0 < confidence < 1:
+        raise ConfigError(f"wanted a confidence between 0 and 1; came {confidence}; 0.95 is usual")
+    choose(test, TESTS, "test of selectivity")
+    seen = observations(responses, level)
+    counts, mean, squares = level_moments(seen.values, seen.row, seen.levels.size)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(counts > 0, sums / counts, np.nan)
-        np.add.at(squares, row, np.where(seen, values - mean[row], 0.0) ** 2)
         sem = np.where(counts > 1, np.sqrt(squares / (counts - 1) / counts), np.nan)
+        half = sem * stats.t.ppf((1 + confidence) / 2, np.where(counts > 1, counts - 1, np.nan))
+    status = [unit_status(seen.values[:, k], counts[:, k]) for k in range(seen.values.shape[1])]
     curves = {
         "curve": (("unit", "level"), mean.T),
         "sem": (("unit", "level"), sem.T),
+        "low": (("unit", "level"), (mean - half).T),
+        "high": (("unit", "level"), (mean + half).T),
         "n_trials": (("unit", "level"), counts.T.astype(np.int64)),
-        "status": ("unit", [_status(values[:, k], counts[:, k]) for k in range(values.shape[1])]),
+        "p_selective": ("unit", _selective(seen, counts, np.array(status) == "ok", TESTS[test])),
+        "status": ("unit", status),
     }
-    return TUNING.check(xr.Dataset(curves, {"level": names, **coordinates}))
+    attrs = {
+        "kind": "TUNING", "parameter": seen.parameter, "sample": seen.sample, "selectivity_test": test,
+        "confidence": float(confidence), "units": str(responses.attrs.get("units", "")),
+    }  # fmt: skip
+    return TUNING.check(xr.Dataset(curves, {**seen.level_coordinates(), **seen.coordinates}, attrs))
 
 
-def _observations(
-    responses: xr.Dataset, level: xr.DataArray | None
-) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[str, np.ndarray]]]:
-    """(observation, unit) responses, the level of each observation, and the coordinates of the units."""
+def level_moments(values: Float, row: NDArray[np.int64], count: int) -> tuple[Float, Float, Float]:
+    """(level, unit) number of responses, their mean (NaN without any), and sum of squared deviations from it."""
+    there = np.isfinite(values)
+    counts, sums, squares = (np.zeros((count, values.shape[1])) for _ in range(3))
+    np.add.at(counts, row, there.astype(np.float64))
+    np.add.at(sums, row, np.where(there, values, 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(counts > 0, sums / counts, np.nan)
+    np.add.at(squares, row, np.where(there, values - mean[row], 0.0) ** 2)
+    return counts, mean, squares
+
+
+def observations(responses: xr.Dataset, level: xr.DataArray | str | None) -> Observations:
+    """Responses and their levels, checked, without those that have no level."""
     given = without_scalars(responses)
     neural = isinstance(given, xr.Dataset) and "trial" in given.dims
     checked = NEURAL.check(given) if neural else ACTIVATIONS.check(given)
-    if level is not None:
-        shown = np.unique(checked["stimulus"].values)
-        ordered = aligned(level, "stimulus", shown, name="the levels", to="the responses")
-        levels = ordered.sel(stimulus=checked["stimulus"].values).values.astype(np.float64)
-    elif neural and "level" in checked.coords:
-        levels = checked["level"].values.astype(np.float64)
-    else:
-        raise DataError(
-            "a tuning curve needs the level of each stimulus; the responses have no coordinate 'level'; "
-            "pass level, a DataArray over 'stimulus'"
-        )
     if "reduction" in checked["response"].dims:
         raise DataError("the activations hold several reductions; wanted one; select it first, .sel(reduction=…)")
-    first = "trial" if neural else "stimulus"
-    names = [name for name in ("unit", "area", "subject") if name in checked.coords]
-    values = checked["response"].transpose(first, "unit").values.astype(np.float64)
-    return values, levels, {name: ("unit", checked[name].values) for name in names}
+    sample = "trial" if neural else "stimulus"
+    values, parameter = _levels(checked, level, sample)
+    text = values.dtype.kind in "UOT"
+    values = values.astype(str) if text else values.astype(np.float64)
+    keep = values != "" if text else np.isfinite(values)
+    levels, row = np.unique(values[keep], return_inverse=True)
+    if levels.size < 2:
+        raise DataError(f"a tuning curve needs two levels or more; came {levels.size}; give the level of each stimulus")
+    names = [name for name in ("unit", *UNIT_COORDINATES) if name in checked.coords]
+    response = checked["response"].transpose(sample, "unit").values.astype(np.float64)
+    coordinates = {name: ("unit", checked[name].values) for name in names}
+    return Observations(response[keep], row.astype(np.int64), levels, coordinates, parameter, sample)
 
 
-def _status(values: np.ndarray, counts: np.ndarray) -> str:
+def _levels(checked: xr.Dataset, level: xr.DataArray | str | None, sample: str) -> tuple[NDArray[Any], str]:
+    if isinstance(level, xr.DataArray):
+        shown = np.unique(checked["stimulus"].values)
+        ordered = aligned(level, "stimulus", shown, name="the levels", to="the responses")
+        return ordered.sel(stimulus=checked["stimulus"].values).values, str(level.name or "level")
+    if level is None and "level" not in checked.coords:
+        raise DataError(
+            "a tuning curve needs the level of each stimulus; the responses have no coordinate 'level'; "
+            f"pass level: the name of another ({', '.join(_known(checked, sample))}), or a DataArray over 'stimulus'"
+        )
+    name = choose(level or "level", _known(checked, sample), f"coordinate of the {sample}s")
+    return checked[name].values, name
+
+
+def _known(checked: xr.Dataset, sample: str) -> list[str]:
+    return [str(name) for name, one in checked.coords.items() if one.dims == (sample,) and name != "trial"]
+
+
+def unit_status(values: Float, counts: Float) -> str:
+    """Why the tuning of a unit is undefined, or "ok"; `counts` are its responses per level."""
     seen = values[np.isfinite(values)]
     if (counts > 0).sum() < 2:
         return "too_few"
     if (seen == 0).all():
         return "dead"
     return "constant" if np.ptp(seen) == 0 else "ok"
+
+
+def _selective(seen: Observations, counts: Float, usable: NDArray[np.bool_], test: Callable[..., Any]) -> Float:
+    """(unit,) p that the response does not depend on the level; units with the same gaps are tested together."""
+    result = np.full(seen.values.shape[1], np.nan)
+    units = np.flatnonzero(usable & (counts.max(axis=0) > 1))
+    if not units.size:
+        return result
+    patterns, group = np.unique(np.isfinite(seen.values[:, units]), axis=1, return_inverse=True)
+    for index in range(patterns.shape[1]):
+        there, members = patterns[:, index], units[group.ravel() == index]
+        samples = [seen.values[np.ix_(there & (seen.row == one), members)] for one in range(seen.levels.size)]
+        # a constant group warns and is handled: the statistic is still defined where the groups together vary
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result[members] = test(*[one for one in samples if len(one)], axis=0).pvalue
+    return result

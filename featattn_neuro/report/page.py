@@ -77,8 +77,8 @@ def write_page(folder: Path | str) -> Path:
     for name, draw in _figures(results).items():
         data = png_bytes(draw(), dpi=DPI)
         write_atomic(results.folder / "figures" / f"{name}.png", data)
-        pictures[name] = {"data": _embedded(data), "width": _shown_width(data)}
-    page = _environment().get_template("report.html.j2").render(_context(results, tables, pictures))
+        pictures[name] = {"data": embedded(data), "width": shown_width(data)}
+    page = page_environment().get_template("report.html.j2").render(_context(results, tables, pictures))
     return write_atomic(results.folder / "report.html", page.encode("utf-8"))
 
 
@@ -274,18 +274,19 @@ def _rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     ]
 
 
-def _shown_width(png: bytes) -> int:
+def shown_width(png: bytes) -> int:
     """CSS pixels at which a figure's text has the size of the page's text: the PNG header's width over its density."""
     return round(int.from_bytes(png[16:20], "big") / DPI * 104)
 
 
-def _embedded(data: bytes, kind: str = "image/png") -> str:
+def embedded(data: bytes, kind: str = "image/png") -> str:
+    """An image as a data address, so that the page needs no other file."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _embedded_file(path: Path) -> str:
     try:
-        return _embedded(path.read_bytes(), "image/jpeg" if path.suffix.lower() in (".jpg", ".jpeg") else "image/png")
+        return embedded(path.read_bytes(), "image/jpeg" if path.suffix.lower() in (".jpg", ".jpeg") else "image/png")
     except OSError as error:
         raise StoreError(
             f"wanted the shown stimulus {str(path)!r}; came {error.strerror}; run the job again"
@@ -297,7 +298,8 @@ def _shown(value: Any) -> Any:
     return "–" if value is None else number(value) if isinstance(value, float) else value
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Templates of the package, escaped; an unknown name in one is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("featattn_neuro.report"),
         autoescape=True,

@@ -95,28 +95,29 @@ def read_results(folder: Path | str) -> Results:
     if not folder.is_dir():
         raise StoreError(f"wanted a folder with results; {str(folder)!r} is none; start one with featattn run CONFIG")
     parts: dict[str, dict[str, xr.Dataset]] = {
-        name: {path.stem: _load(path, kind) for path in sorted((folder / name).glob("*.nc"))}
+        name: {path.stem: load_result(path, kind) for path in sorted((folder / name).glob("*.nc"))}
         for name, kind in PER_NETWORK.items()
     }
-    claims = _load(folder / "claims.nc", CLAIMS) if (folder / "claims.nc").is_file() else None
+    claims = load_result(folder / "claims.nc", CLAIMS) if (folder / "claims.nc").is_file() else None
     if claims is None and not any(parts.values()):
         raise StoreError(
             f"wanted result files in {str(folder)!r} (claims.nc, scores/*.nc, …); found none; "
             "let featattn run CONFIG --out FOLDER finish its first stages"
         )
     pooled = parts["association"].pop(POOLED, None)
-    shown = _json(folder / "stimuli" / "shown.json", list)
+    shown = read_json(folder / "stimuli" / "shown.json", list)
     return Results(
         folder=folder,
         claims=claims,
         pooled=pooled,
-        facts=_json(folder / "facts.json", dict),
+        facts=read_json(folder / "facts.json", dict),
         shown=tuple(shown),
         **parts,
     )
 
 
-def _load(path: Path, kind: Kind) -> xr.Dataset:
+def load_result(path: Path, kind: Kind) -> xr.Dataset:
+    """A result file in memory, checked against its kind."""
     try:
         with xr.open_dataset(path, engine="h5netcdf") as opened:
             dataset = opened.load()
@@ -131,7 +132,8 @@ def _load(path: Path, kind: Kind) -> xr.Dataset:
     return kind.check(dataset)
 
 
-def _json(path: Path, wanted: type) -> Any:
+def read_json(path: Path, wanted: type) -> Any:
+    """Contents of a JSON file, empty where there is none; `StoreError` if it is no `wanted`."""
     if not path.is_file():
         return wanted()
     try:

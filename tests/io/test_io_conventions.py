@@ -144,7 +144,8 @@ def test_an_assembly_from_elsewhere():
     assert found["stimulus"].values.tolist() == ["a", "b", "a", "b"]
     assert found["unit"].values.tolist() == ["11", "12"]
     assert found["response"].values[3].tolist() == [6.0, 7.0]
-    assert found.attrs["left_out"] == "object_name, stimulus_set, variation"
+    assert found["label"].values.tolist() == ["car", "dog", "car", "dog"]
+    assert found.attrs["left_out"] == "stimulus_set, variation"
     assert found.attrs["stimulus_set_identifier"] == "x"
     averaged = gathered.reset_index("time_bin").isel(presentation=[0, 1], time_bin=0)
     as_filters = from_brainio(averaged, kind="ACTIVATIONS")  # one presentation each, an area for a layer

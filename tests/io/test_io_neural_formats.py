@@ -144,7 +144,7 @@ def test_a_stimulus_column_is_shown_not_guessed(tmp_path):
     path = write_nwb(tmp_path / "a.nwb")
     with pytest.raises(DataError, match=r"candidates: 'image' \(3 values: car, face, tree\).*stimulus_column='image'"):
         read_neural(path)
-    with pytest.raises(ConfigError, match="unknown column of the trials of a.nwb 'picture'"):
+    with pytest.raises(ConfigError, match=r"unknown column of the trials of a.nwb 'picture'"):
         read_neural(path, stimulus_column="picture")
     joined = read_neural(path, stimulus_column=["image", "attention"])
     assert joined["stimulus"].values[:2].tolist() == ["car/in", "face/out"]
@@ -160,7 +160,7 @@ def test_images_in_the_file_give_the_ids(tmp_path):
     assert read["stimulus"].values.tolist() == [ids[name] for name in NAMES]
     assert read["label"].values.tolist() == NAMES
     np.testing.assert_array_equal(stimuli[stimuli.path.tolist().index("face")], images["face"])
-    with pytest.raises(DataError, match="has no images among its stimulus templates"):
+    with pytest.raises(DataError, match=r"has no images among its stimulus templates"):
         load_stimuli(write_nwb(tmp_path / "b.nwb"))
 
 
@@ -186,24 +186,24 @@ def test_bad_nwb_files(tmp_path, made, text):
 
 def test_files_that_are_no_nwb(tmp_path):
     pytest.importorskip("pynwb")
-    with pytest.raises(StoreError, match="there is none at"):
+    with pytest.raises(StoreError, match=r"there is none at"):
         read_neural(tmp_path / "nowhere.nwb")
     (tmp_path / "text.nwb").write_text("not HDF5")
-    with pytest.raises(StoreError, match="is no readable NWB file"):
+    with pytest.raises(StoreError, match=r"is no readable NWB file"):
         read_neural(tmp_path / "text.nwb")
     whole = write_nwb(tmp_path / "a.nwb").read_bytes()
     (tmp_path / "half.nwb").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(StoreError, match="is no readable NWB file"):
+    with pytest.raises(StoreError, match=r"is no readable NWB file"):
         read_neural(tmp_path / "half.nwb")
     with h5py.File(tmp_path / "other.nwb", "w") as file:
         file["x"] = [1, 2]
-    with pytest.raises(StoreError, match="cannot be read by pynwb|is no readable NWB file"):
+    with pytest.raises(StoreError, match=r"cannot be read by pynwb|is no readable NWB file"):
         read_neural(tmp_path / "other.nwb")
 
 
 def test_unobserved_windows_are_nan_and_said(tmp_path):
     path = write_nwb(tmp_path / "a.nwb", observed=[[0.0, 10.0], [11.0, 30.0]])
-    with pytest.warns(NeuralDataWarning, match="3 responses are NaN: the window lies outside the time"):
+    with pytest.warns(NeuralDataWarning, match=r"3 responses are NaN: the window lies outside the time"):
         read = read_neural(path, stimulus_column="image")  # trial 5 lasts from 10 to 11.5 s
     assert np.isnan(read["response"].values[5]).all()
     assert np.isfinite(np.delete(read["response"].values, 5, axis=0)).all()
@@ -212,7 +212,7 @@ def test_unobserved_windows_are_nan_and_said(tmp_path):
 
 def test_trials_without_a_stimulus_are_left_out_and_said(tmp_path):
     path = write_nwb(tmp_path / "a.nwb", names=["", *NAMES[1:]])
-    with pytest.warns(NeuralDataWarning, match="1 trials without a stimulus were left out"):
+    with pytest.warns(NeuralDataWarning, match=r"1 trials without a stimulus were left out"):
         read = read_neural(path, stimulus_column="image", window=(100, 200), event="stim_on_time")
     np.testing.assert_array_equal(read["response"], WANTED[1:])
     assert read["trial"].values.tolist() == list(range(1, N_TRIALS))
@@ -223,7 +223,7 @@ def test_sentinel_codes_must_be_confirmed(tmp_path):
     path = write_nwb(tmp_path / "a.nwb", names=names)
     with pytest.raises(DataError, match=r"what look like codes, no values: -99 \(3 trials\).*sentinels=\(-99,\)"):
         read_neural(path, stimulus_column="image")
-    with pytest.warns(NeuralDataWarning, match="3 trials with codes in 'image' were left out"):
+    with pytest.warns(NeuralDataWarning, match=r"3 trials with codes in 'image' were left out"):
         kept = read_neural(path, stimulus_column="image", columns={"level": "image"}, sentinels=[-99])
     assert kept["level"].values.tolist() == [0.0, 0.4, 0.8] * 3
     assert kept["stimulus"].values[:3].tolist() == ["0", "0.4", "0.8"]
@@ -255,13 +255,13 @@ def test_checks_of_times():
     assert check_times(spikes, start, start + 1, where="x") == []
     late = np.append(start, 40.0)
     assert check_times(spikes, late, late + 1, where="x") == ["1 trials lie before the first or after the last spike"]
-    with pytest.raises(DataError, match="trial 0 of x ends before it starts"):
+    with pytest.raises(DataError, match=r"trial 0 of x ends before it starts"):
         check_times(spikes, start, start - 1, where="x")
-    with pytest.raises(DataError, match="the median trial would last 5000 s"):
+    with pytest.raises(DataError, match=r"the median trial would last 5000 s"):
         check_times([np.linspace(0.05, 60_000, 30_001)], start * 2000, start * 2000 + 5000, where="x")
-    with pytest.raises(DataError, match="spike times of x must be finite; 1 are not"):
+    with pytest.raises(DataError, match=r"spike times of x must be finite; 1 are not"):
         check_times([np.array([0.1, np.nan])], start, start + 1, where="x")
-    with pytest.raises(DataError, match="times of x cannot all be seconds: spikes span 29900.*by 1000"):
+    with pytest.raises(DataError, match=r"times of x cannot all be seconds: spikes span 29900.*by 1000"):
         check_times([1000 * spikes[0] + 0.5], start[:10] / 1, start[:10] + 1, where="x")
 
 
@@ -269,13 +269,13 @@ def test_window_mistakes(tmp_path):
     path = write_nwb(tmp_path / "a.nwb")
     with pytest.raises(ConfigError, match=r"\(0\.1, 0\.5\) is 0\.4 ms long; if seconds were meant, pass \(100, 500\)"):
         read_neural(path, stimulus_column="image", window=(0.1, 0.5))
-    with pytest.raises(ConfigError, match="start before stop"):
+    with pytest.raises(ConfigError, match=r"start before stop"):
         read_neural(path, stimulus_column="image", window=(200, 100))
-    with pytest.raises(ConfigError, match="unknown event of the trials of a.nwb 'go_time'"):
+    with pytest.raises(ConfigError, match=r"unknown event of the trials of a.nwb 'go_time'"):
         read_neural(path, stimulus_column="image", event="go_time")
-    with pytest.raises(ConfigError, match="unknown unit of responses 'Hz'"):
+    with pytest.raises(ConfigError, match=r"unknown unit of responses 'Hz'"):
         read_neural(path, stimulus_column="image", response_units="Hz")
-    with pytest.raises(ConfigError, match="dims is for arrays without names of dimensions"):
+    with pytest.raises(ConfigError, match=r"dims is for arrays without names of dimensions"):
         read_neural(path, stimulus_column="image", dims=("trial", "unit"))
 
 
@@ -319,12 +319,12 @@ def test_pynapple_objects(tmp_path):
     read = read_neural(spikes, trials=trials, window=(100, 200))
     np.testing.assert_array_equal(read["response"], WANTED[:, :2])
     assert read["area"].values.tolist() == ["V4", "V1"]
-    with pytest.raises(ConfigError, match="pass trials=IntervalSet"):
+    with pytest.raises(ConfigError, match=r"pass trials=IntervalSet"):
         read_neural(spikes)
     unnamed = nap.IntervalSet(onset, onset + 1.0, metadata={"image": NAMES})
-    with pytest.raises(DataError, match="candidates: 'image'"):
+    with pytest.raises(DataError, match=r"candidates: 'image'"):
         read_neural(spikes, trials=unnamed)
-    with pytest.raises(ConfigError, match="came dict; convert it"):
+    with pytest.raises(ConfigError, match=r"came dict; convert it"):
         read_neural({"a": 1})
 
 
@@ -347,9 +347,9 @@ def test_tables_of_any_origin_agree(tmp_path):
     renamed = read_neural(other, **said, columns={"unit": "cluster", "level": "angle"})
     assert renamed["level"].values[:4].tolist() == [0, 45, 90, 135]
     assert renamed["unit"].values.tolist() == ["u0", "u1", "u2"]
-    with pytest.raises(DataError, match="there is no 'angel'"):
+    with pytest.raises(DataError, match=r"there is no 'angel'"):
         read_neural(other, **said, columns={"unit": "cluster", "level": "angel"})
-    with pytest.raises(ConfigError, match="unknown coordinate in columns 'units'"):
+    with pytest.raises(ConfigError, match=r"unknown coordinate in columns 'units'"):
         read_neural(other, **said, columns={"units": "cluster"})
 
 
@@ -357,7 +357,7 @@ def test_codes_in_tables(tmp_path):
     table = long_table().assign(level=lambda t: np.where(t["trial"] == 3, -9999.0, t["trial"] / 10))
     with pytest.raises(DataError, match=r"column 'level' .* -9999 \(3 trials\)"):
         read_neural(table, stimulus_column="image")
-    with pytest.warns(NeuralDataWarning, match="3 rows with codes were left out"):
+    with pytest.warns(NeuralDataWarning, match=r"3 rows with codes were left out"):
         kept = read_neural(table, stimulus_column="image", sentinels=[-9999])
     assert 3 not in kept["trial"].values
     assert kept.sizes["trial"] == N_TRIALS - 1
@@ -369,12 +369,12 @@ def test_parquet(tmp_path):
         long_table().to_parquet(path)
     except ImportError:
         path.write_bytes(b"PAR1")
-        with pytest.raises(ConfigError, match="needs pyarrow, which is not installed"):
+        with pytest.raises(ConfigError, match=r"needs pyarrow, which is not installed"):
             read_neural(path, stimulus_column="image")
         return
     np.testing.assert_array_equal(read_neural(path, stimulus_column="image")["response"], WANTED)
     path.write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(DataError, match="is not a readable parquet table"):
+    with pytest.raises(DataError, match=r"is not a readable parquet table"):
         read_neural(path, stimulus_column="image")
 
 
@@ -394,9 +394,9 @@ def test_numpy_with_sidecar_tables(tmp_path):
     with pytest.raises(DataError, match=r"one row per unit \(3\).* came 2"):
         read_neural(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(StoreError, match="cannot be read as a plain array"):
+    with pytest.raises(StoreError, match=r"cannot be read as a plain array"):
         read_neural(tmp_path / "b.npy")
-    with pytest.raises(StoreError, match="there is none at"):
+    with pytest.raises(StoreError, match=r"there is none at"):
         read_neural(tmp_path / "c.npy")
 
 
@@ -413,9 +413,9 @@ def test_nan_padded_repeats_are_no_trials_and_are_said(tmp_path, order):
     axes = [("unit", "stimulus", "repeat").index(one) for one in order]
     np.save(tmp_path / "a.npy", padded().transpose(axes))
     pd.DataFrame({"stimulus": list("wxyz")}).to_csv(tmp_path / "a.stimuli.csv", index=False)
-    with pytest.raises(DataError, match="which axis is what"):
+    with pytest.raises(DataError, match=r"which axis is what"):
         read_neural(tmp_path / "a.npy")
-    with pytest.warns(NeuralDataWarning, match="3 of 24 repeats are NaN: between 1 and 2 repeats were recorded, not 2"):
+    with pytest.warns(NeuralDataWarning, match=r"3 of 24 repeats are NaN: between 1 and 2 repeats were recorded, not 2"):
         read = read_neural(tmp_path / "a.npy", dims=order)
     assert read.sizes["trial"] == 7
     assert read["stimulus"].values.tolist() == list("wwxxyyz")
@@ -428,7 +428,7 @@ def test_gaps_are_told_from_padding():
     assert len(check_padding(values, ("unit", "stimulus", "repeat"), where="x")) == 1
     values[:, 3] = values[:, 3, ::-1]  # the first repeat is missing, not the last
     assert "gaps, no padding" in check_padding(values, ("unit", "stimulus", "repeat"), where="x")[1]
-    with pytest.raises(DataError, match="nothing but NaN"):
+    with pytest.raises(DataError, match=r"nothing but NaN"):
         check_padding(values * np.nan, ("unit", "stimulus", "repeat"), where="x")
 
 
@@ -443,16 +443,19 @@ def test_npz(tmp_path):
     turned = read_neural(tmp_path / "b.npz", stimulus_column="image", variable="counts")
     np.testing.assert_array_equal(turned["response"], WANTED)
     np.savez(tmp_path / "c.npz", response=np.array([None]))
-    with pytest.raises(StoreError, match="without pickled objects"):
+    with pytest.raises(StoreError, match=r"without pickled objects"):
         read_neural(tmp_path / "c.npz")
     (tmp_path / "d.npz").write_bytes(b"PK not a zip")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match=r"cannot be read"):
         read_neural(tmp_path / "d.npz")
 
 
 def test_mat_version_5(tmp_path):
     cells = np.array(NAMES, dtype=object)
-    content = {"data": {"resp": WANTED, "image": cells, "level": np.arange(12.0)}, "area": np.array(["V1", "V4", "V4"], dtype=object)}
+    content = {
+        "data": {"resp": WANTED, "image": cells, "level": np.arange(12.0)},
+        "area": np.array(["V1", "V4", "V4"], dtype=object),
+    }
     savemat(tmp_path / "a.mat", content)
     read = read_neural(
         tmp_path / "a.mat", variable="data.resp", stimulus_column="data.image", columns={"level": "data.level"}
@@ -496,7 +499,12 @@ def test_mat_version_73(tmp_path):
 def test_mat_version_73_of_another_writer(tmp_path):
     hdf5storage = pytest.importorskip("hdf5storage")
     path = str(tmp_path / "a.mat")
-    content = {"response": WANTED, "stimulus": np.array(NAMES, dtype=object), "note": "größer", "flag": np.array([True])}
+    content = {
+        "response": WANTED,
+        "stimulus": np.array(NAMES, dtype=object),
+        "note": "größer",
+        "flag": np.array([True]),
+    }
     hdf5storage.savemat(path, content, format="7.3")
     read = read_mat(Path(path))
     assert read["note"] == "größer"
@@ -511,20 +519,20 @@ def test_both_versions_of_a_mat_file_are_read_alike(tmp_path):
 
 
 def test_bad_mat_files(tmp_path):
-    with pytest.raises(StoreError, match="there is none at"):
+    with pytest.raises(StoreError, match=r"there is none at"):
         read_neural(tmp_path / "a.mat")
     (tmp_path / "text.mat").write_text("no MATLAB file at all, but long enough to have a header of 128 bytes" * 4)
-    with pytest.raises(StoreError, match="is not a readable MATLAB file"):
+    with pytest.raises(StoreError, match=r"is not a readable MATLAB file"):
         read_neural(tmp_path / "text.mat")
     half = write_v73(tmp_path / "b.mat").read_bytes()
     (tmp_path / "half.mat").write_bytes(half[: len(half) // 3])
-    with pytest.raises(StoreError, match="is not a readable MATLAB file"):
+    with pytest.raises(StoreError, match=r"is not a readable MATLAB file"):
         read_neural(tmp_path / "half.mat")
     savemat(tmp_path / "c.mat", {"response": WANTED})
-    with pytest.raises(DataError, match="which column of the trials of c.mat names the stimulus"):
+    with pytest.raises(DataError, match=r"which column of the trials of c.mat names the stimulus"):
         read_neural(tmp_path / "c.mat")
     savemat(tmp_path / "d.mat", {"response": "text"})
-    with pytest.raises(DataError, match="wanted numbers in 'response' of d.mat"):
+    with pytest.raises(DataError, match=r"wanted numbers in 'response' of d.mat"):
         read_neural(tmp_path / "d.mat")
 
 
@@ -540,30 +548,37 @@ def test_brainio_files_and_objects(tmp_path):
         assert read["stimulus"].values.tolist() == NAMES
         assert read.attrs["units"] == "spikes"
     two = xr.concat([plain, plain], "neuroid")
-    with pytest.raises((DataError, SchemaError), match="must be unique"):
+    with pytest.raises((DataError, SchemaError), match=r"must be unique"):
         read_neural(two)
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 def test_labelled_arrays_of_others(tmp_path, suffix):
     array = xr.DataArray(
-        WANTED, {"stimulus": ("trial", NAMES), "unit": ["a", "b", "c"], "trial": np.arange(12)}, ("trial", "unit"), "resp"
+        WANTED,
+        {"stimulus": ("trial", NAMES), "unit": ["a", "b", "c"], "trial": np.arange(12)},
+        ("trial", "unit"),
+        "resp",
     )
     path = tmp_path / f"a{suffix}"
-    write = (lambda d: d.to_netcdf(path, engine="h5netcdf")) if suffix == ".nc" else (lambda d: d.to_zarr(path, zarr_format=2, mode="w"))
+    write = (
+        (lambda d: d.to_netcdf(path, engine="h5netcdf"))
+        if suffix == ".nc"
+        else (lambda d: d.to_zarr(path, zarr_format=2, mode="w"))
+    )
     write(array.to_dataset())
     np.testing.assert_array_equal(read_neural(path)["response"], WANTED)
     write(array.rename(trial="row").to_dataset())
     with pytest.raises(DataError, match=r"it holds 'resp' \('row', 'unit'\)"):
         read_neural(path)
     write(array.drop_vars("stimulus").to_dataset())
-    with pytest.raises(DataError, match="have no coordinate 'stimulus'"):
+    with pytest.raises(DataError, match=r"have no coordinate 'stimulus'"):
         read_neural(path)
     ours = read_neural(save_kind(read_neural(array), tmp_path / f"b{suffix}"))
     np.testing.assert_array_equal(ours["response"], WANTED)
     if suffix == ".nc":
         path.write_bytes(path.read_bytes()[:300])
-        with pytest.raises(StoreError, match="cannot be read"):
+        with pytest.raises(StoreError, match=r"cannot be read"):
             read_neural(path)
 
 
@@ -577,12 +592,12 @@ def test_names_of_files_become_ids():
     assert read["stimulus"].values.tolist() == [ids[name] for name in NAMES]
     assert read["label"].values.tolist() == NAMES
     xr.testing.assert_identical(with_stimulus_ids(read, named), read)
-    with pytest.raises(DataError, match="1 of 3 stimuli of the recording fit no image of array .first: 'tree'"):
+    with pytest.raises(DataError, match=r"1 of 3 stimuli of the recording fit no image of array .first: 'tree'"):
         with_stimulus_ids(neural, named.select([0, 1]))
     dropped = with_stimulus_ids(neural, named.select([0, 1]), extra="drop")
     assert dropped.sizes["trial"] == 9
     twice = replace(stimuli, path=np.array(["a/car.png", "b/car.png", "b/tree.png"]))
-    with pytest.raises(DataError, match="'car' fits 2 images"):
+    with pytest.raises(DataError, match=r"'car' fits 2 images"):
         with_stimulus_ids(neural, twice)
-    with pytest.raises(DataError, match="neither these ids nor file names"):
+    with pytest.raises(DataError, match=r"neither these ids nor file names"):
         with_stimulus_ids(neural, stimuli)

@@ -1,0 +1,91 @@
+"""Fano factors and noise correlations: of simulations with a known answer, and those published for recorded sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.io.neural import read_neural
+from featattn_neuro.io.peer_layouts import to_pynapple
+from featattn_neuro.measures.variability import response_variability
+
+
+def trials_of(response: np.ndarray, stimulus: np.ndarray, **attrs) -> xr.Dataset:
+    count, units = response.shape
+    return xr.Dataset(
+        {"response": (("trial", "unit"), response.astype(float))},
+        {"trial": np.arange(count), "unit": [f"u{k}" for k in range(units)], "stimulus": ("trial", stimulus.astype(str))},
+        attrs={"kind": "NEURAL", **attrs},
+    )
+
+
+def test_inferior_temporal_cortex_varies_as_published(shared_data):
+    """1.85 over unit x object x position cells with a mean count above .5; 1.77 as the median over units."""
+    found = response_variability(read_neural("zhang_desimone_it"), pairs=False)
+    assert found.attrs["fano_median_levels"] == pytest.approx(1.85, abs=0.005)
+    assert float(found["fano"].median()) == pytest.approx(1.77, abs=0.005)
+    assert found.sizes["level"] == 21
+
+
+def test_disparity_cells_vary_as_published(shared_data):
+    found = response_variability(read_neural("disparity_v1v2"), by=["stimulus"], min_mean=1.0)
+    assert found.attrs["fano_median_levels"] == pytest.approx(1.57, abs=0.005)
+    assert "noise_correlation" not in found
+    with pytest.raises(DataError, match="were recorded one at a time"):
+        response_variability(read_neural("disparity_v1v2"), pairs=True)
+
+
+def test_poisson_counts_have_fano_factor_one_and_shared_gain_correlates():
+    rng = np.random.default_rng(0)
+    stimulus = np.repeat(np.arange(40), 50)
+    rate = rng.uniform(2, 20, (40, 6))[stimulus]
+    independent = trials_of(rng.poisson(rate), stimulus)
+    found = response_variability(independent)
+    np.testing.assert_allclose(found["fano"], 1.0, atol=0.06)
+    off = ~np.eye(6, dtype=bool)
+    assert np.abs(found["noise_correlation"].values[off]).max() < 0.1  # standard error 1/sqrt(2000) = .022
+    assert (found["n_shared"].values == 2000).all()
+    # signal correlation alone must not appear as noise correlation
+    alike = trials_of(rng.poisson(np.repeat(rate[:, :1], 6, axis=1)), stimulus)
+    assert np.abs(response_variability(alike)["noise_correlation"].values[off]).max() < 0.1
+    noise = rng.normal(size=(2000, 1)) + rng.normal(size=(2000, 6))
+    half = response_variability(trials_of(100 + 5 * noise, stimulus))
+    assert half["noise_correlation"].values[off].mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_conditions_are_not_mixed():
+    rng = np.random.default_rng(1)
+    stimulus = np.repeat(np.arange(10), 60)
+    attended = np.tile([0, 1], 300)
+    neural = trials_of(rng.poisson(5.0 * (1 + attended)[:, None], (600, 4)), stimulus)
+    neural = neural.assign_coords(condition=("trial", np.array(["out", "in"])[attended]))
+    assert float(response_variability(neural)["fano"].mean()) == pytest.approx(1.0, abs=0.1)
+    assert float(response_variability(neural, by=["stimulus"])["fano"].mean()) > 1.5
+    with pytest.raises(ConfigError, match=r"unknown coordinate of the trials 'stimuli'"):
+        response_variability(neural, by=["stimuli"])
+
+
+def test_units_of_different_sessions_share_no_trials():
+    rng = np.random.default_rng(2)
+    response = rng.poisson(5.0, (40, 3)).astype(float)
+    response[:20, 2] = response[20:, 0] = np.nan
+    found = response_variability(trials_of(response, np.tile(np.arange(4), 10)))
+    assert np.isnan(found["noise_correlation"].sel(unit="u0", other_unit="u2"))
+    assert int(found["n_shared"].sel(unit="u0", other_unit="u2")) == 0
+    assert np.isfinite(found["noise_correlation"].sel(unit="u0", other_unit="u1"))
+    assert "noise_correlation" not in to_pynapple(found.drop_vars("level_name")).coords
+
+
+def test_what_has_no_variability_is_refused():
+    stimulus = np.repeat(np.arange(4), 3)
+    counts = np.random.default_rng(3).poisson(5.0, (12, 2))
+    with pytest.raises(DataError, match="no meaning for rates"):
+        response_variability(trials_of(counts, stimulus, units="spikes/s"))
+    with pytest.raises(DataError, match=r"1 responses are; read them without baseline"):
+        response_variability(trials_of(np.where(np.arange(24).reshape(12, 2) == 0, -1, counts), stimulus))
+    with pytest.raises(DataError, match="repeats of each other; there are none"):
+        response_variability(trials_of(counts, np.arange(12)))
+    with pytest.raises(DataError, match="noise correlation is not defined here"):
+        response_variability(trials_of(np.repeat(counts[::3], 3, axis=0), stimulus))
