@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featattn_neuro.api import (
         Preprocessing,
+        attention_effects,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         record,
         save_kind,
         selectivity,
+        simulate_population,
         with_gains,
     )
 
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Preprocessing",
+    "attention_effects",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -45,6 +48,7 @@ __all__ = [
     "record",
     "save_kind",
     "selectivity",
+    "simulate_population",
     "with_gains",
 ]
 

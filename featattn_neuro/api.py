@@ -21,9 +21,11 @@ from featattn_neuro.io.recording_store import recording_store
 from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind, save_kind
+from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.measures.simulated_population import simulate_population
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Preprocessing",
+    "attention_effects",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -63,6 +66,7 @@ __all__ = [
     "record",
     "save_kind",
     "selectivity",
+    "simulate_population",
     "with_gains",
 ]
 
