@@ -109,15 +109,16 @@ def attention_effects(
         **_parameters(fits, level),
         **_choice(fits, observations, criterion, held_out),
     }
+    layers = list(dict.fromkeys(pair.layers.tolist()))
     coordinates = {
         "unit": pair.units,
         "unit_layer": ("unit", pair.layers),
         "stimulus": pair.stimuli,
         "model_name": names,
-        "layer": list(dict.fromkeys(pair.layers.tolist())),
+        "layer": layers,
         **{name: ("unit", value) for name, value in pair.truth.items()},
     }
-    values |= _slopes(pair, means, values["mean_index"][1], coordinates["layer"], selectivity, tuning_value)
+    values |= _slopes(pair, means, values["mean_index"][1], layers, selectivity, tuning_value)
     attrs: dict[str, str | int | float] = {
         "noise": kind, "criterion": criterion, "level": float(level), "held_out_groups": groups,
         "conditions": ", ".join(conditions) if attended is None else "two recordings",
@@ -251,7 +252,9 @@ def _preference_slope(unattended: np.ndarray, attended: np.ndarray, counts: bool
 
 def _parameters(fits: dict[str, kernels.ModelFit], level: float) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
     dims, reach = ("model_name", "unit"), float(stats.norm.ppf((1 + level) / 2))
-    found = {"converged": (dims, np.stack([fit.converged for fit in fits.values()]).astype(np.int64))}
+    found: dict[str, tuple[tuple[str, str], np.ndarray]] = {
+        "converged": (dims, np.stack([fit.converged for fit in fits.values()]).astype(np.int64))
+    }
     for parameter, name in _VARIABLES.items():
         value, error = (
             np.stack(
