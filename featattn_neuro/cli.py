@@ -332,7 +332,87 @@ def saliency(
     _save(api.gain_saliency(network, learned, _stimuli(images, labels, limit), layer=layer), out)
 
 
+@app.command()
+def match(
+    activations: Annotated[Path, typer.Argument(help="ACTIVATIONS file, of the stimuli that the neurons saw.")],
+    neural: Annotated[str, typer.Argument(help="Neurons or dissimilarities: a name in the manifest, or a file.")],
+    out: Output,
+    methods: Annotated[str, typer.Option(help="rsa, cka, ridge, pls, comma-separated.")] = "rsa,cka,ridge",
+    folds: Annotated[int, typer.Option(min=2, help="Outer folds of ridge.")] = 5,
+    inner_folds: Annotated[int, typer.Option(min=2, help="Inner folds of ridge, which choose the penalty.")] = 5,
+    distance: Annotated[str, typer.Option(help="Of rsa: correlation, euclidean or crossnobis.")] = "correlation",
+    comparison: Annotated[str, typer.Option(help="Of rsa: spearman or kendall (tau a).")] = "spearman",
+    subject: Annotated[
+        str | None, typer.Option(help="One subject; 'each' = the mean over them, with ceilings.")
+    ] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="Which condition of the neurons, where there are several.")
+    ] = None,
+    layer_choice: Annotated[
+        str, typer.Option(help="halves: score the layer on stimuli that did not choose it.")
+    ] = "none",
+    gained: Annotated[Path | None, typer.Option(help="ACTIVATIONS with gains on: adds the difference.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How well each layer matches recorded neurons, stimulus by stimulus (MATCH). Prints the scores per layer."""
+    from featattn_neuro import api
+
+    brain = _of_subject(_brain(neural), subject, condition)
+    found = api.neural_match(
+        api.open_kind(activations, "ACTIVATIONS").load(),
+        brain,
+        methods=_names(methods),
+        folds=folds,
+        inner_folds=inner_folds,
+        seed=seed,
+        distance=distance,
+        comparison=comparison,
+        subjects="each" if subject == "each" else "pooled",
+        layer_choice=layer_choice,
+        gained=None if gained is None else api.open_kind(gained, "ACTIVATIONS").load(),
+    )
+    path = api.save_kind(found, out)
+    rows = [
+        {"layer": str(layer)}
+        | {str(m): round(float(found["score"].sel(layer=layer, measure=m)), 4) for m in found["measure"].values}
+        for layer in found["layer"].values
+    ]
+    _print_rows(rows, as_json=as_json)
+    if not as_json:
+        typer.echo(str(path))
+
+
 # ---------------------------------------------------------------------------------------------------- helpers
+
+
+def _brain(source: str) -> xr.Dataset:
+    """Neurons or dissimilarity matrices, by what the file or the manifest says they are."""
+    from featattn_neuro import api
+    from featattn_neuro.io.manifest import load_manifest
+    from featattn_neuro.io.neural import read_dissimilarity
+    from featattn_neuro.io.store import load_kind
+
+    if Path(source).suffix in (".nc", ".zarr"):
+        return load_kind(source)
+    if source in load_manifest().names("dissimilarity"):
+        return read_dissimilarity(source)
+    return api.read_neural(source)
+
+
+def _of_subject(brain: xr.Dataset, subject: str | None, condition: str | None) -> xr.Dataset:
+    """The part of one subject and one condition."""
+    from featattn_neuro.errors import choose
+
+    for wanted, name in ((None if subject == "each" else subject, "subject"), (condition, "condition")):
+        if wanted is None:
+            continue
+        if name not in brain.coords:
+            raise ConfigError(f"wanted {name} {wanted!r}; the data name no {name}; leave --{name} out")
+        values = brain[name].values.astype(str)
+        keep = values == choose(wanted, sorted(set(values)), name)
+        brain = brain.isel({str(brain[name].dims[0]): keep})
+    return brain
 
 
 def _stimuli(images: str, labels: Path | None, limit: int | None) -> Any:

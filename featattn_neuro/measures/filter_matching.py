@@ -130,7 +130,8 @@ def gain_selectivity_in(
     observed = _matched(found)
     if not np.isfinite(observed):
         raise DataError(
-            f"no layer holds {MIN_LIVE} chosen live filters ({int(flags.sum())} were chosen in all); choose more filters"
+            f"wanted {MIN_LIVE} chosen live filters in a layer or more; came {int(flags.sum())} chosen filters in all, "
+            "and no layer with as many live ones; choose more filters"
         )
     rng = np.random.default_rng(seed)
     layers = gains["layer"].values.astype(str)

@@ -112,5 +112,5 @@ def test_gains_asked_in_the_chosen_filters(rng, filters):
     assert found.attrs["matched_chosen"] > found.attrs["matched_random"] + 0.5
     assert found.attrs["p_random"] <= 1 / 61 + 1e-9
     assert (found["n_live"] == 20).all()
-    with pytest.raises(DataError, match="no layer holds 8 chosen live filters"):
+    with pytest.raises(DataError, match="wanted 8 chosen live filters in a layer"):
         gain_selectivity_in(gains, selectivity, chosen * (np.arange(2 * PER_LAYER) < 12))
