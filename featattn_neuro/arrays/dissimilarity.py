@@ -170,6 +170,18 @@ def _centred_products(values: NDArray[np.floating]) -> tuple[Float, Float]:
     return product, middle
 
 
+def upper_triangle(matrix: ArrayLike) -> Float:
+    """Entries above the diagonal, row by row.
+
+    >>> upper_triangle([[0, 1, 2], [1, 0, 3], [2, 3, 0]]).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    square = np.asarray(matrix, dtype=np.float64)
+    if square.ndim != 2 or square.shape[0] != square.shape[1]:
+        raise ValueError(f"matrix must be square; came {square.shape}")
+    return square[np.triu_indices(square.shape[0], 1)]
+
+
 def kendall_tau_a(x: ArrayLike, y: ArrayLike) -> float:
     """Kendall's τ_a: (concordant − discordant) pairs over all pairs; ties count as neither.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -71,7 +72,7 @@ def _match_panel(axes: Axes, one: xr.Dataset, measure: str, layers: Sequence[str
     if "neuron_score" in one and np.isfinite(one["neuron_score"].values).any():
         scores = one["neuron_score"].values
         where = at[:, None] + spread(scores.shape[1], 0.22)
-        axes.plot(where.ravel(), scores.ravel(), ".", color=FAINT, markersize=3, zorder=1, label="neurons")
+        axes.plot(where.ravel(), scores.ravel(), ".", color=SOFT, alpha=0.45, markersize=3, zorder=1, label="neurons")
     if "ceiling" in one and np.isfinite(one["ceiling"]):
         # scores of single neurons are correlations, reliability is a ratio of variances
         height = float(np.sqrt(max(float(one["ceiling"]), 0.0))) if "neuron_score" in one else float(one["ceiling"])
@@ -86,13 +87,12 @@ def _match_panel(axes: Axes, one: xr.Dataset, measure: str, layers: Sequence[str
     if "chosen_layer" in one:
         names = [str(v) for v in one["chosen_layer"].values]
         pairs = [(layers.index(n), float(s)) for n, s in zip(names, one["chosen_score"].values, strict=True) if n]
-        axes.plot(
-            *np.array(pairs).T, "o", color=INK, markersize=9, markerfacecolor="none", zorder=4, label="chosen elsewhere"
-        ) if pairs else None
+        if pairs:
+            ring: dict[str, Any] = {"color": INK, "markersize": 9, "markerfacecolor": "none", "zorder": 4}
+            axes.plot(*np.array(pairs).T, "o", label="layer chosen on\nthe other stimuli", **ring)
     _name_layers(axes, layers)
     axes.set_ylabel(MEASURE_LABELS.get(measure, measure))
     axes.grid(axis="y")
-    axes.legend(loc="best", fontsize=7.5)
 
 
 @styled
@@ -194,6 +194,7 @@ def _histogram(axes: Axes, values: np.ndarray, label: str, colour: str) -> None:
     reach = 1.1 * max(abs(low), abs(high), 1e-6)
     axes.hist(np.clip(finite, -reach, reach), bins=np.linspace(-reach, reach, 31).tolist(), color=colour, alpha=0.85)
     axes.axvline(float(np.median(finite)), color=INK, linewidth=1.6)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_title(f"{finite.size} units", fontsize=9)
 
 
