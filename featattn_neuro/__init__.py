@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from featattn_neuro.api import (
         Preprocessing,
         export_gains,
+        attention_effects,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         stream_moments,
         tuning,
         tuning_indices,
+        simulate_population,
         with_gains,
         with_stimulus_ids,
     )
@@ -44,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Preprocessing",
     "export_gains",
+    "attention_effects",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -66,6 +69,7 @@ __all__ = [
     "stream_moments",
     "tuning",
     "tuning_indices",
+    "simulate_population",
     "with_gains",
     "with_stimulus_ids",
 ]

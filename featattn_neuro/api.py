@@ -29,6 +29,12 @@ from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.measures.streaming import merge_moments, selectivity_from_moments
 from featattn_neuro.measures.tuning import tuning
 from featattn_neuro.measures.tuning_indices import tuning_indices
+from featattn_neuro.io.store import open_kind, save_kind
+from featattn_neuro.measures.attention_effects import attention_effects
+from featattn_neuro.measures.gain_selectivity import gain_selectivity
+from featattn_neuro.measures.neural_match import neural_match
+from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.measures.simulated_population import simulate_population
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
@@ -59,6 +65,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Preprocessing",
     "export_gains",
+    "attention_effects",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -81,6 +88,7 @@ __all__ = [
     "stream_moments",
     "tuning",
     "tuning_indices",
+    "simulate_population",
     "with_gains",
     "with_stimulus_ids",
 ]

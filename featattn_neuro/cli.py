@@ -453,6 +453,57 @@ def neurons(
     typer.echo(str(page))
 
 
+@app.command()
+def match(
+    activations: Annotated[Path, typer.Argument(help="ACTIVATIONS file, of the stimuli that the neurons saw.")],
+    neural: Annotated[str, typer.Argument(help="Neurons or dissimilarities: a name in the manifest, or a file.")],
+    out: Output,
+    methods: Annotated[str, typer.Option(help="rsa, cka, ridge, pls, comma-separated.")] = "rsa,cka,ridge",
+    folds: Annotated[int, typer.Option(min=2, help="Outer folds of ridge.")] = 5,
+    inner_folds: Annotated[int, typer.Option(min=2, help="Inner folds of ridge, which choose the penalty.")] = 5,
+    distance: Annotated[str, typer.Option(help="Of rsa: correlation, euclidean or crossnobis.")] = "correlation",
+    comparison: Annotated[str, typer.Option(help="Of rsa: spearman or kendall (tau a).")] = "spearman",
+    subject: Annotated[
+        str | None, typer.Option(help="One subject; 'each' = the mean over them, with ceilings.")
+    ] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="Which condition of the neurons, where there are several.")
+    ] = None,
+    layer_choice: Annotated[
+        str, typer.Option(help="halves: score the layer on stimuli that did not choose it.")
+    ] = "none",
+    gained: Annotated[Path | None, typer.Option(help="ACTIVATIONS with gains on: adds the difference.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How well each layer matches recorded neurons, stimulus by stimulus (MATCH). Prints the scores per layer."""
+    from featattn_neuro import api
+
+    brain = _of_subject(_brain(neural), subject, condition)
+    found = api.neural_match(
+        api.open_kind(activations, "ACTIVATIONS").load(),
+        brain,
+        methods=_names(methods),
+        folds=folds,
+        inner_folds=inner_folds,
+        seed=seed,
+        distance=distance,
+        comparison=comparison,
+        subjects="each" if subject == "each" else "pooled",
+        layer_choice=layer_choice,
+        gained=None if gained is None else api.open_kind(gained, "ACTIVATIONS").load(),
+    )
+    path = api.save_kind(found, out)
+    rows = [
+        {"layer": str(layer)}
+        | {str(m): round(float(found["score"].sel(layer=layer, measure=m)), 4) for m in found["measure"].values}
+        for layer in found["layer"].values
+    ]
+    _print_rows(rows, as_json=as_json)
+    if not as_json:
+        typer.echo(str(path))
+
+
 # ---------------------------------------------------------------------------------------------------- helpers
 
 

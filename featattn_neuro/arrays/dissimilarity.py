@@ -39,13 +39,10 @@ def correlation_distance(patterns: ArrayLike) -> Float:
     values = _patterns(patterns)
     if values.shape[1] < 2:
         return np.full((values.shape[0], values.shape[0]), np.nan)
-    ones = np.ones(values.shape[1], dtype=values.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
-        middle = values @ ones / values.shape[1]  # only a shift: what it misses, the exact sums below take off
-        product, sums = _shifted_products(values, middle[:, None])
-        product -= np.outer(sums, sums / values.shape[1])
+        product, middle = _centred_products(values)
         power = np.diag(product).copy()
-        resolution = 4 * np.finfo(values.dtype).eps * np.abs(middle.astype(np.float64))
+        resolution = 4 * np.finfo(values.dtype).eps * np.abs(middle)
         defined = np.isfinite(power) & (power > 0) & (power > values.shape[1] * resolution**2)
         scale = np.where(defined, 1 / np.sqrt(np.where(defined, power, 1.0)), np.nan)
         product *= scale
@@ -77,9 +74,12 @@ def euclidean_distance(patterns: ArrayLike) -> Float:
     if 0 in values.shape:
         return np.full((values.shape[0], values.shape[0]), np.nan)
     finite = np.isfinite(values).all(axis=1)
-    middle = values[finite].mean(axis=0) if finite.any() else np.zeros(values.shape[1], dtype=values.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
-        product, _ = _shifted_products(values, middle)
+        product = np.zeros((values.shape[0], values.shape[0]))
+        for begin in range(0, values.shape[1], BLOCK):
+            part = values[:, begin : begin + BLOCK]
+            part = part - (part[finite].mean(axis=0) if finite.any() else 0)  # a common shift is in no difference
+            product += part @ part.T
         power = np.diag(product)
         distance = np.maximum(power + power[:, None] - 2 * product, 0.0) / values.shape[1]
     distance[~finite], distance[:, ~finite] = np.nan, np.nan
@@ -143,19 +143,31 @@ def _patterns(patterns: ArrayLike) -> NDArray[np.floating]:
     return values
 
 
-def _shifted_products(values: NDArray[np.floating], shift: NDArray[np.floating]) -> tuple[Float, Float]:
-    """Inner products of all rows, and their sums, after a shift of rows (n, 1) or columns (k,): summed in float64."""
+def _centred_products(values: NDArray[np.floating]) -> tuple[Float, Float]:
+    """Inner products of rows without their means, and those means: summed up in float64, in one pass over memory.
+
+    Each block of columns is centred by its own means in cache; what lies between the blocks' means and the rows' is
+    added at the end (the pairwise update of Chan, Golub & LeVeque 1983).
+    """
     rows, columns = values.shape
-    product, sums = np.zeros((rows, rows)), np.zeros(rows)
-    ones = np.ones(min(BLOCK, columns), dtype=values.dtype)
+    begins = range(0, columns, BLOCK)
+    product, means = np.zeros((rows, rows)), np.empty((rows, len(begins)))
+    left, widths = np.empty((rows, len(begins))), np.empty(len(begins))
     buffer = np.empty((rows, min(BLOCK, columns)), dtype=values.dtype)
-    for begin in range(0, columns, BLOCK):
-        width = min(BLOCK, columns - begin)
-        part = buffer[:, :width]
-        np.subtract(values[:, begin : begin + width], shift if shift.ndim == 2 else shift[begin : begin + width], part)
+    for number, begin in enumerate(begins):
+        block = values[:, begin : begin + BLOCK]
+        width = block.shape[1]
+        part, ones = buffer[:, :width], np.ones(width, dtype=values.dtype)
+        middle = block @ ones / width
+        np.subtract(block, middle[:, None], part)
         product += part @ part.T
-        sums += part @ ones[:width]
-    return product, sums
+        left[:, number] = part @ ones / width  # what rounding left of the mean
+        means[:, number] = middle + left[:, number]
+        widths[number] = width
+    middle = means @ widths / columns
+    between = means - middle[:, None]
+    product += (between * widths) @ between.T - (left * widths) @ left.T
+    return product, middle
 
 
 def upper_triangle(matrix: ArrayLike) -> Float:

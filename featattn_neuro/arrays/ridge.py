@@ -164,10 +164,13 @@ def _dual(
     """Predictions of the test rows and the penalties chosen, from inner products of all rows."""
     inside = gram[np.ix_(train, train)]
     column = inside.mean(axis=0)
-    values, vectors = _eigen(inside - column - column[:, None] + column.mean())
+    inside -= column + column[:, None] - column.mean()
+    # the constant would have eigenvalue 0 and weight 1/α, to be taken off again: lifted, it costs no digits
+    lift = float(np.trace(inside)) / len(inside) or 1.0
+    values, vectors = _eigen(inside + lift / len(inside))
     centre = y.mean(axis=0)
     turned = vectors.T @ (y - centre)
-    chosen = grid[_inner_errors(values, vectors, turned, blocks, grid).argmin(axis=0)]
+    chosen = grid[_inner_errors(values, vectors, turned, lift, blocks, grid).argmin(axis=0)]
     dual = vectors @ (turned / (values[:, None] + chosen))
     # the dual weights sum to 0, so only the training side of the inner products needs centring
     return gram[np.ix_(test, train)] @ dual - column @ dual + centre, chosen
@@ -180,7 +183,9 @@ def _eigen(matrix: Float) -> tuple[Float, Float]:
     return np.maximum(values, 0.0), vectors  # a Gram matrix has no negative eigenvalue
 
 
-def _inner_errors(values: Float, vectors: Float, turned: Float, blocks: Sequence[Index], grid: Float) -> Float:
+def _inner_errors(
+    values: Float, vectors: Float, turned: Float, lift: float, blocks: Sequence[Index], grid: Float
+) -> Float:
     """(penalty, neuron) squared error of blocks that were left out, mean of the blocks' means."""
     from scipy.linalg.lapack import dposv
 
@@ -193,7 +198,7 @@ def _inner_errors(values: Float, vectors: Float, turned: Float, blocks: Sequence
         for block, part in zip(blocks, parts, strict=True):
             bent = part * half
             matrix = bent @ bent.T
-            matrix -= 1.0 / (penalty * vectors.shape[0])  # the intercept is free: no penalty along the constant
+            matrix -= 1.0 / ((lift + penalty) * vectors.shape[0])  # the intercept is free: the constant counts nothing
             _, error, info = dposv(matrix, residual[block], overwrite_a=True)
             if info:
                 raise FloatingPointError(f"penalty {penalty:g} is too small for these features; leave it out")

@@ -46,13 +46,29 @@ def test_ridge_equals_nested_folds_by_hand(rng, features, scale):
     y = x[:, :4] @ rng.normal(size=(4, 3)) + 2 * rng.normal(size=(60, 3))
     found = ridge_predictivity(x, y, folds=4, inner_folds=3, scale=scale, seed=1)
     predicted, penalty = nested_by_hand(x, y, folds=4, inner=3, scale=scale, seed=1)
-    np.testing.assert_allclose(found.predicted, predicted, atol=1e-6)
+    np.testing.assert_allclose(found.predicted, predicted, atol=1e-7)
     np.testing.assert_array_equal(found.penalty, penalty)
     assert len(np.unique(penalty)) > 1  # one penalty for all would not show that each neuron has its own
     for fold, (_, test) in enumerate(KFold(4, shuffle=True, random_state=1).split(x)):
         wanted = [stats.pearsonr(predicted[test, k], y[test, k]).statistic for k in range(3)]
         np.testing.assert_allclose(found.r[fold], wanted, atol=1e-6)
         assert (found.fold[test] == fold).all()
+
+
+def test_penalties_that_hardly_differ_are_told_apart(rng):
+    """Far more features than stimuli: the errors of small penalties differ in the sixth digit only."""
+    x = rng.normal(size=(60, 500))
+    y = x[:, :20] @ rng.normal(size=(20, 8)) + 4 * rng.normal(size=(60, 8))
+    penalties = [1e-3, 1e-2, 1e-1]
+    found = ridge_predictivity(x, y, folds=3, inner_folds=4, penalties=penalties, scale=False, seed=2)
+    for fold, (train, _) in enumerate(KFold(3, shuffle=True, random_state=2).split(x)):
+        errors = np.zeros((3, 8))
+        for fit, check in KFold(4, shuffle=True, random_state=2).split(train):
+            a, b = train[fit], train[check]
+            guesses = [Ridge(alpha=p, solver="svd").fit(x[a], y[a]).predict(x[b]) for p in penalties]
+            errors += [((guess - y[b]) ** 2).mean(axis=0) for guess in guesses]
+        assert (np.ptp(errors, axis=0) < 1e-3 * errors[0]).all()
+        np.testing.assert_array_equal(found.penalty[fold], np.array(penalties)[errors.argmin(axis=0)])
 
 
 def test_ridge_is_himalayas(rng):

@@ -1,0 +1,351 @@
+"""What attention does to neurons, and gains to filters: one call for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from featattn_neuro.arrays import attention_models as kernels
+from featattn_neuro.arrays.association import spearman
+from featattn_neuro.errors import DataError, choose
+from featattn_neuro.measures._join import aligned, same_ids, single, without_scalars
+from featattn_neuro.schema import ACTIVATIONS, ATTENTION, NEURAL
+
+CRITERIA = {
+    "bic": "Bayesian information criterion",
+    "likelihood_ratio": "a richer model where it is better at p <= .05, one parameter at a time",
+}
+MAX_GROUPS = 20
+"""Leave-one-stimulus-out up to so many stimuli; with more, they are left out in so many groups."""
+_NEUTRAL = {"g": 1.0, "b": 0.0, "e": 1.0}
+_VARIABLES = {"g": "gain", "b": "shift", "e": "exponent"}
+_FEWEST = 3
+
+
+def attention_effects(
+    responses: xr.Dataset,
+    attended: xr.Dataset | None = None,
+    *,
+    conditions: tuple[str, str] = ("unattended", "attended"),
+    noise: str | None = None,
+    models: Sequence[str] = tuple(kernels.MODELS),
+    criterion: str = "bic",
+    level: float = 0.95,
+    held_out: bool = True,
+    selectivity: xr.DataArray | None = None,
+    tuning_value: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Attention index, the model of the effect (factor, added response, both, width), and feature-similarity slopes.
+
+    Parameters
+    ----------
+    responses : NEURAL with the coordinate `condition`; or, with `attended`, the un-attended responses: ACTIVATIONS
+        with gains off, or NEURAL.
+    attended : ACTIVATIONS with gains on, or NEURAL; the same units and stimuli, any order.
+    conditions : names of the unattended and the attended condition in `responses`, where `attended` is not given.
+    noise : "overdispersed" (default for NEURAL: spike counts, not rates), "poisson", or "gaussian" (default for
+        ACTIVATIONS, which have no noise: equal deviations in both conditions).
+    models : of `featattn_neuro.arrays.attention_models.MODELS`.
+    criterion : what chooses the model: "bic" or "likelihood_ratio". AIC is printed, it overfits.
+    level : of the intervals (Wald).
+    held_out : whether to leave stimuli out in turn (one each, or 20 groups), for `held_out`.
+    selectivity : over `unit`, from other responses: gives `selectivity_slope` and `selectivity_rho` per layer.
+    tuning_value : over `unit`, tuning value for the attended feature: gives `similarity_slope` per image and layer.
+
+    Returns
+    -------
+    ATTENTION. `index` is per stimulus, `mean_index` that of the means over stimuli. Values of parameters that a model
+    has not are 1 (gain, exponent) or 0 (shift). `bic`, `aic` and `held_out` are differences to the best model. A unit
+    is "dead" (all 0), "constant" (flat tuning: factor and added response cannot be told apart), "too_few" (fewer than
+    three shared stimuli) or "nonfinite" (no maximum found). `preference_slope` ranks stimuli by other repeats than it
+    measures where there are repeats. `layer` is the area of neurons.
+
+    Raises
+    ------
+    DataError : conditions, units or stimuli that are not there in both; rates or negative counts where counts are
+        wanted.
+
+    Notes
+    -----
+    Treue & Martinez-Trujillo 1999; McAdams & Maunsell 1999; see `arrays.attention_models` for the likelihoods.
+
+    >>> import xarray as xr
+    >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
+    >>> shown = {"stimulus": ["a", "b", "c", "d"]}
+    >>> off = xr.Dataset({"response": (("stimulus", "unit"), [[1.0], [2.0], [4.0], [7.0]])}, unit | shown)
+    >>> found = attention_effects(off, off * 1.5)
+    >>> found.model.item(), round(found.gain.sel(model_name="multiplicative").item(), 6), found.mean_index.item()
+    ('multiplicative', 1.5, 0.2)
+    """
+    names = [choose(str(model), kernels.MODELS, "model") for model in models]
+    choose(str(criterion), CRITERIA, "criterion")
+    if not 0 < level < 1:
+        raise DataError(f"wanted a level between 0 and 1; came {level}")
+    pair = _pair(responses, attended, conditions)
+    kind = choose(str(noise or ("overdispersed" if pair.neural else "gaussian")), kernels.NOISES, "noise")
+    _check_counts(pair, kind)
+    groups = min(pair.stimuli.size, MAX_GROUPS) if held_out else 0
+    off, on = pair.unattended, pair.attended
+    fits, phi = kernels.fit_models(off, on, noise=kind, models=names, groups=groups)
+    trials = (np.isfinite(off).sum(axis=(1, 2)) + np.isfinite(on).sum(axis=(1, 2))).astype(np.float64)
+    # without repeats only the deviations from the shared tuning are data: one per stimulus
+    observations = (
+        trials if kind != "gaussian" else np.minimum(*(np.isfinite(v).any(axis=2).sum(axis=1) for v in (off, on)))
+    )
+    status = _status(pair, fits)
+    means = [_nanmean(values) for values in (off, on)]
+    shared = np.isfinite(means[0]) & np.isfinite(means[1])
+    totals = [np.where(shared, mean, 0.0).sum(axis=1) for mean in means]
+    values = {
+        "index": (("stimulus", "unit"), kernels.attention_index(means[1], means[0]).T),
+        "mean_index": ("unit", np.where(shared.any(axis=1), kernels.attention_index(totals[1], totals[0]), np.nan)),
+        "preference_slope": ("unit", _preference_slope(off, means[1], kind != "gaussian")),
+        "dispersion": ("unit", phi),
+        "status": ("unit", status),
+        **_parameters(fits, level),
+        **_choice(fits, observations, criterion, held_out),
+    }
+    layers = list(dict.fromkeys(pair.layers.tolist()))
+    coordinates = {
+        "unit": pair.units,
+        "unit_layer": ("unit", pair.layers),
+        "stimulus": pair.stimuli,
+        "model_name": names,
+        "layer": layers,
+        **{name: ("unit", value) for name, value in pair.truth.items()},
+    }
+    values |= _slopes(pair, means, values["mean_index"][1], layers, selectivity, tuning_value)
+    attrs: dict[str, str | int | float] = {
+        "noise": kind, "criterion": criterion, "level": float(level), "held_out_groups": groups,
+        "conditions": ", ".join(conditions) if attended is None else "two recordings",
+    }  # fmt: skip
+    return ATTENTION.check(xr.Dataset(values, coordinates, attrs | {f"model_{m}": kernels.MODELS[m] for m in names}))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """(unit, stimulus, repeat) responses in the two conditions, NaN = missing."""
+
+    unattended: np.ndarray
+    attended: np.ndarray
+    units: np.ndarray
+    layers: np.ndarray
+    stimuli: np.ndarray
+    truth: dict[str, np.ndarray]
+    neural: bool
+    rates: bool
+
+
+def _pair(responses: xr.Dataset, attended: xr.Dataset | None, conditions: tuple[str, str]) -> _Pair:
+    first = without_scalars(responses)
+    neural = isinstance(first, xr.Dataset) and "trial" in first.dims
+    if attended is not None:
+        second = without_scalars(attended)
+        if neural != (isinstance(second, xr.Dataset) and "trial" in second.dims):
+            raise DataError("both recordings must have trials, or neither; came one of each; average_trials(neural)")
+    if not neural:
+        if attended is None:
+            raise DataError("activations have no conditions; pass the recording with gains on as the second argument")
+        return _filters(first, second)
+    checked = NEURAL.check(first)
+    if attended is None:
+        if "condition" not in checked.coords:
+            raise DataError("neurons need the coordinate 'condition' over trials; there is none; add it")
+        known = sorted(set(checked["condition"].values.astype(str)))
+        both = [
+            checked.isel(
+                trial=np.flatnonzero(checked["condition"].values.astype(str) == choose(str(c), known, "condition"))
+            )
+            for c in conditions
+        ]
+    else:
+        both = [checked, NEURAL.check(second)]
+        same_ids(both[0]["unit"].values, both[1]["unit"].values, what="unit", wanted_name="the unattended responses",
+                 came_name="the attended ones")  # fmt: skip
+        both[1] = both[1].sel(unit=both[0]["unit"].values)
+    ids = [sorted(set(one["stimulus"].values.astype(str))) for one in both]
+    same_ids(ids[0], ids[1], what="stimulus", wanted_name="the unattended responses", came_name="the attended ones")
+    stimuli, units = np.array(ids[0]), both[0]["unit"].values.astype(str)
+    layers = both[0]["area"].values.astype(str) if "area" in both[0].coords else np.full(units.size, "unknown")
+    truth = {n: both[0][n].values for n in ("true_gain", "true_shift", "true_exponent") if n in both[0].coords}
+    cubes = [_cube(one, stimuli) for one in both]
+    rates = "/s" in str(checked.attrs.get("units", ""))
+    return _Pair(cubes[0], cubes[1], units, layers, stimuli, truth, True, rates)
+
+
+def _filters(off: xr.Dataset, on: xr.Dataset) -> _Pair:
+    checked = [ACTIVATIONS.check(single(one, ["reduction"], name="the activations")) for one in (off, on)]
+    for what in ("unit", "stimulus"):
+        same_ids(checked[0][what].values, checked[1][what].values, what=what, wanted_name="the recording without gains",
+                 came_name="the one with gains")  # fmt: skip
+    order = {what: checked[0][what].values for what in ("unit", "stimulus")}
+    cubes = [one.sel(order)["response"].transpose("unit", "stimulus").values.astype(np.float64) for one in checked]
+    layers = checked[0]["layer"].values.astype(str)
+    units, stimuli = (order[what].astype(str) for what in ("unit", "stimulus"))
+    return _Pair(cubes[0][..., None], cubes[1][..., None], units, layers, stimuli, {}, False, False)
+
+
+def _cube(neural: xr.Dataset, stimuli: np.ndarray) -> np.ndarray:
+    """(unit, stimulus, repeat)."""
+    row = np.searchsorted(stimuli, neural["stimulus"].values.astype(str))
+    repeat = np.zeros(row.size, dtype=np.int64)
+    for one in range(stimuli.size):
+        repeat[row == one] = np.arange((row == one).sum())
+    cube = np.full((neural.sizes["unit"], stimuli.size, repeat.max() + 1), np.nan)
+    cube[:, row, repeat] = neural["response"].transpose("unit", "trial").values
+    return cube
+
+
+def _check_counts(pair: _Pair, noise: str) -> None:
+    if noise == "gaussian":
+        return
+    seen = [values[np.isfinite(values)] for values in (pair.unattended, pair.attended)]
+    if pair.rates or any((v < 0).any() or (v != np.round(v)).any() for v in seen):
+        raise DataError(
+            f"noise {noise!r} is that of spike counts; came rates, fractions or negative responses; "
+            "multiply rates by the window in seconds, or pass noise='gaussian'"
+        )
+
+
+def _status(pair: _Pair, fits: dict[str, kernels.ModelFit]) -> np.ndarray:
+    means = [_nanmean(values) for values in (pair.unattended, pair.attended)]
+    shared = np.isfinite(means[0]) & np.isfinite(means[1])
+    found = np.full(pair.units.size, "ok", dtype="U10")
+    found[~np.any([fit.converged for fit in fits.values()], axis=0)] = "nonfinite"
+    with np.errstate(invalid="ignore"):
+        inside = np.where(shared, means[0], np.nan)
+        flat = np.nanmax(inside, axis=1, initial=-np.inf) - np.nanmin(inside, axis=1, initial=np.inf) <= 0
+    found[flat] = "constant"
+    found[shared.sum(axis=1) < _FEWEST] = "too_few"
+    silent = np.all(
+        [np.nanmax(np.abs(v), axis=(1, 2), initial=0) == 0 for v in (pair.unattended, pair.attended)], axis=0
+    )
+    found[silent & (shared.sum(axis=1) >= _FEWEST)] = "dead"
+    return found
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    """Mean over repeats; NaN where there is none."""
+    seen = np.isfinite(values)
+    counts = seen.sum(axis=2)
+    return np.where(counts > 0, np.where(seen, values, 0.0).sum(axis=2) / np.maximum(counts, 1), np.nan)
+
+
+def _preference_slope(unattended: np.ndarray, attended: np.ndarray, counts: bool) -> np.ndarray:
+    """Preference from one half of the repeats, ratio from the other, both ways; without repeats from the same.
+
+    Few spikes in the denominator would inflate the ratio of the less preferred stimuli: (sum + 1)/n is used for counts,
+    whose inverse is unbiased for Poisson counts but for exp(-expected sum) (Chapman 1951).
+    """
+    if unattended.shape[2] < 2:
+        same = unattended[..., 0]
+        return kernels.preference_slope(attended, same, same)
+    halves = [unattended[..., k::2] for k in (0, 1)]
+    means = [_nanmean(half) for half in halves]
+    more = [1 / np.maximum(np.isfinite(half).sum(axis=2), 1) if counts else 0.0 for half in halves]
+    return np.mean([kernels.preference_slope(attended, means[1 - k] + more[1 - k], means[k]) for k in (0, 1)], axis=0)
+
+
+def _parameters(fits: dict[str, kernels.ModelFit], level: float) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
+    dims, reach = ("model_name", "unit"), float(stats.norm.ppf((1 + level) / 2))
+    found: dict[str, tuple[tuple[str, str], np.ndarray]] = {
+        "converged": (dims, np.stack([fit.converged for fit in fits.values()]).astype(np.int64))
+    }
+    for parameter, name in _VARIABLES.items():
+        value, error = (
+            np.stack(
+                [getattr(fit, part).get(parameter, np.where(fit.converged, neutral, np.nan)) for fit in fits.values()]
+            )
+            for part, neutral in (("value", _NEUTRAL[parameter]), ("error", 0.0))
+        )
+        found |= {name: (dims, value), f"{name}_low": (dims, value - reach * error)}
+        found[f"{name}_high"] = (dims, value + reach * error)
+    return found
+
+
+def _choice(
+    fits: dict[str, kernels.ModelFit], observations: np.ndarray, criterion: str, held_out: bool
+) -> dict[str, tuple[tuple[str, ...] | str, np.ndarray]]:
+    names, dims = list(fits), ("model_name", "unit")
+    bic, aic = (np.stack([table[m] for m in names]) for table in kernels.information_criteria(fits, observations))
+    likelihood = np.stack([fit.log_likelihood for fit in fits.values()])
+    defined = np.isfinite(bic).any(axis=0)
+    chosen = np.array(names)[np.argmin(np.where(np.isfinite(bic), bic, np.inf), axis=0)]
+    found: dict[str, tuple[tuple[str, ...] | str, np.ndarray]] = {
+        "log_likelihood": (dims, likelihood),
+        "bic": (dims, bic - _best(bic, np.nanmin)),
+        "aic": (dims, aic - _best(aic, np.nanmin)),
+    }
+    if held_out:
+        left = np.stack([fit.held_out for fit in fits.values()])
+        found["held_out"] = (dims, left - _best(left, np.nanmax))
+    if {"both", "multiplicative", "additive"} <= set(names):
+        p = kernels.likelihood_ratio_p(fits["both"], [fits["multiplicative"], fits["additive"]])
+        found["p_both"] = ("unit", p)
+    if criterion == "likelihood_ratio":
+        chosen = _by_likelihood_ratio(fits)
+    if "width" in names:
+        # a Gaussian tuning curve raised to the power e is narrower by √e
+        found["width_change"] = ("unit", fits["width"].value["e"] ** -0.5 - 1)
+    return {"model": ("unit", np.where(defined, chosen, "")), **found}
+
+
+def _best(values: np.ndarray, pick: object) -> np.ndarray:
+    filled = np.where(np.isfinite(values).any(axis=0), values, 0.0)
+    best: np.ndarray = pick(filled, axis=0)  # type: ignore[operator]
+    return best
+
+
+def _by_likelihood_ratio(fits: dict[str, kernels.ModelFit]) -> np.ndarray:
+    """From the simplest on: one more parameter at a time, each at p <= .05."""
+    wanted = ("none", "multiplicative", "additive", "both")
+    missing = [name for name in wanted if name not in fits]
+    if missing:
+        raise DataError(
+            f"criterion 'likelihood_ratio' compares {', '.join(wanted)}; {missing[0]!r} is not among models"
+        )
+    single_ones = [fits["multiplicative"], fits["additive"]]
+    one = np.where(single_ones[0].log_likelihood >= single_ones[1].log_likelihood, "multiplicative", "additive")
+    any_effect = np.min([kernels.likelihood_ratio_p(fit, [fits["none"]]) for fit in single_ones], axis=0) <= 0.05
+    richer = kernels.likelihood_ratio_p(fits["both"], single_ones) <= 0.05
+    chosen = np.where(any_effect, np.where(richer, "both", one), "none")
+    if "width" in fits:
+        narrower = kernels.likelihood_ratio_p(fits["width"], [fits["multiplicative"]]) <= 0.05
+        better = fits["width"].log_likelihood > fits["both"].log_likelihood
+        chosen = np.where(any_effect & narrower & richer & better, "width", chosen)
+    return chosen
+
+
+def _slopes(
+    pair: _Pair,
+    means: list[np.ndarray],
+    index: np.ndarray,
+    layers: list[str],
+    selectivity: xr.DataArray | None,
+    tuning_value: xr.DataArray | None,
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Slopes over the units of each layer: layers differ in scale and are not pooled."""
+    members = [pair.layers == layer for layer in layers]
+    found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    if selectivity is not None:
+        values = _over_units(selectivity, pair, "the selectivity")
+        slopes = [kernels.selectivity_slope(index[m], values[m]) for m in members]
+        found["selectivity_slope"] = (("layer",), np.array(slopes))
+        found["selectivity_rho"] = (("layer",), np.array([spearman(index[m], values[m]) for m in members]))
+    if tuning_value is not None:
+        values = _over_units(tuning_value, pair, "the tuning value")
+        slopes = [kernels.similarity_slope(means[1][m].T, means[0][m].T, values[m]) for m in members]
+        found["similarity_slope"] = (("layer", "stimulus"), np.stack(slopes))
+    return found
+
+
+def _over_units(values: xr.DataArray, pair: _Pair, name: str) -> np.ndarray:
+    if not isinstance(values, xr.DataArray) or values.dims != ("unit",):
+        raise DataError(
+            f"{name} must be a DataArray over 'unit'; came {getattr(values, 'dims', type(values).__name__)}"
+        )
+    return aligned(values, "unit", pair.units, name=name, to="the responses").values.astype(np.float64)
