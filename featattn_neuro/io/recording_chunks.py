@@ -46,7 +46,7 @@ class LayerChunks:
     def _compressor(self) -> Any:
         from numcodecs import Blosc
 
-        return Blosc(shuffle=Blosc.BITSHUFFLE, typesize=self.dtype.itemsize, **COMPRESSOR)
+        return Blosc(shuffle=Blosc.BITSHUFFLE, **COMPRESSOR)  # the size of a value comes with the array
 
     def write(self, store: Path, start: int, values: Sequence[np.ndarray]) -> dict[str, list[Any]]:
         """Write the stimuli from `start` on, which is the first of a chunk; return size and checksum by chunk key.

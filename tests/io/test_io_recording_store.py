@@ -384,6 +384,29 @@ def test_fault_7_every_option_is_in_the_key(tmp_path, options):
     assert not _runs(net, images, tmp_path, **options)[0]
 
 
+@pytest.mark.parametrize(
+    "change", [{"crop": 8}, {"size": 14}, {"interpolation": "nearest"}, {"mean": (0.4,) * 3}, {"channel_order": "BGR"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_fault_7_preprocessing_is_in_the_key_and_in_the_output(tmp_path, folder, change):
+    before = {"size": 12, "crop": 10, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    first, second = (
+        fn.load_model(killed.network(), preprocess=fn.Preprocessing(**options)) for options in (before, before | change)
+    )
+    assert _runs(first, folder, tmp_path)[0]
+    assert not _runs(first, folder, tmp_path)[0]
+    ran, other = _runs(second, folder, tmp_path)
+    assert ran, "the images come in another size or form, and the old recording was given"
+    assert other.attrs["preprocessing"] == second.preprocess.describe()
+    with pytest.raises(StoreError, match="other preprocessing"):
+        fn.record(second, folder, "conv", out=_stored(first, folder, tmp_path / "a.zarr"))
+
+
+def _stored(network, images, out):
+    fn.record(network, images, "conv", out=out).close()
+    return out
+
+
 def test_fault_7_gains_in_place_make_another_key(tmp_path):
     net, images = Scaled().eval(), killed.stimuli()
     plain_rows = _runs(net, images, tmp_path)[1]
