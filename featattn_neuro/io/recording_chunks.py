@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from featattn_neuro.errors import StoreError
+
 COMPRESSOR = {"cname": "lz4", "clevel": 5}
 _CHECKSUM_BYTES = 4
 
@@ -44,7 +46,7 @@ class LayerChunks:
     def _compressor(self) -> Any:
         from numcodecs import Blosc
 
-        return Blosc(shuffle=Blosc.BITSHUFFLE, typesize=self.dtype.itemsize, **COMPRESSOR)
+        return Blosc(shuffle=Blosc.BITSHUFFLE, **COMPRESSOR)  # the size of a value comes with the array
 
     def write(self, store: Path, start: int, values: Sequence[np.ndarray]) -> dict[str, list[Any]]:
         """Write the stimuli from `start` on, which is the first of a chunk; return size and checksum by chunk key.
@@ -109,3 +111,73 @@ def is_whole(path: Path, size: int, checksum: str) -> bool:
     if len(data) != size or data[-_CHECKSUM_BYTES:].hex() != checksum:
         return False
     return crc32c(data[:-_CHECKSUM_BYTES]).hex() == checksum
+
+
+class StoredLayer:
+    """The array (reduction, stimulus, unit) of one layer on disk; a chunk is read when a value of it is asked for.
+
+    What dask wants of an array: shape, dtype, ndim, and basic indexing, one integer or slice per axis.
+
+    Raises
+    ------
+    StoreError : a chunk is missing or damaged; never filled up, as a zarr reader would.
+    """
+
+    ndim = 3
+
+    def __init__(self, store: Path, layer: LayerChunks, stimuli: int) -> None:
+        self.store, self.layer = store, layer
+        self.shape = (layer.reductions, stimuli, layer.width)
+        self.dtype = layer.dtype
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
+        places = [
+            range(length)[one] if isinstance(one, slice) else range(length)[one : one + 1 or None]
+            for one, length in zip(index, self.shape, strict=True)
+        ]
+        low = [min(place, default=0) for place in places]
+        high = [max(place, default=-1) + 1 for place in places]
+        found = self._region(low, high)
+        for axis in reversed(range(self.ndim)):
+            inside = [place - low[axis] for place in places[axis]]
+            if not isinstance(index[axis], slice):
+                found = found[(slice(None),) * axis + (0,)]
+            elif inside != list(range(found.shape[axis])):
+                found = found.take(inside, axis=axis)
+        return found
+
+    def _region(self, low: list[int], high: list[int]) -> np.ndarray:
+        """Values from `low` to `high` (exclusive) along the three axes."""
+        rows, columns = self.layer.rows, self.layer.columns
+        found = np.empty([h - l for l, h in zip(low, high, strict=True)], self.dtype)
+        for row in range(low[1] // rows, -(-high[1] // rows)):
+            for column in range(low[2] // columns, -(-high[2] // columns)):
+                first, last = max(low[1], row * rows), min(high[1], (row + 1) * rows)
+                left, right = max(low[2], column * columns), min(high[2], (column + 1) * columns)
+                part = self.read_chunk(row, column)[
+                    low[0] : high[0], first - row * rows : last - row * rows,
+                    left - column * columns : right - column * columns,
+                ]  # fmt: skip
+                if part.shape == found.shape:
+                    return part
+                found[:, first - low[1] : last - low[1], left - low[2] : right - low[2]] = part
+        return found
+
+    def read_chunk(self, row: int, column: int) -> np.ndarray:
+        """One chunk as it was written, filled up at the ends, checksum verified."""
+        import numcodecs.blosc
+
+        key = f"{self.layer.folder}/c/0/{row}/{column}"
+        try:
+            with open(self.store / key, "rb", buffering=0) as handle:
+                data = handle.read()
+        except OSError as error:
+            raise StoreError(f"chunk {key} of {str(self.store)!r} cannot be read ({error.strerror})") from error
+        body, checksum = np.frombuffer(data, np.uint8)[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+        if crc32c(body) != checksum:
+            raise StoreError(
+                f"chunk {key} of {str(self.store)!r} is damaged (its checksum differs); record again with overwrite=True"
+            )
+        chunk = np.empty(self.layer.shape, self.dtype)
+        numcodecs.blosc.decompress(body, chunk)
+        return chunk

@@ -28,7 +28,7 @@ import xarray as xr
 
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io import store as files
-from featattn_neuro.io.recording_chunks import LayerChunks, is_whole, zarr_codecs
+from featattn_neuro.io.recording_chunks import LayerChunks, StoredLayer, is_whole, zarr_codecs
 from featattn_neuro.schema import RecordingHeader
 
 FORMAT = 1
@@ -398,9 +398,10 @@ def verify_recording(path: str | Path) -> int:
 
 def _check_present(path: Path, chunks: Mapping[str, Sequence[Any]]) -> None:
     """`StoreError` if a chunk file is not there or has another size; zarr reads a missing one as its fill value."""
+    place = f"{path}/"
     for key, (size, _) in chunks.items():
         try:
-            found = os.stat(path / key).st_size
+            found = os.stat(place + key).st_size
         except FileNotFoundError:
             found = -1
         if found != size:
@@ -408,6 +409,14 @@ def _check_present(path: Path, chunks: Mapping[str, Sequence[Any]]) -> None:
                 f"chunk {key} of {str(path)!r} is {'missing' if found < 0 else 'cut short'}; copy the folder again, or "
                 "record again with overwrite=True"
             )
+
+
+def _stored_layer(path: Path, name: str) -> StoredLayer:
+    described = json.loads((path / name / "zarr.json").read_text(encoding="utf-8"))
+    reductions, stimuli, width = described["shape"]
+    _, rows, columns = described["chunk_grid"]["configuration"]["chunk_shape"]
+    layer = LayerChunks(name, reductions, width, rows, columns, np.dtype(described["data_type"]))
+    return StoredLayer(path, layer, stimuli)
 
 
 def open_recording(path: Path) -> xr.Dataset:
@@ -422,12 +431,14 @@ def open_recording(path: Path) -> xr.Dataset:
             raise StoreError(f"{str(path)!r} was written by a newer featattn_neuro: update the package")
         manifest = json.loads((path / _CHUNKS).read_text(encoding="utf-8"))
         _check_present(path, manifest["chunks"])
-        arrays = [group[_layer_name(i)] for i in range(layout["layers"])]
         coordinates = {name: (dim, group[name][:]) for name, dim in layout["coordinates"].items()}
-    names = [f"{manifest['key'][:32]}-{i}-{os.stat(path).st_mtime_ns}" for i in range(len(arrays))]
+    arrays = [_stored_layer(path, _layer_name(i)) for i in range(layout["layers"])]
+    name = f"{manifest['key'][:32]}-{os.stat(path).st_mtime_ns}"
     parts = [
-        da.from_array(array, chunks=array.chunks, name=name, lock=False, asarray=False)
-        for array, name in zip(arrays, names, strict=True)
+        da.from_array(
+            array, array.layer.shape, name=f"{name}-{i}", asarray=False, fancy=False, meta=np.empty((0, 0, 0), array.dtype)
+        )
+        for i, array in enumerate(arrays)
     ]
     header = RecordingHeader(
         widths=tuple(array.shape[2] for array in arrays),

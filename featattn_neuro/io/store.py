@@ -343,7 +343,9 @@ def _check_version(path: Path, attrs: dict[Any, Any]) -> None:
 def _plain(dataset: xr.Dataset, names: tuple[str, ...] | None = None) -> xr.Dataset:
     """Text to numpy "U" in memory, attributes to plain Python, encodings of an earlier file forgotten."""
     dataset = dataset.copy()  # shallow: the caller's variables keep their attributes
-    text = [n for n, v in dataset.variables.items() if v.dtype.kind in "OTSU"] if names is None else list(names)
+    # what is fixed-width text in memory already is left alone, with its index: rebuilding it takes longer than reading
+    kinds = {n: v.dtype.kind for n, v in dataset.variables.items() if v.chunks is not None or v.dtype.kind != "U"}
+    text = [n for n, kind in kinds.items() if kind in "OTSU"] if names is None else list(names)
     replaced = {}
     for name in text:
         variable = dataset.variables[name]

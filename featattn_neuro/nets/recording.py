@@ -22,7 +22,7 @@ from featattn_neuro.nets.graph_nodes import Site
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.loading import Batch, PaddedBatches, first_input, load_batches
 from featattn_neuro.nets.plan import COMPUTE_DTYPES, STORAGE_DTYPES, RecordingPlan, make_plan
-from featattn_neuro.nets.reductions import Reducer
+from featattn_neuro.nets.reductions import Reducer, reduced
 from featattn_neuro.nets.selection import Layers
 from featattn_neuro.nets.units import RecordedLayer, unit_coordinates
 from featattn_neuro.schema import RecordingHeader
@@ -95,7 +95,7 @@ class _Collector:
         if self.plan.keeps_maps:
             kept = maps.to(self.dtype, memory_format=torch.contiguous_format, copy=True).flatten(1)[None]
         else:
-            kept = torch.stack([reduction(maps) for reduction in self.plan.reductions]).to(self.dtype)
+            kept = reduced(self.plan.reductions, maps).to(self.dtype)
         if self.plan.dtype == "float16" and bool((kept.isinf() & maps.isfinite().all()).any()):
             raise DataError(f"layer {layer!r} exceeds what float16 can hold (65504); store float32")
         self.values[layer, call] = kept

@@ -27,11 +27,14 @@ class Reduction:
 
     def __call__(self, maps: Tensor) -> Tensor:
         """(N, C, ...) to (N, C), never sharing memory with `maps`; half precision is summed in float32."""
-        if maps.dtype in (torch.float16, torch.bfloat16):
-            maps = maps.float()
+        maps = _widened(maps)
         if maps.ndim == 2:
             return maps.clone()  # vectors have no positions to reduce
         return self.function(maps)
+
+
+def _widened(maps: Tensor) -> Tensor:
+    return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
 
 def _positions(maps: Tensor) -> tuple[int, ...]:
@@ -64,18 +67,19 @@ def _first(maps: Tensor) -> Tensor:
     return maps[:, :, 0].clone()
 
 
-def standard_deviation(maps: Tensor) -> Tensor:
+def standard_deviation(maps: Tensor, mean: Tensor | None = None) -> Tensor:
     """SD over positions (n in the denominator) from sums and sums of squares: sqrt(E[x^2] - E[x]^2).
 
     Where that difference has lost its digits (variance below a hundredth of E[x^2]) the centred values are summed
-    instead (Chan, Golub & LeVeque 1983), so a constant map gives 0. torch.std costs tens of times more on the CPU.
+    instead (Chan, Golub & LeVeque 1983), so a constant map gives 0. torch.std costs tens of times more on the CPU. `mean` over
+    positions is computed unless it is given.
 
     >>> standard_deviation(torch.tensor([[[-2.0, 2.0], [5.0, 5.0]]])).tolist()
     [[2.0, 0.0]]
     """
     dims = _positions(maps)
     count = maps[0, 0].numel()
-    mean = maps.mean(dim=dims)
+    mean = maps.mean(dim=dims) if mean is None else mean
     if count == 1:
         return torch.where(mean.isfinite(), 0.0, torch.nan).to(mean.dtype)
     square = torch.linalg.vector_norm(maps, dim=dims).double().square() / count
@@ -99,6 +103,21 @@ def quantile(maps: Tensor, q: float) -> Tensor:
     below, above = ordered[..., low], ordered[..., min(low + 1, ordered.shape[-1] - 1)]
     value = below + (above - below) * (place - low) if place > low else below.clone()
     return torch.where(ordered[..., -1].isnan(), torch.nan, value)
+
+
+def reduced(reductions: Sequence[Reduction], maps: Tensor) -> Tensor:
+    """Values (reduction, N, C) of maps (N, C, ...); what two reductions need is computed once, to the same bits.
+
+    >>> reduced(parse_reductions(["mean", "sd"]), torch.tensor([[[-2.0, 2.0]]])).tolist()
+    [[[0.0]], [[2.0]]]
+    """
+    names = [one.name for one in reductions if one.function in (_mean, standard_deviation)]
+    if maps.ndim == 2 or len(names) < 2:
+        return torch.stack([one(maps) for one in reductions])
+    wide = _widened(maps)
+    mean = _mean(wide)
+    known = {_mean: mean, standard_deviation: standard_deviation(wide, mean)}
+    return torch.stack([known[one.function] if one.function in known else one(maps) for one in reductions])
 
 
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

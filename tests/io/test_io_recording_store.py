@@ -99,9 +99,11 @@ def test_damage_is_named(tmp_path, how):
         chunk.write_bytes(data if how == "flip" else data[:-7])
     with pytest.raises(StoreError, match="response_0001"):
         stores.verify_recording(tmp_path / "a.zarr")
-    if how == "flip":
-        with pytest.raises(ValueError, match=r"(?i)checksum"):
-            found.response.values  # noqa: B018 - reading is what is tested
+    with pytest.raises(StoreError, match=r"response_0001/c/0/\d+/\d+ .*(checksum|No such file)"):
+        found.response.values  # noqa: B018 - reading is what is tested
+    if how != "flip":
+        with pytest.raises(StoreError, match="response_0001.*" + {"cut": "cut short", "remove": "missing"}[how]):
+            fn.open_kind(tmp_path / "a.zarr")
 
 
 @pytest.mark.slow
@@ -193,6 +195,78 @@ def test_fault_22_blocks_and_reader_are_tested_together(tmp_path, monkeypatch):
         monkeypatch.setattr(stores, "BLOCK_BYTES", size)
         found = fn.record(killed.network(), killed.stimuli(), ["0", "2"], batch_size=4, out=tmp_path / f"{size}.zarr")
         xr.testing.assert_identical(plain(found), wanted)
+
+
+@pytest.mark.parametrize("reduce", ["none", ["mean", "sd", "max"]], ids=["maps", "several"])
+@pytest.mark.parametrize("size", [1, 20_000, 1 << 23])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_chunks_are_byte_for_byte_what_zarr_writes_and_reads(tmp_path, monkeypatch, reduce, size, dtype):
+    import zarr
+
+    monkeypatch.setattr(stores, "BLOCK_BYTES", size)
+    out = tmp_path / "a.zarr"
+    net, images = killed.network(), killed.stimuli().select(np.arange(23))
+    wanted = fn.record(net, images, ["0", "2"], reduce=reduce, batch_size=4, dtype=dtype)
+    found = fn.record(net, images, ["0", "2"], reduce=reduce, batch_size=4, dtype=dtype, out=out)
+    np.testing.assert_array_equal(found.response.values, wanted.response.values)
+    for number, layer in enumerate(["0", "2"]):
+        theirs = zarr.open_array(out / f"response_{number:04d}", mode="r")
+        inside = wanted.layer.values == layer
+        values = wanted.response.values[..., inside]
+        np.testing.assert_array_equal(theirs[:], values if values.ndim == 3 else values[None])
+        again = zarr.create_array(
+            tmp_path / f"again{number}", shape=theirs.shape, chunks=theirs.chunks, dtype=theirs.dtype,
+            compressors=theirs.compressors, fill_value=0, config={"write_empty_chunks": True},
+        )  # fmt: skip
+        again[:] = theirs[:]
+        assert content(tmp_path / f"again{number}" / "c") == content(out / f"response_{number:04d}" / "c")
+
+
+def test_values_are_read_chunk_by_chunk_and_no_chunk_that_is_not_selected(tmp_path, monkeypatch):
+    from featattn_neuro.io import recording_chunks
+
+    wanted = killed.record(tmp_path / "a.zarr").response.load()
+    reads = []
+    original = recording_chunks.StoredLayer.read_chunk
+    monkeypatch.setattr(
+        recording_chunks.StoredLayer,
+        "read_chunk",
+        lambda self, row, column: reads.append((self.layer.folder, row, column)) or original(self, row, column),
+    )
+    found = fn.open_kind(tmp_path / "a.zarr")
+    assert found.response.shape == wanted.shape
+    one = found.response.isel(stimulus=[3, 9], unit=(found.layer.values == "2") & (found.channel.values == 4))
+    layer_by_layer = found.response.isel(unit=found.layer.values == "2").isel(stimulus=[3, 9])
+    assert reads == [], "opening and selecting reads no values"
+    np.testing.assert_array_equal(one.values, wanted.sel(stimulus=one.stimulus.values, unit=one.unit.values).values)
+    layer = stores._stored_layer(tmp_path / "a.zarr", "response_0002").layer
+    filters = layer.columns // (layer.width // 10)
+    assert sorted(reads) == [("response_0002", row // layer.rows, 4 // filters) for row in (3, 9)]
+    reads.clear()
+    np.testing.assert_array_equal(layer_by_layer.values, wanted.sel(stimulus=layer_by_layer.stimulus, unit=layer_by_layer.unit).values)
+    assert {(name, row) for name, row, _ in reads} == {("response_0002", row // layer.rows) for row in (3, 9)}
+    assert len(reads) == len(set(reads)), "each chunk once"
+    reads.clear()
+    stores.files.load_kind(tmp_path / "a.zarr")
+    manifest = json.loads((tmp_path / "a.zarr" / "chunks.json").read_text())["chunks"]
+    assert sorted(f"{name}/c/0/{row}/{column}" for name, row, column in reads) == sorted(manifest)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [np.s_[:, :, :], np.s_[0, 3, 5], np.s_[:, 2:19:3, 7:90], np.s_[1, ::-1, 40:3:-7], np.s_[:, -1, -4:], np.s_[:, 5:5, :]],
+    ids=str,
+)
+def test_indexing_a_stored_layer_is_indexing_its_values(tmp_path, index):
+    from featattn_neuro.io.recording_chunks import LayerChunks, StoredLayer
+
+    values = np.random.default_rng(0).standard_normal((2, 21, 95)).astype(np.float32)
+    layer = LayerChunks("a", 2, 95, 4, 30, np.dtype("float32"))
+    for start in range(0, 21, 4):
+        layer.write(tmp_path, start, [values[:, start : start + 3], values[:, start + 3 : start + 4]])
+    found = StoredLayer(tmp_path, layer, 21)[index]
+    np.testing.assert_array_equal(found, values[index])
+    found += 1  # what is given may be changed
 
 
 def test_two_writers_are_refused(tmp_path):
@@ -308,6 +382,29 @@ def test_fault_7_every_option_is_in_the_key(tmp_path, options):
     assert _runs(net, images, tmp_path)[0]
     assert _runs(net, images, tmp_path, **options)[0]
     assert not _runs(net, images, tmp_path, **options)[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"crop": 8}, {"size": 14}, {"interpolation": "nearest"}, {"mean": (0.4,) * 3}, {"channel_order": "BGR"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_fault_7_preprocessing_is_in_the_key_and_in_the_output(tmp_path, folder, change):
+    before = {"size": 12, "crop": 10, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    first, second = (
+        fn.load_model(killed.network(), preprocess=fn.Preprocessing(**options)) for options in (before, before | change)
+    )
+    assert _runs(first, folder, tmp_path)[0]
+    assert not _runs(first, folder, tmp_path)[0]
+    ran, other = _runs(second, folder, tmp_path)
+    assert ran, "the images come in another size or form, and the old recording was given"
+    assert other.attrs["preprocessing"] == second.preprocess.describe()
+    with pytest.raises(StoreError, match="other preprocessing"):
+        fn.record(second, folder, "conv", out=_stored(first, folder, tmp_path / "a.zarr"))
+
+
+def _stored(network, images, out):
+    fn.record(network, images, "conv", out=out).close()
+    return out
 
 
 def test_fault_7_gains_in_place_make_another_key(tmp_path):

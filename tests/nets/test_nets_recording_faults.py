@@ -301,3 +301,145 @@ def test_float16_storage_refuses_what_it_cannot_hold():
     nn.init.constant_(net[0].weight, 1e6)
     with pytest.raises(DataError, match="float16"):
         fn.record(net, np.ones((1, 3, 4, 4), np.float32), "0", dtype="float16")
+
+
+def test_fault_6_files_come_sorted_whatever_the_folder_says(tmp_path, monkeypatch):
+    import os
+
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in ("10.png", "9.png", "b.png", "a.png"):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(tmp_path / name)
+    net = nn.Sequential(nn.Conv2d(3, 2, 1))
+    plain = fn.record(net, tmp_path, "0")
+    walk, turned = os.walk, []
+
+    def backwards(*args, **options):
+        for top, folders, files in walk(*args, **options):
+            turned.append(top)
+            yield top, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr(os, "walk", backwards)
+    xr.testing.assert_identical(fn.record(net, tmp_path, "0"), plain)
+    assert turned
+    assert plain.path.values.tolist() == ["10.png", "9.png", "a.png", "b.png"]
+
+
+class Logarithm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.log = nn.Conv2d(3, 2, 1, bias=False), nn.Identity()
+
+    def forward(self, x):
+        return self.log(self.conv(x).log())
+
+
+def test_fault_8_values_are_recorded_as_they_are_neither_squashed_nor_scaled():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1))
+    nn.init.constant_(net[0].weight, 30.0)
+    nn.init.constant_(net[0].bias, 500.0)
+    found = fn.record(net, images(), "0")
+    assert float(found.response.min()) > 400
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(images())).double().mean(dim=(2, 3))
+    np.testing.assert_allclose(found.response, wanted, rtol=1e-6)
+    assert len(np.unique(found.response)) == found.response.shape[0], "no ties by saturation"
+
+
+def test_fault_9_one_class_gives_nan_with_a_reason():
+    stimuli = fn.load_stimuli(images(), label=["cat"] * 6)
+    moments = fn.stream_moments(nn.Sequential(nn.Conv2d(3, 2, 1)), stimuli, "0")
+    found = fn.selectivity_from_moments(moments, "cat")
+    assert found.dprime.isnull().all()
+    assert found.status.values.tolist() == ["single_class"] * 2
+
+
+def test_fault_15_nan_stays_nan_in_every_reduction_and_in_the_store(tmp_path):
+    net = Logarithm()
+    nn.init.constant_(net.conv.weight, 1.0)
+    x = np.abs(images(4, 6)) + 0.1
+    x[2, :, 3, 3] = -1.0  # one position has no logarithm
+    kept = x.copy()
+    reduce = ["mean", "max", "sum", "sd", "q0.5"]
+    found = fn.record(net, x, "log", reduce=reduce, out=tmp_path / "a.zarr")
+    assert np.isnan(found.response.values[:, 2]).all()
+    assert np.isfinite(found.response.values[:, [0, 1, 3]]).all()
+    maps = fn.record(net, x, "log", reduce="none")
+    assert int(maps.response.isnull().sum()) == 2
+    np.testing.assert_array_equal(x, kept)
+
+
+class Sequence(nn.Module):
+    """Maps to tokens, tokens to tokens; an undeclared module at every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 2, 2)
+        self.rows, self.tokens, self.norm, self.act = nn.Flatten(2), nn.Identity(), nn.LayerNorm(6), nn.GELU()
+        self.heads = nn.Identity()
+
+    def forward(self, x):
+        tokens = self.norm(self.tokens(self.rows(self.conv(x)).transpose(1, 2)))
+        heads = self.heads(tokens.unflatten(2, (2, 3)).transpose(1, 2))
+        return self.act(heads.transpose(1, 2).flatten(2))
+
+
+def test_fault_16_three_dimensions_are_a_sequence_only_where_the_network_says_so():
+    net, x = Sequence(), images(2, 8)
+    found = fn.record(net, x, ["conv", "tokens", "norm", "act"])
+    assert found.layer.to_series().value_counts().to_dict() == {"conv": 6, "tokens": 6, "norm": 6, "act": 6}
+    assert found.attrs["channel_rule"] == "axis 1, last axis in act, norm, tokens"
+    flat, maps = found.layer.values == "tokens", found.layer.values == "conv"
+    np.testing.assert_allclose(found.response[:, flat], found.response[:, maps], rtol=1e-5, atol=1e-6)
+    for open_one in ("rows", "heads"):  # (N, C, H W); (N, heads, T, C / heads)
+        with pytest.raises(DataError, match=f"layer '{open_one}'.*say where the filters are"):
+            fn.record(net, x, open_one)
+    assert fn.record(net, x, "rows", channel_axis={"rows": 1}).sizes["unit"] == 6
+    assert fn.record(net, x, "heads", channel_axis={"heads": -1}).sizes["unit"] == 3
+
+
+def test_fault_16_series_of_one_dimensional_convolutions_have_their_channels_in_front():
+    class Series(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.act = nn.Conv1d(24, 5, 3), nn.BatchNorm1d(5), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.norm(self.conv(x.flatten(1, 2))))
+
+    found = fn.record(Series(), images(2, 8), ["conv", "norm", "act"], reduce="none")
+    assert found.layer.to_series().value_counts().to_dict() == {"conv": 30, "norm": 30, "act": 30}
+    act = found.response[:, found.layer.values == "act"]
+    norm = found.response[:, found.layer.values == "norm"]
+    np.testing.assert_array_equal(act, np.maximum(norm, 0))
+    assert act.unit.values[0] == "act/000/0,0"
+
+
+def test_fault_17_batch_norm_neither_drifts_nor_normalises_by_the_batch():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    nn.init.uniform_(net[1].running_mean)
+    state = copy.deepcopy(net.state_dict())
+    found = fn.record(net, images(8, 8), ["0", "1"], batch_size=4)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert net.training
+    np.testing.assert_array_equal(found.response, fn.record(net.eval(), images(8, 8), ["0", "1"], batch_size=4).response)
+
+
+def test_fault_23_a_recording_in_netcdf_is_netcdf_4_with_its_types(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    fn.record(net, images(), "0", reduce=["mean", "sd"], out=tmp_path / "a.nc").close()
+    assert (tmp_path / "a.nc").read_bytes()[:8] == b"\x89HDF\r\n\x1a\n"
+    found = fn.open_kind(tmp_path / "a.nc", "ACTIVATIONS").load()
+    assert (found.response.dtype, found.channel.dtype, found.unit.dtype.kind) == (np.float32, np.int64, "U")
+    np.testing.assert_array_equal(found.response, fn.record(net, images(), "0", reduce=["mean", "sd"]).response)
+
+
+def test_fault_24_dependencies_have_lower_bounds_only():
+    import tomllib
+    from pathlib import Path
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = list(project["dependencies"])
+    assert len(wanted) > 10
+    assert [one for one in wanted if "==" in one or "<" in one.split(";")[0] or "~=" in one] == []
