@@ -48,7 +48,8 @@ def auc_judd(maps: ArrayLike, mask: ArrayLike) -> Float:
     """Area under the ROC of the map's values, mask against the rest (Judd, Ehinger, Durand & Torralba 2009).
 
     A threshold at every value; hits are cells of the mask, false alarms the others; trapezoid, so ties count half. A
-    cell that lies in the mask by its share w counts w on one side and 1 - w on the other.
+    cell that lies in the mask by its share w counts w on one side and 1 - w on the other. The published procedure has
+    thresholds at the values of the n cells inside only, and its straight lines between them add up to 1/(2 n).
 
     Returns
     -------

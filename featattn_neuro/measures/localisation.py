@@ -59,7 +59,8 @@ def localisation(
     flags = MASKS.check(without_scalars(masks))
     first = next(iter(saliency.values()))
     ids = first["stimulus"].values
-    flags = flags.assign(mask=aligned(flags["mask"], "stimulus", ids, name="the masks", to="the maps"))
+    aligned(flags["mask"], "stimulus", ids, name="the masks", to="the maps")
+    flags = flags.sel(stimulus=ids)
     names = [*OWN_MAPS, *(baselines or {})]
     values = np.full((len(LOCALISERS), len(names), len(saliency), len(ids)), np.nan)
     dead = np.zeros((len(names), len(saliency)), dtype=bool)
