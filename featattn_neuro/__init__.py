@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featattn_neuro.api import (
         Preprocessing,
+        causal_check,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
         list_layers,
         load_model,
         load_stimuli,
+        localisation,
         neural_match,
         open_kind,
         read_neural,
         record,
+        saliency_by_layer,
         save_kind,
         selectivity,
         with_gains,
@@ -32,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Preprocessing",
+    "causal_check",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -39,10 +43,12 @@ __all__ = [
     "list_layers",
     "load_model",
     "load_stimuli",
+    "localisation",
     "neural_match",
     "open_kind",
     "read_neural",
     "record",
+    "saliency_by_layer",
     "save_kind",
     "selectivity",
     "with_gains",
