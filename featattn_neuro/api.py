@@ -20,10 +20,12 @@ from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.parametric_stimuli import parametric_stimuli, quadrant_arrays
 from featattn_neuro.io.recording_store import recording_store
+from featattn_neuro.io.saliency_store import saliency_store
 from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
+from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.measures.streaming import merge_moments, selectivity_from_moments
@@ -38,6 +40,7 @@ from featattn_neuro.measures.simulated_population import simulate_population
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.causal import causal_check as _causal_check
 from featattn_neuro.nets.channels import ChannelAxis
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_source
@@ -55,6 +58,7 @@ from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
+from featattn_neuro.nets.saliency import saliency_by_layer as _saliency_by_layer
 from featattn_neuro.nets.selection import Layers
 from featattn_neuro.nets.streaming import MomentsSink
 from featattn_neuro.nets.training import head_inputs
@@ -66,6 +70,7 @@ __all__ = [
     "Preprocessing",
     "export_gains",
     "attention_effects",
+    "causal_check",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -75,12 +80,14 @@ __all__ = [
     "load_model",
     "load_stimuli",
     "merge_moments",
+    "localisation",
     "neural_match",
     "open_kind",
     "parametric_stimuli",
     "quadrant_arrays",
     "read_neural",
     "record",
+    "saliency_by_layer",
     "save_kind",
     "selectivity",
     "unfold_gains",
@@ -560,20 +567,92 @@ def gain_saliency(
     relative_to_mean: bool = False,
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    methods: str | Iterable[str] = "excess",
+    relative: bool | None = None,
+    live: xr.DataArray | None = None,
+    output: int | Sequence[int] | None = None,
+    top: int = 0,
+    dtype: str = "float64",
+    workers: int | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
 ) -> xr.Dataset:
     """Where in the images the gains of a layer amplify: S(y, x) = sum over filters k of (g_k - 1) A_k(y, x).
 
-    See `featattn_neuro.nets.saliency.gain_saliency` for parameters and units; `stimuli` as in `record`.
+    Parameters
+    ----------
+    methods : further maps beside the excess: "class_weighted", "gain_gradient", "gradcam", "path" (integrated gradients
+        along the gains), one or several. They explain the logit of the read-out that the gains carry, or with `output`
+        that of the network's output of this index.
+    relative : sum g A / sum A - 1 too. None: where the layer's maps are nowhere negative; True: refuse signed maps.
+    top : also the maps of the `top` filters that contribute most to each image.
+    out : file to write while the maps are made, .zarr or .nc: memory then holds one batch, whatever the number of
+        images. `overwrite` replaces a file of that name.
+
+    See `featattn_neuro.nets.saliency.gain_saliency` for the other parameters and units; `stimuli` as in `record`.
 
     Returns
     -------
-    SALIENCY : `excess(stimulus, y, x)` (with `task` in front for several tasks), signed, units of the layer's output;
-        y and x in pixels of the network's input. All g = 1 gives exactly 0.
+    SALIENCY : `excess(stimulus, y, x)` (with `task`, `gain_set` in front for several), signed, units of the layer's
+        output; y and x in pixels of the network's input. All g = 1 gives exactly 0. Opened lazily with `out`.
     """
     network = _network(model)
     images, preprocess = _stimuli(stimuli, network)
     with placed(network.module, device) as place:
-        return _gain_saliency(
-            network.module, gains, images, layer=layer, task=task, preprocess=preprocess, upstream=upstream,
-            relative_to_mean=relative_to_mean, batch_size=batch_size, device=place,
+        run = partial(
+            _gain_saliency, network.module, gains, images, layer=layer, task=task, preprocess=preprocess,
+            upstream=upstream, relative_to_mean=relative_to_mean, batch_size=batch_size, device=place, methods=methods,
+            relative=relative, live=live, head=network.head, output=output, top=top, dtype=dtype,
+            workers=usual_workers(images, batch_size) if workers is None else workers,
+        )  # fmt: skip
+        if out is None:
+            return run()
+        with saliency_store(out, overwrite=overwrite) as sink:
+            run(sink=sink)
+    return open_kind(out, "SALIENCY")
+
+
+def saliency_by_layer(
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    stimuli: Any,
+    layers: str | Iterable[str],
+    *,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> dict[str, xr.Dataset]:
+    """Saliency at several layers, from one pass over the images: layer to SALIENCY.
+
+    Parameters
+    ----------
+    layers : names or patterns, as in `learn_gains`. options : keywords of `featattn_neuro.nets.saliency.saliency_by_layer`
+        (`methods`, `task`, `top`, `relative`, `dtype`, …).
+    """
+    network = _network(model)
+    images, preprocess = _stimuli(stimuli, network)
+    with placed(network.module, device) as place:
+        return _saliency_by_layer(
+            network.module, gains, images, select_layers(network.module, layers), preprocess=preprocess,
+            head=network.head, device=place, **options,
+        )  # fmt: skip
+
+
+def causal_check(
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    stimuli: Any,
+    saliency: xr.Dataset,
+    *,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """What masking the most amplified pixels does to the detector's logit: deletion and insertion curves (CAUSAL).
+
+    See `featattn_neuro.nets.causal.causal_check` for `options` (`maps`, `fill`, `fractions`, `output`, `seed`).
+    """
+    network = _network(model)
+    images, preprocess = _stimuli(stimuli, network)
+    with placed(network.module, device) as place:
+        return _causal_check(
+            network.module, gains, images, saliency, preprocess=preprocess, head=network.head, device=place, **options
         )  # fmt: skip

@@ -507,6 +507,35 @@ def match(
 # ---------------------------------------------------------------------------------------------------- helpers
 
 
+def _brain(source: str) -> xr.Dataset:
+    """Neurons or dissimilarity matrices, by what the file or the manifest says they are."""
+    from featattn_neuro import api
+    from featattn_neuro.io.manifest import load_manifest
+    from featattn_neuro.io.neural import read_dissimilarity
+    from featattn_neuro.io.store import load_kind
+
+    if Path(source).suffix in (".nc", ".zarr"):
+        return load_kind(source)
+    if source in load_manifest().names("dissimilarity"):
+        return read_dissimilarity(source)
+    return api.read_neural(source)
+
+
+def _of_subject(brain: xr.Dataset, subject: str | None, condition: str | None) -> xr.Dataset:
+    """The part of one subject and one condition."""
+    from featattn_neuro.errors import choose
+
+    for wanted, name in ((None if subject == "each" else subject, "subject"), (condition, "condition")):
+        if wanted is None:
+            continue
+        if name not in brain.coords:
+            raise ConfigError(f"wanted {name} {wanted!r}; the data name no {name}; leave --{name} out")
+        values = brain[name].values.astype(str)
+        keep = values == choose(wanted, sorted(set(values)), name)
+        brain = brain.isel({str(brain[name].dims[0]): keep})
+    return brain
+
+
 def _neural_options(
     stimulus_column: str | None,
     columns: str | None,

@@ -498,8 +498,27 @@ AGREEMENT = Kind(
         "share_resolved": Variable(
             ("layer",), "float", "composites with >= 5 cells in both masks", False, ("network",)
         ),
+        "score_low": Variable(("layer",), "float", "lower end of the 95 % t interval over composites", False),
+        "score_high": Variable(("layer",), "float", "upper end", False),
+        "randomised_score": Variable(("layer",), "float", "mean cue swap in a network of shuffled weights", False),
+        "localisation": Variable(
+            ("localiser", "map", "layer", "stimulus"), "float", "score of one map against the masks, image by image", False
+        ),
+        "localisation_mean": Variable(("localiser", "map", "layer"), "float", "mean over images", False),
+        "localisation_low": Variable(("localiser", "map", "layer"), "float", "lower end of its 95 % t interval", False),
+        "localisation_high": Variable(("localiser", "map", "layer"), "float", "upper end", False),
+        "localisation_status": Variable(("localiser", "map", "layer"), "text", "reason code, see STATUS", False),
+        "localisation_null": Variable(
+            ("localiser", "layer", "permutation"), "float", "mean over images, gains permuted within layer", False
+        ),
+        "localisation_p": Variable(("localiser", "layer"), "float", "two-sided p of that null", False, (), 0, 1),
     },
-    {**_STIMULUS, "stimulus": _text("stimulus", meaning="content id of the composite")},
+    {
+        **_STIMULUS,
+        "stimulus": _text("stimulus", meaning="content id of the composite"),
+        "localiser": _text("localiser", meaning="pointing_game, mass_in_mask, auc_judd or energy"),
+        "map": _text("map", meaning="excess, activation (plain sum of A), centre (centre bias), or a baseline's name"),
+    },
 )
 
 MASKED_MAPS = Kind(
@@ -537,6 +556,43 @@ DOSES = Kind(
         "dose": Variable(("dose",), "float", "factor on log gain; 0 = un-gained, 1 = as learned", True),
         "layer": _text("layer", meaning="dotted module name of the layer", required=True),
         "task": _text("task", meaning="name of the task", required=True),
+    },
+)
+
+MASKS = Kind(
+    "MASKS",
+    "where the objects of each stimulus are, in pixels of the image",
+    {"mask": Variable(("stimulus", "object", "y", "x"), "int", "1 where the object is, else 0")},
+    {
+        **_STIMULUS,
+        "object_label": Variable(("stimulus", "object"), "text", "class of the object; '' = no such object", False),
+    },
+)
+
+CAUSAL = Kind(
+    "CAUSAL",
+    "what masking the most amplified pixels does to the logit of the detector",
+    {
+        "logit": Variable(
+            ("direction", "map", "stimulus", "fraction"), "float", "logit with that share of pixels changed", True, _SETS
+        ),
+        "area": Variable(
+            ("direction", "map", "stimulus"),
+            "float",
+            "mean over fractions (trapezoid) of the logit minus that at fraction 0; logit units",
+            extra=_SETS,
+        ),
+        "area_mean": Variable(("direction", "map"), "float", "mean of that area over images", False, _SETS),
+        "area_low": Variable(("direction", "map"), "float", "lower end of its 95 % t interval over images", False, _SETS),
+        "area_high": Variable(("direction", "map"), "float", "upper end", False, _SETS),
+    },
+    {
+        **_STIMULUS,
+        "direction": _text("direction", meaning="deletion: pixels are masked; insertion: they come back"),
+        "map": _text("map", meaning="what ranks the pixels: excess, activation (plain sum of A), random"),
+        "fraction": Variable(("fraction",), "float", "share of the pixels that was changed, 0 to 1", False),
+        "task": _text("task", meaning="name of the task"),
+        "gain_set": _text("gain_set", meaning="name of the gain set"),
     },
 )
 
@@ -755,6 +811,8 @@ KINDS = {
         AGREEMENT,
         MASKED_MAPS,
         DOSES,
+        MASKS,
+        CAUSAL,
         NEURAL,
         TUNING,
         MATCH,

@@ -82,32 +82,75 @@ def _map_sd(excess: Float, covariance: Float) -> Float:
     return np.sqrt(np.where(variance > 1e-12 * scale, variance, np.nan))
 
 
+def object_contrasts(means: ArrayLike) -> Float:
+    """Mean in the mask of each object minus the mean over the masks of the others.
+
+    Parameters
+    ----------
+    means : (n, object, unit) weighted mean of each filter's map in each object's mask.
+
+    Returns
+    -------
+    (n, object, unit). For two objects a and b: a - b, and b - a.
+
+    >>> object_contrasts([[[1.0], [2.0], [6.0]]]).ravel().tolist()
+    [-3.0, -1.5, 4.5]
+    """
+    values = np.asarray(means, dtype=np.float64)
+    m = values.shape[1]
+    if m < 2:
+        raise ValueError(f"a cue is swapped between two objects or more; came {m}")
+    return (m * values - values.sum(axis=1, keepdims=True)) / (m - 1)
+
+
+def cue_swap_objects(contrasts: ArrayLike, covariance: ArrayLike, excess: ArrayLike, tasks: ArrayLike) -> Float:
+    """Cue-swap score of composites of two objects or more, in SDs of the map.
+
+    Parameters
+    ----------
+    contrasts : (n, object, unit) of `object_contrasts`.
+    covariance : (unit, unit) covariance of the filters' maps over all positions of all composites.
+    excess : (task, unit) h = g/ḡ - 1, see `excess_gain`.
+    tasks : (n, object) index of each object's task.
+
+    Returns
+    -------
+    (n,) t = mean over objects a of S_a(mask a) - mean over the others b of S_a(mask b), S_a the map under the cue of a.
+    What all cues share (ink, place, brightness) cancels: every mask is cued once and stands against it as often as the
+    others. Positive = the map of a cue is stronger on the cued object. NaN where a contrast or a map's SD is undefined.
+
+    >>> cue_swap_objects([[[2.0, 0.0], [-2.0, 0.0]]], np.eye(2), [[1.0, 0.0], [0.0, 1.0]], [[0, 1]]).tolist()
+    [1.0]
+    """
+    values, weights = np.asarray(contrasts, dtype=np.float64), np.asarray(excess, dtype=np.float64)
+    sd = _map_sd(weights, np.asarray(covariance, dtype=np.float64))
+    scores = values @ (weights / sd[:, None]).T  # (n, object, task)
+    return np.take_along_axis(scores, np.asarray(tasks)[..., None], axis=2)[..., 0].mean(axis=1)
+
+
 def cue_swap(
     contrast: ArrayLike, covariance: ArrayLike, excess: ArrayLike, first_task: ArrayLike, second_task: ArrayLike
 ) -> Float:
-    """Cue-swap score of each composite of one layer, in SDs of the map.
+    """Cue-swap score of composites of two objects, in SDs of the map; see `cue_swap_objects`.
 
     Parameters
     ----------
     contrast : (n, unit) weighted mean of the filter's map in mask a minus that in mask b.
-    covariance : (unit, unit) covariance of the filters' maps over all positions of all composites.
-    excess : (task, unit) h = g/ḡ - 1, see `excess_gain`.
     first_task, second_task : (n,) index of the task of a and of b.
 
     Returns
     -------
-    (n,) t = ½{[S_a(mask_a) - S_a(mask_b)] + [S_b(mask_b) - S_b(mask_a)]}; positive = the map of a cue is stronger on
-    the cued object. NaN where a contrast or a map's SD is undefined.
+    (n,) t = ½{[S_a(mask_a) - S_a(mask_b)] + [S_b(mask_b) - S_b(mask_a)]}.
 
     >>> cue_swap([[2.0, 0.0]], np.eye(2), [[1.0, 0.0], [0.0, 1.0]], [0], [1]).tolist()
     [1.0]
     """
-    difference = np.asarray(contrast, dtype=np.float64)
-    weights = np.asarray(excess, dtype=np.float64)
-    sd = _map_sd(weights, np.asarray(covariance, dtype=np.float64))
-    scores = difference @ (weights / sd[:, None]).T  # (n, task): S_c(mask a) - S_c(mask b)
-    rows = np.arange(difference.shape[0])
-    return 0.5 * (scores[rows, np.asarray(first_task)] - scores[rows, np.asarray(second_task)])
+    return cue_swap_objects(_both_ways(contrast), covariance, excess, np.stack([first_task, second_task], axis=-1))
+
+
+def _both_ways(contrast: ArrayLike) -> Float:
+    values = np.asarray(contrast, dtype=np.float64)
+    return np.stack([values, -values], axis=1)
 
 
 def cue_swap_null(
@@ -120,23 +163,40 @@ def cue_swap_null(
     permutations: int = 1000,
     rng: np.random.Generator,
 ) -> Float:
+    """Mean cue swap of two objects when gains are permuted over the filters; see `cue_swap_objects_null`."""
+    tasks = np.stack([first_task, second_task], axis=-1)
+    return cue_swap_objects_null(
+        _both_ways(contrast), covariance, excess, tasks, permutations=permutations, rng=rng
+    )  # fmt: skip
+
+
+def cue_swap_objects_null(
+    contrasts: ArrayLike,
+    covariance: ArrayLike,
+    excess: ArrayLike,
+    tasks: ArrayLike,
+    *,
+    permutations: int = 1000,
+    rng: np.random.Generator,
+) -> Float:
     """Mean cue swap when gains are permuted over the filters of the layer, (permutations,).
 
-    Parameters as in `cue_swap`. One permutation serves all tasks, so gains keep their covariance between tasks and
-    their distribution; which filter has which gain is lost. Composites without a contrast are left out, as in the mean.
+    Parameters as in `cue_swap_objects`. One permutation serves all tasks, so gains keep their covariance between tasks
+    and their distribution; which filter has which gain is lost. Composites without a contrast are left out, as in the
+    mean.
     """
-    difference = np.asarray(contrast, dtype=np.float64)
+    values = np.asarray(contrasts, dtype=np.float64)
     weights, spread = np.asarray(excess, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
-    first, second = np.asarray(first_task), np.asarray(second_task)
-    keep = np.isfinite(difference).all(axis=1)
-    n_tasks = weights.shape[0]
-    # the mean over composites is linear in the map, so composites are summed once per task, not once per permutation
-    signs = (first[keep, None] == np.arange(n_tasks)).astype(np.float64) - (second[keep, None] == np.arange(n_tasks))
-    summed = 0.5 * signs.T @ difference[keep] / max(int(keep.sum()), 1)  # (task, unit)
-    used = np.abs(signs).sum(axis=0) > 0
+    cued = np.asarray(tasks)
+    keep = np.isfinite(values).all(axis=(1, 2))
     null = np.full(permutations, np.nan)
     if not keep.any():
         return null
+    # the mean over composites is linear in the map, so composites are summed once per task, not once per permutation
+    summed = np.zeros(weights.shape)
+    np.add.at(summed, cued[keep].ravel(), values[keep].reshape(-1, values.shape[2]))
+    summed /= keep.sum() * values.shape[1]
+    used = np.isin(np.arange(len(weights)), cued[keep])
     for draw in range(permutations):
         shuffled = weights[used][:, rng.permutation(weights.shape[1])]
         null[draw] = ((shuffled * summed[used]).sum(axis=1) / _map_sd(shuffled, spread)).sum()

@@ -1,4 +1,4 @@
-"""Masks of objects: made exclusive, from boxes, averaged onto a layer's grid; and maps placed in image pixels."""
+"""Masks of objects: made exclusive, averaged onto a layer's grid; and maps placed in image pixels."""
 
 from __future__ import annotations
 
@@ -64,34 +64,34 @@ def resolved_objects(masks: ArrayLike, *, cells: int = CELLS) -> NDArray[np.bool
     return (exclusive(np.asarray(masks) > 0).sum(axis=(-2, -1)) >= cells).all(axis=-1)
 
 
-def box_masks(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Masks of boxes: true inside.
+def distractors(masks: ArrayLike) -> Float:
+    """For each object, the mask of the others: their sum, at most 1; (..., object, h, w).
+
+    >>> distractors([[[1.0, 0.0]], [[0.0, 0.5]]]).tolist()
+    [[[0.0, 0.5]], [[1.0, 0.0]]]
+    """
+    values = np.asarray(masks, dtype=np.float64)
+    return np.clip(values.sum(axis=-3, keepdims=True) - values, 0, 1)
+
+
+def cued_objects(labels: ArrayLike | None, tasks: list[str] | None, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """(stimulus, object) index of the task that cues each object; -1 for objects that no task cues.
 
     Parameters
     ----------
-    boxes : (..., 4) top, left, bottom, right, in pixels; the first row and column belong to the box, bottom and right
-        do not. size : (height, width) of the image.
+    labels : (stimulus, object) names, "" = no object; None = nameless. tasks : names; None = one map for all images,
+        which cues the first object. shape : (stimuli, objects).
 
-    Returns
-    -------
-    boolean (..., height, width).
-
-    Raises
-    ------
-    ValueError : a box without pixels, or one that reaches out of the image.
-
-    >>> box_masks([0, 1, 1, 3], (2, 3)).astype(int).tolist()
-    [[0, 1, 1], [0, 0, 0]]
+    >>> cued_objects([["b", "c"]], ["a", "b"], (1, 2)).tolist()
+    [[1, -1]]
     """
-    values = np.asarray(boxes)
-    if values.shape[-1:] != (4,):
-        raise ValueError(f"boxes must be (..., 4): top, left, bottom, right; came {values.shape}")
-    top, left, bottom, right = (values[..., k, None] for k in range(4))
-    inside = (top >= 0) & (left >= 0) & (bottom <= size[0]) & (right <= size[1])
-    if not (inside & (top < bottom) & (left < right)).all():
-        raise ValueError(f"boxes must hold pixels and lie inside images of {size[0]} × {size[1]} pixels")
-    rows, columns = np.arange(size[0]), np.arange(size[1])
-    return ((rows >= top) & (rows < bottom))[..., None] & ((columns >= left) & (columns < right))[..., None, :]
+    found = np.full(shape, -1, dtype=np.int64)
+    if tasks is None:
+        found[:, 0] = 0
+    elif labels is not None:
+        for k, task in enumerate(tasks):
+            found[np.asarray(labels).astype(str) == task] = k
+    return found
 
 
 def in_pixels(maps: ArrayLike, y: ArrayLike, x: ArrayLike, size: tuple[int, int]) -> Float:

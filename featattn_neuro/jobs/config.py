@@ -165,10 +165,18 @@ class StatisticsConfig(_Strict):
 
 
 class SaliencyConfig(_Strict):
-    """Cue swap: ink threshold, permutations of gains within layer, and how many composites the page shows."""
+    """Cue swap: what it is measured on, permutations of gains within layer, and how many composites the page shows.
 
+    `composites`: "pairs" = averaged pairs of P, ink above `threshold` that only one has; "arrays" = 2 × 2 arrays of P,
+    each object in its quarter, shown at twice the side (`arrays`: how many; none = as many as P allows).
+    `localisation_permutations`: of the null of the scores that are printed beside (0 = no null).
+    """
+
+    composites: Literal["pairs", "arrays"] = "pairs"
+    arrays: Positive | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.25
     permutations: Positive = 1000
+    localisation_permutations: Annotated[int, Field(ge=0)] = 100
     shown: Positive = 6
 
 

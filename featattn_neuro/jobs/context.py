@@ -13,6 +13,7 @@ import xarray as xr
 
 from featattn_neuro import api
 from featattn_neuro.errors import ConfigError, DataError, choose
+from featattn_neuro.io.arrangements import Arrangement, array_composites
 from featattn_neuro.io.splits import Composites, check_disjoint, pair_composites, partition
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import load_kind
@@ -133,6 +134,13 @@ class NetworkJob:
         }
         check_disjoint(R=self.splits["R"], **{split: one.stimuli for split, one in made.items()})
         return made
+
+    @cached_property
+    def arrays(self) -> Arrangement:
+        """2 × 2 arrays of the single images of P, each image in one."""
+        wanted = None if self.config.saliency is None else self.config.saliency.arrays
+        singles, seed = self.splits["P"], self.config.networks.partition_seed + self.index
+        return array_composites(singles, wanted or len(singles) // 4, seed=10 * seed + len(SPLITS))
 
     @property
     def model(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from featattn_neuro.arrays.agreement import exclusive_masks
+from featattn_neuro.arrays.masks import exclusive
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.io.splits import near_duplicates
+from featattn_neuro.io.stimuli import Stimuli
 from featattn_neuro.io.store import load_kind, save_kind, write_bytes_atomic, write_text_atomic
 from featattn_neuro.jobs.config import GAIN_ARMS, THEORY_ARMS
 from featattn_neuro.jobs.context import SPLITS, NetworkJob, labels_of
@@ -21,7 +23,8 @@ from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves, mean_auc, r
 from featattn_neuro.measures.arms import describe_arms
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.reliability import halves_reliability, refit_location
-from featattn_neuro.measures.saliency_agreement import mass_in_masks, saliency_agreement
+from featattn_neuro.measures.localisation import localisation
+from featattn_neuro.measures.saliency_agreement import saliency_agreement
 from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork
@@ -29,10 +32,12 @@ from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
 from featattn_neuro.nets.doses import dose_curve
 from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
-from featattn_neuro.nets.masked_maps import leverage, masked_maps
+from featattn_neuro.nets.masked_maps import leverage, object_maps
+from featattn_neuro.nets.permuted_scores import permuted_scores
+from featattn_neuro.nets.randomised import randomised_network
 from featattn_neuro.nets.recording import record_activations
 from featattn_neuro.nets.refit import refit_gains
-from featattn_neuro.nets.saliency import gain_saliency
+from featattn_neuro.nets.saliency import saliency_by_layer
 from featattn_neuro.nets.training import head_inputs, train_classifier
 from featattn_neuro.nets.weight_norms import filter_weight_norms
 from featattn_neuro.nets.weights import weights_bytes
@@ -348,45 +353,75 @@ def _covariates(job: NetworkJob, measured: xr.Dataset) -> xr.Dataset:
 
 
 def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
-    """Cue swap of gain-weighted saliency on P, its permuted-gain null, and maps of the composites that are shown."""
+    """Cue swap of gain-weighted saliency on P with its nulls, scores beside it, and maps of the composites shown."""
     settings = job.config.saliency
     assert settings is not None
     gains = load_kind(job.out / "arms" / job.name / "gain.gains.nc", "GAINS")
     measured = load_kind(job.out / "selectivity" / f"{job.name}.nc", "SELECTIVITY")
-    pairs, singles = job.composites["P"], job.splits["P"]
-    pixels = singles.pixels()
-    ink = pixels.mean(axis=1)
-    source_a, source_b = ink[pairs.first], ink[pairs.second]
-    masked = masked_maps(
-        job.network.module, pairs.stimuli, job.layers, source_a, source_b, preprocess=job.network.preprocess,
-        threshold=settings.threshold,
-    )  # fmt: skip
+    module, seed = job.network.module, job.config.statistics.seed
+    stimuli, masks, preprocess = _marked_composites(job)
+    flags = masks["mask"].values
+    masked = object_maps(module, stimuli, job.layers, flags, preprocess=preprocess)
     agreement = saliency_agreement(
-        masked, gains, measured["live"], permutations=settings.permutations, seed=job.config.statistics.seed
-    )
-    progress(0.4)
+        masked, gains, measured["live"], permutations=settings.permutations, seed=seed
+    )  # fmt: skip
+    progress(0.3)
+    other = object_maps(randomised_network(module, seed=job.index), stimuli, job.layers, flags, preprocess=preprocess)
+    shuffled = saliency_agreement(other, gains, measured["live"], permutations=1, seed=seed)
+    agreement = agreement.assign(randomised_score=shuffled["layer_score"])
     usable = [str(layer) for layer in agreement["layer"].values[agreement["usable"].values == 1]]
-    maps: dict[str, xr.Dataset] = {}
-    masks: dict[str, tuple[xr.DataArray, xr.DataArray]] = {}
-    for layer in usable:
-        maps[layer] = gain_saliency(
-            job.network.module, gains, pairs.stimuli, layer=layer, preprocess=job.network.preprocess,
-            relative_to_mean=True, live=measured["live"],
-        )  # fmt: skip
-        shape = (maps[layer].sizes["y"], maps[layer].sizes["x"])
-        coords = {dim: maps[layer][dim] for dim in ("stimulus", "y", "x")}
-        mask_a, mask_b = exclusive_masks(source_a, source_b, shape, threshold=settings.threshold)
-        dims = ("stimulus", "y", "x")
-        masks[layer] = xr.DataArray(mask_a, coords, dims), xr.DataArray(mask_b, coords, dims)
-    agreement = mass_in_masks(agreement, maps, masks).assign_attrs(network_name=job.name)
-    save_kind(agreement, job.out / "agreement" / f"{job.name}.nc")
+    options: dict[str, Any] = {"preprocess": preprocess, "relative_to_mean": True, "live": measured["live"]}
+    progress(0.5)
+    if usable:
+        maps = saliency_by_layer(module, gains, stimuli, usable, relative=False, **options)
+        draws, null = settings.localisation_permutations, None
+        if draws:
+            null = permuted_scores(module, gains, stimuli, usable, masks, permutations=draws, seed=seed, **options)
+        agreement = localisation(maps, masks, null=null, agreement=agreement)
+        means = agreement["localisation_mean"].sel(localiser="mass_in_mask")
+        agreement = agreement.assign(
+            mass_in_mask=means.sel(map="excess", drop=True).drop_vars("localiser"),
+            mass_in_mask_plain=means.sel(map="activation", drop=True).drop_vars("localiser"),
+        )
+    save_kind(agreement.assign_attrs(network_name=job.name), job.out / "agreement" / f"{job.name}.nc")
     files = [f"agreement/{job.name}.nc"]
-    for layer in usable:
+    shown = stimuli.select(np.arange(min(settings.shown, len(stimuli))))
+    pictured = list(dict.fromkeys(usable[k] for k in (0, len(usable) // 2, -1))) if usable else []
+    for layer in pictured:
+        found = saliency_by_layer(module, gains, shown, [layer], top=3, relative=False, **options)[layer]
         path = f"saliency/{job.name}_{layer.replace('.', '_')}.nc"
-        shown = maps[layer].isel(stimulus=slice(0, settings.shown)).astype(np.float32)
-        save_kind(shown.assign_attrs(network_name=job.name), job.out / path)
+        save_kind(found.assign_attrs(network_name=job.name), job.out / path)
         files.append(path)
     return files
+
+
+def _marked_composites(job: NetworkJob) -> tuple[Stimuli, xr.Dataset, Any]:
+    """Composites of P whose objects are known, their masks in pixels of the network's input, how they are preprocessed.
+
+    Arrays are shown at twice the side, so that each object has the size at which gains were learned.
+    """
+    settings, preprocess = job.config.saliency, job.network.preprocess
+    assert settings is not None
+    if settings.composites == "arrays":
+        if preprocess is not None:
+            sides = {name: 2 * side for name in ("size", "crop") if (side := getattr(preprocess, name)) is not None}
+            preprocess = replace(preprocess, **sides)
+        stimuli, masks = job.arrays.stimuli, job.arrays.masks()
+    else:
+        pairs = job.composites["P"]
+        ink = job.splits["P"].pixels().mean(axis=1) > settings.threshold
+        alone = exclusive(np.stack([ink[pairs.first], ink[pairs.second]], axis=1))
+        stimuli = pairs.stimuli
+        labels = np.array([str(label).split("|") for label in labels_of(stimuli)])
+        masks = xr.Dataset(
+            {"mask": (("stimulus", "object", "y", "x"), alone.astype(np.uint8))},
+            {"object_label": (("stimulus", "object"), labels), **stimuli.coordinates()},
+            {"kind": "MASKS"},
+        )
+    height, width = as_tensor(stimuli, preprocess, 0, 1).shape[-2:]
+    rows = np.arange(height) * masks.sizes["y"] // height
+    columns = np.arange(width) * masks.sizes["x"] // width
+    return stimuli, masks.isel(y=rows, x=columns), preprocess
 
 
 def gather(job: NetworkJob, progress: Progress) -> list[str]:
@@ -421,7 +456,9 @@ def shown_stimuli(job: NetworkJob, count: int) -> list[dict[str, str]]:
     from PIL import Image
 
     rows = []
-    composites = job.composites["P"].stimuli
+    settings = job.config.saliency
+    arranged = settings is not None and settings.composites == "arrays"
+    composites = job.arrays.stimuli if arranged else job.composites["P"].stimuli
     for k in range(min(count, len(composites))):
         pixels = np.clip(composites[k] * 255, 0, 255).round().astype(np.uint8)
         picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))

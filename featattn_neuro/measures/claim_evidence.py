@@ -152,12 +152,18 @@ def saliency_evidence(agreements: Mapping[str, xr.Dataset]) -> Evidence:
         for one in checked.values()
     ]
     first = next(iter(checked.values()))
-    common = set.intersection(*usable)
-    evidence.layers = tuple(str(layer) for layer in first["layer"].values if str(layer) in common)
+    if all(one["layer"].values.tolist() == first["layer"].values.tolist() for one in checked.values()):
+        common = set.intersection(*usable)
+        evidence.layers = tuple(str(layer) for layer in first["layer"].values if str(layer) in common)
+        layers = {name: list(evidence.layers) for name in checked}
+    else:  # networks of other designs: each by its own layers
+        layers = {name: sorted(own) for name, own in zip(checked, usable, strict=True)}
+        if all(layers.values()):
+            evidence.layers = tuple(f"{len(own)} of {name}" for name, own in layers.items())
     if not evidence.layers:
         evidence.absent = "no layer's grid resolves the masks in at least 90 % of the composites of every network"
         return evidence
-    chosen = {name: one.sel(layer=list(evidence.layers)) for name, one in checked.items()}
+    chosen = {name: one.sel(layer=layers[name]) for name, one in checked.items()}
     evidence.numbers = [{name: _mean(one["layer_score"]) for name, one in chosen.items()}]
     evidence.p = t_test(list(evidence.numbers[0].values()))
     if "label" in first.coords:

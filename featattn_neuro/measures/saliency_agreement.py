@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.arrays import agreement as kernels
-from featattn_neuro.arrays.resampling import permutation_p
+from featattn_neuro.arrays.resampling import permutation_p, t_interval
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import aligned, layers_of, single, without_scalars
 from featattn_neuro.schema import AGREEMENT, CONSTITUENT_SEPARATOR, GAINS, MASKED_MAPS, SALIENCY, SELECTIVITY
@@ -18,6 +18,9 @@ MIN_LIVE = 8
 """A layer with fewer live filters has no score."""
 RESOLVED_SHARE = 0.9
 """A layer is usable if its grid resolves both masks in this share of the composites."""
+
+
+_COLUMNS = ("layer_score", "score_low", "score_high", "null_mean", "null_sd", "p_permuted", "status")
 
 
 def saliency_agreement(
@@ -32,16 +35,18 @@ def saliency_agreement(
 
     Parameters
     ----------
-    masked : MASKED_MAPS of composites labelled "a|b"; mask a belongs to the first label.
+    masked : MASKED_MAPS of composites labelled "a|b"; mask a belongs to the first label. With `object_mean`: of any
+        number of objects, labelled "a|b|…" in the order of the masks.
     gains : GAINS, gain(task, unit), with a task for each label and a gain for each unit; more units are fine.
     live : over `unit`, not 0 where the filter is live; or the SELECTIVITY that says so. Dead filters are left out.
     permutations, seed : gains permuted over the live filters within the layer (at least 1), and the seed.
 
     Returns
     -------
-    AGREEMENT with `cue_swap` (layer, stimulus), t = ½{[S_a(mask a) - S_a(mask b)] + [S_b(mask b) - S_b(mask a)]}, where
+    AGREEMENT with `cue_swap` (layer, stimulus), of two objects t = ½{[S_a(mask a) - S_a(mask b)] + [S_b(mask b) - S_b(mask a)]}, where
     S_c = Σ (g_k/ḡ - 1) A_k over live filters (ḡ their mean in the layer) is divided by its SD over all positions;
-    `layer_score`, its mean over composites; `null_mean`, `null_sd`, `p_permuted` of the permuted gains;
+    of more, the mean over objects a of S_a(mask a) - mean over the others of S_a(mask b);
+    `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites); `null_mean`, `null_sd`, `p_permuted` of the permuted gains;
     `share_resolved` and `usable` (1 if at least 90 % of composites are resolved). A layer with fewer than 8 live
     filters is NaN, `status` "too_few"; one whose gains do not vary in some task "constant".
 
@@ -57,18 +62,19 @@ def saliency_agreement(
     units = maps["unit"].values
     gain = _gains_of(learned, units)
     alive = _alive(live, units)
-    first, second = _cued_tasks(maps, [str(task) for task in learned["task"].values])
+    contrasts = _contrasts(maps)
+    cued = _cued_tasks(maps, [str(task) for task in learned["task"].values], objects=contrasts.shape[1])
     covariance = aligned(maps["covariance"], "other_unit", units, name="covariance", to="unit").values
     resolved = aligned(maps["resolved"], "site", layers_of(maps), name="resolved", to="the layers of the units").values
     rng = np.random.default_rng(seed)
     rows = []
     for name in layers_of(maps):
         inside = alive & (maps["layer"].values.astype(str) == name)
-        part = maps["contrast"].values[:, inside], covariance[np.ix_(inside, inside)], gain[:, inside]
-        rows.append(_layer(*part, first, second, permutations, rng))
+        part = contrasts[:, :, inside], covariance[np.ix_(inside, inside)], gain[:, inside]
+        rows.append(_layer(*part, cued, permutations, rng))
     share = resolved.mean(axis=1) if resolved.shape[1] else np.zeros(resolved.shape[0])
     values: dict[str, Any] = {"cue_swap": (("layer", "stimulus"), np.stack([row["scores"] for row in rows]))}
-    for column in ("layer_score", "null_mean", "null_sd", "p_permuted", "status"):
+    for column in _COLUMNS:
         values[column] = ("layer", np.array([row[column] for row in rows]))
     values["share_resolved"] = ("layer", share)
     values["usable"] = ("layer", (share >= RESOLVED_SHARE).astype(np.int64))
@@ -114,7 +120,7 @@ def _mass(maps: xr.Dataset, masks: tuple[xr.DataArray, xr.DataArray]) -> tuple[f
     cued = _cued_tasks(maps, [str(task) for task in maps["task"].values])
     shares: list[np.ndarray] = []
     plain: list[np.ndarray] = []
-    for mask, task in zip(masks, cued, strict=True):
+    for mask, task in zip(masks, cued.T, strict=True):
         weights = aligned(mask, "stimulus", ids, name="the mask", to="the maps").transpose("stimulus", "y", "x").values
         shares.append(kernels.mass_in_mask(excess[task, np.arange(ids.size)], weights))
         plain.append(kernels.mass_in_mask(maps["activation"].values, weights))
@@ -148,43 +154,56 @@ def _alive(live: xr.DataArray | xr.Dataset, units: np.ndarray) -> np.ndarray:
     return np.asarray(flags.sel(unit=units).values) != 0
 
 
-def _cued_tasks(maps: xr.Dataset, tasks: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the task of object a and of object b of each composite, from its label "a|b"."""
+def _contrasts(maps: xr.Dataset) -> np.ndarray:
+    """(stimulus, object, unit): each object's mask against the others."""
+    if "object_mean" in maps:
+        if maps.sizes["object"] < 2:
+            raise DataError("the cue swap needs composites of two objects or more; came maps with the mask of one")
+        return kernels.object_contrasts(maps["object_mean"].values)
+    if "contrast" not in maps:
+        raise DataError("the maps hold neither contrast nor object_mean; make them with masked_maps or object_maps")
+    return np.stack([maps["contrast"].values, -maps["contrast"].values], axis=1)
+
+
+def _cued_tasks(maps: xr.Dataset, tasks: list[str], *, objects: int = 2) -> np.ndarray:
+    """(stimulus, object) index of the task of each object of each composite, from its label "a|b|…"."""
     if "label" not in maps.coords:
         raise DataError("the composites have no coordinate 'label'; wanted labels such as 'a|b'")
-    pairs = []
+    rows = []
     for label in maps["label"].values:
         parts = str(label).split(CONSTITUENT_SEPARATOR)
-        if len(parts) != 2:
-            raise DataError(f"wanted composites of two objects, labelled 'a|b'; came the label {str(label)!r}")
-        pairs.append([tasks.index(choose(part, tasks, "task of a composite")) for part in parts])
-    indices = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return indices[:, 0], indices[:, 1]
+        if len(parts) != objects:
+            wanted = {2: "two objects, labelled 'a|b'"}.get(objects, f"{objects} objects, their labels joined by '|'")
+            raise DataError(f"wanted composites of {wanted}; came the label {str(label)!r}")
+        rows.append([tasks.index(choose(part, tasks, "task of a composite")) for part in parts])
+    return np.array(rows, dtype=np.int64).reshape(-1, objects)
 
 
 def _layer(
-    contrast: np.ndarray,
+    contrasts: np.ndarray,
     covariance: np.ndarray,
     gain: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
+    cued: np.ndarray,
     permutations: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Scores and null of one layer over its live filters."""
-    empty: dict[str, Any] = dict.fromkeys(("layer_score", "null_mean", "null_sd", "p_permuted"), np.nan)
-    empty["scores"] = np.full(contrast.shape[0], np.nan)
+    empty: dict[str, Any] = dict.fromkeys(_COLUMNS[:-1], np.nan)
+    empty["scores"] = np.full(contrasts.shape[0], np.nan)
     if gain.shape[1] < MIN_LIVE:
         return {**empty, "status": "too_few"}
     if (np.ptp(gain, axis=1) == 0).any():
         return {**empty, "status": "constant"}
-    same_shape = contrast, covariance, kernels.excess_gain(gain), first, second
-    scores = kernels.cue_swap(*same_shape)
-    null = kernels.cue_swap_null(*same_shape, permutations=permutations, rng=rng)
+    same_shape = contrasts, covariance, kernels.excess_gain(gain), cued
+    scores = kernels.cue_swap_objects(*same_shape)
+    null = kernels.cue_swap_objects_null(*same_shape, permutations=permutations, rng=rng)
+    low, high = t_interval(scores)
     mean = float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
     return {
         "scores": scores,
         "layer_score": mean,
+        "score_low": low,
+        "score_high": high,
         "null_mean": float(null.mean()),
         "null_sd": float(null.std(ddof=1)) if null.size > 1 else float("nan"),
         "p_permuted": permutation_p(mean, null),

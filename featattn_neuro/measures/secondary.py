@@ -110,6 +110,7 @@ def _saliency(add: object, agreements: list[xr.Dataset]) -> None:
     labels = {
         "layer_score": "cue swap, SDs",
         "null_mean": "cue swap of permuted gains, SDs",
+        "randomised_score": "cue swap in a network of shuffled weights, SDs",
         "mass_in_mask": "mass in mask − area, excess map",
         "mass_in_mask_plain": "mass in mask − area, plain ΣA",
     }

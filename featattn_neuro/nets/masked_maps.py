@@ -91,8 +91,9 @@ def masked_maps(
         between layers), `resolved(site, stimulus)`: both masks keep 5 cells of exclusive ink on the layer's grid.
     """
     ink = np.stack([np.asarray(source_a) > threshold, np.asarray(source_b) > threshold], axis=1)
-    found = object_maps(
-        module, stimuli, layers, exclusive(ink), preprocess=preprocess, batch_size=batch_size, device=device
+    # sources may be of another size than what the network is shown, resized as a whole
+    found = _object_maps(
+        module, stimuli, layers, exclusive(ink), preprocess=preprocess, batch_size=batch_size, device=device, same=False
     )
     mean = found["object_mean"]
     contrast = (mean.isel(object=0) - mean.isel(object=1)).transpose("stimulus", "unit")
@@ -123,8 +124,24 @@ def object_maps(
 
     Raises
     ------
-    DataError : masks of another number than the stimuli, or not in [0, 1].
+    DataError : masks of another number than the stimuli, of another size than the network's input, or not in [0, 1].
     """
+    return _object_maps(
+        module, stimuli, layers, masks, preprocess=preprocess, batch_size=batch_size, device=device, same=True
+    )
+
+
+def _object_maps(
+    module: nn.Module,
+    stimuli: StimulusSource,
+    layers: Sequence[str],
+    masks: np.ndarray,
+    *,
+    preprocess: Preprocess,
+    batch_size: int,
+    device: str | torch.device,
+    same: bool,
+) -> xr.Dataset:
     values = np.asarray(masks)
     if values.ndim != 4 or len(values) != len(stimuli):
         raise DataError(
@@ -136,7 +153,9 @@ def object_maps(
     names = select_layers(module, layers)
     sums = {layer: _MaskedSums(layer) for layer in names}
     place = torch.device(device)
-    _, batches = input_batches(stimuli, preprocess, batch_size)
+    image, batches = input_batches(stimuli, preprocess, batch_size)
+    if same:
+        check_size(values.shape[2:], (image.shape[-2], image.shape[-1]))
     with evaluating(module), torch.inference_mode(), hooked(module, sums):
         with closing(load_batches(batches, 0)) as loaded:  # type: ignore[type-var]
             for batch in loaded:
@@ -148,6 +167,15 @@ def object_maps(
                     one.means.append(_masked_means(maps, here))
                     one.flags.append(resolved_objects(here))
     return _masked_dataset(module, stimuli, sums)
+
+
+def check_size(masks: Sequence[int], image: tuple[int, int]) -> None:
+    """Raise `DataError` unless masks have the size of the network's input: else no place is known."""
+    if tuple(masks) != tuple(image):
+        raise DataError(
+            f"wanted masks of {image[0]} × {image[1]} pixels, the size of the network's input; came {masks[0]} × "
+            f"{masks[1]}; make them for the images as the network sees them"
+        )
 
 
 def _masked_dataset(module: nn.Module, stimuli: StimulusSource, sums: Mapping[str, _MaskedSums]) -> xr.Dataset:

@@ -153,7 +153,7 @@ def saliency_by_layer(
     options = ExcessOptions(
         upstream=upstream,
         relative_to_mean=relative_to_mean,
-        live={layer: _live_filters(rows, layer, live) for layer in layers} if live is not None else {},
+        live={layer: live_filters(rows, layer, live) for layer in layers} if live is not None else {},
         relative=relative is True or (relative is None and activation),
         keep_activation=activation and not (upstream and rows.count > 1),
         class_weights={layer: class_weights(rows, layer, module, head=head, output=output) for layer in layers}
@@ -165,11 +165,13 @@ def saliency_by_layer(
     place = torch.device(device)
     image, batches = input_batches(stimuli, preprocess, batch_size)
     shapes = map_shapes(module, rows, layers, image.to(place), options)
-    grids = layer_grids(module, layers, image_size=(image.shape[-2], image.shape[-1]), cells=shapes)
+    size = image.shape[-2], image.shape[-1]
+    grids = layer_grids(module, layers, image_size=size, cells=shapes)
     sinks = {layer: MemoryMaps() for layer in layers} if sinks is None else sinks
     for layer in layers:
         variables = _variables(rows, names, layer, shapes[layer], len(stimuli), options)
-        sinks[layer].begin(_header(rows, layer, stimuli, shapes[layer], grids[layer], variables, options, batch_size))
+        header = _header(rows, layer, stimuli, shapes[layer], grids[layer], variables, options, batch_size, size)
+        sinks[layer].begin(header)
     signed = run_excess(module, rows, layers, batches, sinks, options, device=place, workers=workers)
     for layer in layers:
         if relative is True and signed[layer]:
@@ -239,6 +241,7 @@ def _header(
     variables: Mapping[str, tuple[tuple[str, ...], tuple[int, ...], str]],
     options: ExcessOptions,
     batch_size: int,
+    image_size: tuple[int, int],
 ) -> MapHeader:
     traced = place if place is not None else Place(Grid(), Grid())
     known = place is not None
@@ -252,6 +255,8 @@ def _header(
         "upstream_gains": "on" if options.upstream else "off",
         "gauge": "gain divided by the layer's mean" if options.relative_to_mean else "gain as given",
         "units": "units of the layer's output",
+        "image_height": image_size[0],
+        "image_width": image_size[1],
     }
     coordinates = {
         "stimulus": ("stimulus", np.asarray(stimuli.id)),
@@ -263,7 +268,8 @@ def _header(
     return MapHeader(variables, rows.sizes, coordinates, attrs, batch_size)
 
 
-def _live_filters(rows: GainRows, layer: str, live: xr.DataArray) -> np.ndarray:
+def live_filters(rows: GainRows, layer: str, live: xr.DataArray) -> np.ndarray:
+    """(C,) bool: which filters of `layer` are live, by id; `DataError` where one is missing."""
     missing = set(rows.units[layer]) - {str(unit) for unit in live["unit"].values}
     if missing:
         raise DataError(f"live must say which filters of layer {layer!r} are live; {str(min(missing))!r} is missing")

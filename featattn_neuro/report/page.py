@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from featattn_neuro.errors import StoreError
-from featattn_neuro.report import association_figures, figures, saliency_figures
+from featattn_neuro.report import association_figures, figures, saliency_figures, saliency_overlays
 from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
 from featattn_neuro.report.results import Results, read_results
 from featattn_neuro.report.style import ARM_LABELS, VERDICT_COLOURS, number, png_bytes, probability
@@ -27,6 +27,7 @@ from featattn_neuro.report.tables import all_tables, write_atomic, write_table
 from featattn_neuro.schema import CLAIMS
 
 SHOWN_PANELS = 6
+OVERLAYS = 4
 DPI = 170
 QUESTIONS = {
     "T1": "Does multiplying filters, on top of a new head, improve a new task?",
@@ -55,6 +56,8 @@ CAPTIONS = {
     "location, never a yardstick.",
     "agreement": "The cue swap asks whether the map of the cued class falls on the cued object rather than on the "
     "other one. It cancels ink, centre and brightness.",
+    "localisation": "The usual scores, of the gains' excess map beside plain activation and a map that only knows the "
+    "centre. Brightness alone scores well: the distance between the first two is what counts. Dots are networks.",
 }
 
 
@@ -118,11 +121,17 @@ def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
         "doses": (bool(r.doses), lambda: figures.doses_figure(r.doses)),
         "live_filters": (live, lambda: figures.live_filters_figure(r.selectivity)),
         "agreement": (bool(r.agreement), lambda: saliency_figures.agreement_figure(r.agreement)),
+        "localisation": (
+            any("localisation_mean" in ds for ds in r.agreement.values()),
+            lambda: saliency_figures.localisation_figure(r.agreement),
+        ),
     }
     drawn = {name: draw for name, (there, draw) in made.items() if there}
     for name, dataset in r.saliency.items():
         if _panel_rows(r, dataset):
             drawn[f"saliency_{name}"] = _saliency_drawing(r, dataset)
+            if "activation" in dataset:
+                drawn[f"overlays_{name}"] = _overlay_drawing(r, dataset)
     return drawn
 
 
@@ -141,7 +150,7 @@ def _panel_rows(r: Results, dataset: xr.Dataset) -> list[tuple[Mapping[str, Any]
     rows = []
     for entry in r.shown:
         cued = [c for c in str(entry.get("label", "")).split("|") if c in tasks]
-        if entry["id"] in here and len(cued) == 2:
+        if entry["id"] in here and len(cued) >= 2:
             rows.append((entry, cued))
     return rows[:SHOWN_PANELS]
 
@@ -155,6 +164,23 @@ def _saliency_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
             [[excess.sel(stimulus=entry["id"], task=c).values for c in cued] for entry, cued in rows],
             [" + ".join(cued) for _, cued in rows],
             map_titles=[[f"cued {c}" for c in cued] for _, cued in rows],
+        )
+
+    return draw
+
+
+def _overlay_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
+    def draw() -> Figure:
+        rows = _panel_rows(r, dataset)[:OVERLAYS]
+        # each image under the cue of its first object
+        cued = xr.concat(
+            [dataset.sel(stimulus=[entry["id"]], task=names[0]).drop_vars("task") for entry, names in rows],
+            "stimulus", combine_attrs="drop_conflicts",
+        )  # fmt: skip
+        return saliency_overlays.saliency_overlays(
+            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry, _ in rows},
+            cued,
+            titles={entry["id"]: f"cued {names[0]}" for entry, names in rows},
         )
 
     return draw
@@ -219,6 +245,7 @@ def _context(
         "pictures": pictures,
         "captions": {name: text.format(network=first) for name, text in CAPTIONS.items()},
         "saliency": {name: name.removeprefix("saliency_") for name in pictures if name.startswith("saliency_")},
+        "overlays": {name: name.removeprefix("overlays_") for name in pictures if name.startswith("overlays_")},
         "trained": _trained_numbers(r),
         "association": _filled_rows(tables, "association_summary"),
         "agreement": _filled_rows(tables, "saliency"),

@@ -12,10 +12,16 @@ from matplotlib.lines import Line2D
 
 from featattn_neuro.errors import DataError
 from featattn_neuro.report.figures import MANY_LAYERS, spread
-from featattn_neuro.report.style import FAINT, INK, SOFT, VERMILION, new_figure, styled, zero_line
+from featattn_neuro.report.style import BLUE, FAINT, GREEN, INK, PURPLE, SOFT, VERMILION, new_figure, styled, zero_line
 from featattn_neuro.schema import AGREEMENT
 
 Datasets = Mapping[str, xr.Dataset]
+LOCALISER_LABELS = {
+    "pointing_game": "pointing game",
+    "mass_in_mask": "mass in mask − area",
+    "auc_judd": "AUC-Judd",
+    "energy": "energy vs. distractor",
+}
 
 
 @styled
@@ -129,4 +135,46 @@ def agreement_figure(agreements: Datasets) -> Figure:
         Line2D([], [], color="#b9c1ca", linewidth=3, label="gains permuted, ± 2 SD"),
     ]
     axes.legend(handles=marks, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, labelcolor=SOFT)
+    return figure
+
+
+@styled
+def localisation_figure(agreements: Datasets) -> Figure:
+    """Pointing game, mass in mask, AUC-Judd and energy per layer: excess beside plain activation and centre bias.
+
+    A panel per score, a row per layer, a colour per map; a dot per network, at its mean over images. Layers whose grid
+    does not resolve the masks are left out.
+
+    Parameters
+    ----------
+    agreements : AGREEMENT by network, with `localisation_mean`.
+    """
+    checked = [AGREEMENT.check(ds) for ds in agreements.values() if "localisation_mean" in ds]
+    if not checked:
+        raise DataError("wanted maps that were scored against masks; came none; add them with localisation(…)")
+    localisers = [str(name) for name in checked[0]["localiser"].values]
+    maps = [str(name) for name in checked[0]["map"].values]
+    named = [(str(layer), ds) for ds in checked for layer in ds["layer"].values[ds["usable"].values == 1]]
+    layers = list(dict.fromkeys(layer for layer, _ in named))
+    figure = new_figure(2.3 * len(localisers) + 1.0, (0.62 if len(layers) <= MANY_LAYERS else 0.24) * len(layers) + 1.3)
+    grid = figure.subplots(1, len(localisers), squeeze=False, sharey=True)[0]
+    colours = dict(zip(maps, (VERMILION, BLUE, "#9aa5b1", GREEN, PURPLE), strict=False))
+    for axes, localiser in zip(grid, localisers, strict=True):
+        for row, layer in enumerate(layers):
+            here = [ds for name, ds in named if name == layer]
+            for k, name in enumerate(maps):
+                values = [float(ds["localisation_mean"].sel(localiser=localiser, map=name, layer=layer)) for ds in here]
+                at = row + 0.22 * (k - (len(maps) - 1) / 2)
+                axes.plot(values, [at] * len(values), "o", color=colours.get(name, INK), markersize=4.5, alpha=0.85)
+        chance = {"mass_in_mask": 0.0, "auc_judd": 0.5, "energy": 0.5}.get(localiser)
+        if chance is not None:
+            axes.axvline(chance, color=SOFT, linewidth=0.8, zorder=1)
+        axes.set_title(LOCALISER_LABELS.get(localiser, localiser), fontsize=9)
+        axes.grid(axis="x", color=FAINT)
+        axes.tick_params(axis="y", length=0)
+    grid[0].set_yticks(range(len(layers)), layers)
+    grid[0].set_ylim(len(layers) - 0.45, -0.55)
+    labels = {"excess": "excess (gains)", "activation": "plain Σ A", "centre": "centre bias"}
+    marks = [Line2D([], [], marker="o", linestyle="", color=colours.get(n, INK), label=labels.get(n, n)) for n in maps]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(maps), labelcolor=SOFT)
     return figure

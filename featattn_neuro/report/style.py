@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from featattn_neuro.errors import ConfigError
 from featattn_neuro.report.tables import write_atomic
 
 P = ParamSpec("P")
@@ -156,9 +157,20 @@ def png_bytes(figure: Figure, *, dpi: int = 160) -> bytes:
     return buffer.getvalue()
 
 
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG; the same bytes for the same figure and matplotlib version (no clock time inside)."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, path: Path | str, *, dpi: int = 160) -> Path:
-    """Write the figure as PNG under a temporary name, then rename; return the path."""
-    return write_atomic(Path(path), png_bytes(figure, dpi=dpi))
+    """Write the figure as PNG or SVG, by the suffix, under a temporary name, then rename; return the path."""
+    path = Path(path)
+    if path.suffix not in (".png", ".svg"):
+        raise ConfigError(f"wanted a figure's name to end in .png or .svg; came {str(path)!r}; rename it")
+    return write_atomic(path, svg_bytes(figure) if path.suffix == ".svg" else png_bytes(figure, dpi=dpi))
 
 
 def number(value: float, digits: int = 3) -> str:

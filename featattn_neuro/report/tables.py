@@ -98,8 +98,32 @@ def curves_table(curves: Datasets) -> pd.DataFrame:
 
 def saliency_table(agreement: Datasets) -> pd.DataFrame:
     """One row per network and layer. `agreement` is AGREEMENT by network."""
-    drop = ("cue_swap", "stimulus", "label", "split", "constituents", "path")
-    return _stack("saliency", agreement, lambda ds: _flat(AGREEMENT.check(ds).drop_vars(drop, errors="ignore")))
+
+    def rows(dataset: xr.Dataset) -> pd.DataFrame:
+        return _flat(_present(dataset, [str(n) for n, v in dataset.data_vars.items() if v.dims == ("layer",)]))
+
+    return _stack("saliency", agreement, lambda ds: rows(AGREEMENT.check(ds)))
+
+
+def localisation_table(agreement: Datasets) -> pd.DataFrame:
+    """One row per network, score, map and layer, where maps were scored against masks."""
+    kept = {name: ds for name, ds in agreement.items() if "localisation_mean" in ds}
+
+    def rows(dataset: xr.Dataset) -> pd.DataFrame:
+        names = [f"localisation_{part}" for part in ("mean", "low", "high", "status")]
+        frame = _flat(dataset[names].reset_coords(drop=True)).rename(columns=lambda n: n.removeprefix("localisation_"))
+        if "localisation_null" not in dataset:
+            return frame
+        null = xr.Dataset(
+            {
+                "null_mean": dataset["localisation_null"].mean("permutation"),
+                "null_sd": dataset["localisation_null"].std("permutation", ddof=1),
+                "p_permuted": dataset["localisation_p"],
+            }
+        )
+        return frame.merge(_flat(null).assign(map="excess"), on=["localiser", "layer", "map"], how="left")
+
+    return _stack("localisation", kept, lambda ds: rows(AGREEMENT.check(ds)))
 
 
 def saliency_stimuli_table(agreement: Datasets) -> pd.DataFrame:
@@ -145,6 +169,9 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "arms": (bool(r.scores), lambda: arms_table(r.scores)),
         "curves": (bool(r.curves), lambda: curves_table(r.curves)),
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
+        "localisation": (
+            any("localisation_mean" in ds for ds in r.agreement.values()), lambda: localisation_table(r.agreement)
+        ),
         "saliency_stimuli": (bool(r.agreement), lambda: saliency_stimuli_table(r.agreement)),
         "doses": (bool(r.doses), lambda: doses_table(r.doses)),
         "claims": (r.claims is not None, lambda: claims_table(_required(r.claims))),

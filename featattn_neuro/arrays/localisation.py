@@ -1,0 +1,120 @@
+"""Does a map point at an object? Pointing game, mass in mask, AUC-Judd, energy against the distractor; centre bias.
+
+Brightness and centre bias score well on all of these, so none is to be shown without the same score of the plain sum
+of activations. Maps and masks are (..., h, w) on a layer's own grid, masks are weights in [0, 1] (shares of a cell).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featattn_neuro.arrays.agreement import mass_in_mask
+
+Float = NDArray[np.float64]
+
+LOCALISERS = ("pointing_game", "mass_in_mask", "auc_judd", "energy")
+"""Names of the scores, in the order of `localise`."""
+
+
+def _flat(maps: ArrayLike, mask: ArrayLike) -> tuple[Float, Float]:
+    values, weights = np.asarray(maps, dtype=np.float64), np.asarray(mask, dtype=np.float64)
+    if values.shape[-2:] != weights.shape[-2:]:
+        raise ValueError(f"maps and masks must share one grid; came {values.shape[-2:]} and {weights.shape[-2:]}")
+    values, weights = np.broadcast_arrays(values, weights)
+    return values.reshape(*values.shape[:-2], -1), weights.reshape(*weights.shape[:-2], -1)
+
+
+def pointing_game(maps: ArrayLike, mask: ArrayLike) -> Float:
+    """Whether the largest value lies in the mask (Zhang, Bargal, Lin, Brandt, Shen & Sclaroff 2016).
+
+    Returns
+    -------
+    (...,) in [0, 1]: the mask's weight at the maximum, its mean over maxima that tie. NaN for a map of one value, which
+    points nowhere.
+
+    >>> pointing_game([[0.0, 2.0, 1.0]], [[0.0, 1.0, 1.0]]).item()
+    1.0
+    >>> pointing_game([[2.0, 2.0, 1.0]], [[0.0, 1.0, 1.0]]).item()
+    0.5
+    """
+    values, weights = _flat(maps, mask)
+    best = values == values.max(axis=-1, keepdims=True)
+    hit = (best * weights).sum(axis=-1) / np.maximum(best.sum(axis=-1), 1)
+    return np.where(np.ptp(values, axis=-1) > 0, hit, np.nan)
+
+
+def auc_judd(maps: ArrayLike, mask: ArrayLike) -> Float:
+    """Area under the ROC of the map's values, mask against the rest (Judd, Ehinger, Durand & Torralba 2009).
+
+    A threshold at every value; hits are cells of the mask, false alarms the others; trapezoid, so ties count half. A
+    cell that lies in the mask by its share w counts w on one side and 1 - w on the other. The published procedure has
+    thresholds at the values of the n cells inside only, and its straight lines between them add up to 1/(2 n).
+
+    Returns
+    -------
+    (...,) in [0, 1], .5 = chance. NaN where the mask is empty or everything.
+
+    >>> auc_judd([[3.0, 1.0, 2.0]], [[1.0, 0.0, 0.0]]).item()
+    1.0
+    >>> auc_judd([[1.0, 1.0]], [[1.0, 0.0]]).item()
+    0.5
+    """
+    values, inside = _flat(maps, mask)
+    order = np.argsort(values, axis=-1)
+    ordered = np.take_along_axis(values, order, -1)
+    hits = np.take_along_axis(inside, order, -1)
+    misses = 1 - hits
+    below = np.cumsum(misses, axis=-1) - misses
+    # cells that tie share the mean of what lies below the first of them and below the end of the last
+    first = np.diff(ordered, axis=-1, prepend=-np.inf) != 0
+    last = np.concatenate([first[..., 1:], np.ones((*first.shape[:-1], 1), bool)], axis=-1)
+    start = np.maximum.accumulate(np.where(first, below, -1.0), axis=-1)
+    ends = np.where(last, below + misses, np.inf)
+    end = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
+    total, other = hits.sum(axis=-1), misses.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        area = (hits * (start + end) / 2).sum(axis=-1) / (total * other)
+    return np.where((total > 0) & (other > 0), area, np.nan)
+
+
+def energy_against_distractor(maps: ArrayLike, mask: ArrayLike, distractor: ArrayLike) -> Float:
+    """Positive mass per area in the mask, as a share of that in the mask and in the distractor's mask together.
+
+    Returns
+    -------
+    (...,) in [0, 1]; .5 = no preference, whatever the sizes of the masks. NaN where neither has positive mass, or a
+    mask is empty.
+
+    >>> energy_against_distractor([[3.0, -1.0, 1.0]], [[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]).item()
+    0.6
+    """
+    values, weights = _flat(maps, mask)
+    _, others = _flat(maps, distractor)
+    positive = np.clip(values, 0, None)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        here = (positive * weights).sum(axis=-1) / weights.sum(axis=-1)
+        there = (positive * others).sum(axis=-1) / others.sum(axis=-1)
+        return here / (here + there)
+
+
+def centre_bias(grid: tuple[int, int], *, width: float = 0.25) -> Float:
+    """A map that knows nothing of the image: a Gaussian at its centre, SD `width` of each side; maximum 1.
+
+    >>> centre_bias((1, 3)).round(3).tolist()
+    [[0.411, 1.0, 0.411]]
+    """
+    rows, columns = (((np.arange(n) + 0.5) / n - 0.5) / width for n in grid)
+    return np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / 2)
+
+
+def localise(maps: ArrayLike, mask: ArrayLike, distractor: ArrayLike | None = None) -> Float:
+    """All scores of `LOCALISERS`, in that order: (4, ...). Energy is NaN without a distractor."""
+    values = np.asarray(maps, dtype=np.float64)
+    weights = np.broadcast_to(np.asarray(mask, dtype=np.float64), values.shape)
+    energy = (
+        np.full(values.shape[:-2], np.nan)
+        if distractor is None
+        else energy_against_distractor(values, weights, np.broadcast_to(distractor, values.shape))
+    )
+    return np.stack([pointing_game(values, weights), mass_in_mask(values, weights), auc_judd(values, weights), energy])

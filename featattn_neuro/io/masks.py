@@ -1,0 +1,159 @@
+"""Masks of objects from files: boxes in a table, or one picture of segments per image. Joined to stimuli by path or id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from featattn_neuro.errors import DataError, StoreError
+from featattn_neuro.io.stimulus_set import Stimuli
+from featattn_neuro.schema import MASKS
+
+_BOX = ("top", "left", "bottom", "right")
+
+
+def box_masks(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Masks of boxes: true inside.
+
+    Parameters
+    ----------
+    boxes : (..., 4) top, left, bottom, right, in pixels; the first row and column belong to the box, bottom and right
+        do not. size : (height, width) of the image.
+
+    Returns
+    -------
+    boolean (..., height, width).
+
+    Raises
+    ------
+    DataError : a box without pixels, or one that reaches out of the image.
+
+    >>> box_masks([0, 1, 1, 3], (2, 3)).astype(int).tolist()
+    [[0, 1, 1], [0, 0, 0]]
+    """
+    values = np.asarray(boxes)
+    if values.shape[-1:] != (4,):
+        raise DataError(f"wanted boxes of four numbers, {', '.join(_BOX)}; came shape {values.shape}; pass four each")
+    top, left, bottom, right = (values[..., k, None] for k in range(4))
+    fine = (top >= 0) & (left >= 0) & (bottom <= size[0]) & (right <= size[1]) & (top < bottom) & (left < right)
+    if not fine.all():
+        first = values.reshape(-1, 4)[np.flatnonzero(~fine.ravel())[0]].tolist()
+        raise DataError(
+            f"wanted boxes with pixels inside images of {size[0]} × {size[1]}; came {first} ({', '.join(_BOX)}); "
+            "mend it, or give boxes in pixels of these images"
+        )
+    rows, columns = np.arange(size[0]), np.arange(size[1])
+    return ((rows >= top) & (rows < bottom))[..., None] & ((columns >= left) & (columns < right))[..., None, :]
+
+
+def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.Dataset:
+    """MASKS of a CSV table of boxes.
+
+    Parameters
+    ----------
+    path : columns `stimulus` (id) or `path` (as in the stimuli), top, left, bottom, right (pixels of the image as the
+        network sees it), and perhaps `label` and `object` (0, 1, … within an image; boxes of one object are joined).
+    size : (height, width) of that image.
+
+    Raises
+    ------
+    StoreError : no such table, missing columns. DataError : an image that the stimuli do not have, a stimulus without
+        a box, a box outside the image.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"stimulus": str, "path": str, "label": str})
+    except (OSError, ValueError) as error:
+        raise StoreError(f"wanted a CSV table of boxes at {str(path)!r}; it cannot be read ({error}); check it") from error
+    key = "stimulus" if "stimulus" in table else "path"
+    missing = [name for name in (key, *_BOX) if name not in table]
+    if missing:
+        raise StoreError(
+            f"wanted columns stimulus or path, {', '.join(_BOX)} in {str(path)!r}; missing {', '.join(missing)}; add it"
+        )
+    position = _positions(stimuli, key, table[key].tolist(), str(path))
+    objects = table["object"].to_numpy() if "object" in table else np.zeros(len(table), dtype=np.int64)
+    if objects.dtype.kind not in "iu" or (objects < 0).any():
+        raise StoreError(f"wanted whole numbers from 0 in column object of {str(path)!r}; came others; number them")
+    flags = np.zeros((len(stimuli), int(objects.max(initial=0)) + 1, *size), dtype=bool)
+    labels = np.full(flags.shape[:2], "", dtype=object)
+    filled = box_masks(table[list(_BOX)].to_numpy(), size)
+    for row, (where, which) in enumerate(zip(position, objects, strict=True)):
+        flags[where, which] |= filled[row]
+        labels[where, which] = str(table["label"][row]) if "label" in table else ""
+    return _masks(stimuli, flags, labels, str(path))
+
+
+def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.Dataset:
+    """MASKS of a folder with one picture per image: NAME.png for the image NAME.jpg (same sub-folders).
+
+    Parameters
+    ----------
+    folder : grey or palette pictures; 0 is background, every other value is an object, in ascending order (a picture of
+        0 and 255 holds one object). size : (height, width) of the image as the network sees it.
+
+    Raises
+    ------
+    StoreError : a picture is missing or cannot be read. DataError : a picture of another size, stimuli without paths.
+    """
+    if stimuli.path is None:
+        raise DataError(f"segmentation files are matched by file name; {stimuli.name} are arrays; use boxes with ids")
+    pictures = []
+    for name in stimuli.path.tolist():
+        file = Path(folder) / Path(name).with_suffix(".png")
+        try:
+            with Image.open(file) as opened:
+                values = np.asarray(opened if opened.mode in ("L", "P", "I", "1") else opened.convert("L"))
+        except OSError as error:
+            raise StoreError(
+                f"wanted the segmentation of {name!r} at {str(file)!r}; it cannot be read ({error}); add it"
+            ) from error
+        if values.shape != tuple(size):
+            raise DataError(
+                f"wanted masks of {size[0]} × {size[1]} pixels, as the images; {file.name!r} has {values.shape[0]} × "
+                f"{values.shape[1]}; resize it with nearest neighbours"
+            )
+        pictures.append([values == one for one in np.unique(values) if one])
+    most = max((len(objects) for objects in pictures), default=0)
+    flags = np.zeros((len(stimuli), max(most, 1), *size), dtype=bool)
+    for n, objects in enumerate(pictures):
+        for o, flag in enumerate(objects):
+            flags[n, o] = flag
+    labels = np.full(flags.shape[:2], "", dtype=object)
+    if stimuli.label is not None:
+        labels[:, 0] = stimuli.label  # the class of the image is that of its object, where there is one
+    return _masks(stimuli, flags, labels, str(folder))
+
+
+def _positions(stimuli: Stimuli, key: str, names: list[str], origin: str) -> list[int]:
+    known = stimuli.id if key == "stimulus" else stimuli.path
+    if known is None:
+        raise DataError(f"{origin} names images by path; {stimuli.name} are arrays without; name them by id")
+    order = {name: k for k, name in enumerate(known.tolist())}
+    unknown = [name for name in names if name not in order]
+    if unknown:
+        raise DataError(
+            f"{origin} has boxes of {len(unknown)} images that {stimuli.name} does not have (first: {unknown[0]!r}); "
+            "load the same images"
+        )
+    return [order[name] for name in names]
+
+
+def _masks(stimuli: Stimuli, flags: NDArray[np.bool_], labels: NDArray[np.object_], origin: str) -> xr.Dataset:
+    empty = ~flags[:, 0].any(axis=(1, 2))
+    if empty.any():
+        raise DataError(
+            f"{origin} has no mask for {int(empty.sum())} of {len(stimuli)} images, one is "
+            f"{stimuli.describe(int(np.flatnonzero(empty)[0]))}; add it, or select the images that have one"
+        )
+    return MASKS.check(
+        xr.Dataset(
+            {"mask": (("stimulus", "object", "y", "x"), flags.astype(np.uint8))},
+            coords={"object_label": (("stimulus", "object"), labels.astype(str)), **stimuli.coordinates()},
+            attrs={"kind": "MASKS", "exclusive": "no"},
+        )
+    )

@@ -1,0 +1,237 @@
+"""Pictures of saliency: image, un-gained, gained, difference and strongest filters in rows; contact sheets per task.
+
+Maps are placed in the image by the centres and strides of the layer's cells; values are never rescaled image by image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from featattn_neuro.errors import DataError, choose
+from featattn_neuro.report.style import FAINT, new_figure, number, styled
+from featattn_neuro.schema import SALIENCY
+
+DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"
+"""Colour maps that a colour-blind reader can use; the diverging one is white at zero."""
+ORDERS = ("most", "least")
+
+
+def chosen_images(saliency: xr.Dataset, count: int, *, which: str = "most", task: str | None = None) -> list[str]:
+    """Ids of the images that the gains change most, or least: by the mean |excess| over places (and tasks).
+
+    Parameters
+    ----------
+    saliency : SALIENCY. count : how many. which : "most" or "least". task : only this task's maps.
+    """
+    choose(which, ORDERS, "choice of images")
+    excess = _one_set(SALIENCY.check(saliency), task, keep_tasks=True)["excess"]
+    size = np.abs(excess).mean([d for d in excess.dims if d != "stimulus"]).values
+    order = np.argsort(-size if which == "most" else size, kind="stable")[:count]
+    return [str(one) for one in saliency["stimulus"].values[order]]
+
+
+@styled
+def saliency_overlays(
+    images: Mapping[str, np.ndarray],
+    saliency: xr.Dataset,
+    *,
+    task: str | None = None,
+    titles: Mapping[str, str] | None = None,
+    filters: int = 3,
+) -> Figure:
+    """One row per image: the image, un-gained Σ A, gained Σ g A, their difference, and the strongest filters.
+
+    Parameters
+    ----------
+    images : stimulus id → (height, width) or (height, width, 3), as shown.
+    saliency : SALIENCY with activation, and `top_map` for the filters. task : which, where there are several.
+    titles : id → text beside the image. filters : at most so many of the strongest filters.
+
+    Un-gained and gained share one scale from 0; differences and filters one that is centred at zero, the same for all
+    images. Differences are laid over the image, fainter where they are smaller.
+
+    Raises
+    ------
+    DataError : no image, an image without maps, maps without activation, several tasks and none named.
+    """
+    maps = _one_set(SALIENCY.check(saliency), task)
+    if "activation" not in maps:
+        raise DataError("overlays show the un-gained map too; the maps have no activation; make them for one task")
+    ids = _known(images, maps)
+    shown = min(filters, maps.sizes.get("rank", 0))
+    plain = maps["activation"].sel(stimulus=ids).values
+    excess = maps["excess"].sel(stimulus=ids).values
+    top = maps["top_map"].sel(stimulus=ids).values[:, :shown] if shown else np.zeros((len(ids), 0, *excess.shape[1:]))
+    high = float(np.nanmax(np.abs(np.concatenate([plain, plain + excess])))) or 1.0
+    low = 0.0 if min(plain.min(), (plain + excess).min()) >= 0 else -high
+    columns = 4 + shown
+    figure = new_figure(1.35 * columns + 1.2, 1.4 * len(ids) + 0.9)
+    grid = figure.subplots(len(ids), columns, squeeze=False)
+    reach = _reach(excess)
+    filter_reach = _reach(top) if shown else reach
+    handles: dict[str, Any] = {}
+    for row, name in enumerate(ids):
+        image = images[name]
+        _image(grid[row, 0], image)
+        for column, values in ((1, plain[row]), (2, plain[row] + excess[row])):
+            handles["plain"] = _map(grid[row, column], values, maps, image, SEQUENTIAL, low, high)
+        handles["excess"] = _overlay(grid[row, 3], image, excess[row], maps, reach)
+        for k in range(shown):
+            axes = grid[row, 4 + k]
+            handles["top"] = _map(axes, top[row, k], maps, image, DIVERGING, -filter_reach, filter_reach)
+            channel = int(maps["top_channel"].sel(stimulus=name).values[k])
+            axes.set_xlabel(f"filter {channel}", fontsize=7.5, labelpad=2)
+        if titles and titles.get(name):
+            grid[row, 0].set_ylabel(titles[name].replace("|", " + "), fontsize=8.5, rotation=90, labelpad=4)
+    heads = ["image", "un-gained Σ A", "gained Σ g A", "difference", *(f"strongest {k + 1}" for k in range(shown))]
+    for axes, text in zip(grid[0], heads, strict=True):
+        axes.set_title(text, fontsize=8.5, weight="normal", loc="center", pad=4)
+    _bar(figure, handles["plain"], grid[:, 1:3], "Σ A, Σ g A")
+    _bar(figure, handles["excess"], grid[:, 3:4], "Σ (g − 1) A")
+    if shown:
+        _bar(figure, handles["top"], grid[:, 4:], "(g − 1) A of one filter")
+    return figure
+
+
+@styled
+def contact_sheet(
+    images: Mapping[str, np.ndarray],
+    saliency: xr.Dataset,
+    *,
+    task: str | None = None,
+    titles: Mapping[str, str] | None = None,
+    columns: int = 6,
+) -> Figure:
+    """Many images of one task: each image above its difference map, in the order given; one scale for all.
+
+    Parameters as in `saliency_overlays`; `columns` images stand side by side.
+    """
+    maps = _one_set(SALIENCY.check(saliency), task)
+    ids = _known(images, maps)
+    excess = maps["excess"].sel(stimulus=ids).values
+    reach = _reach(excess)
+    wide = min(columns, len(ids))
+    blocks = -(-len(ids) // wide)
+    figure = new_figure(1.25 * wide + 0.9, 2.75 * blocks + 0.6)
+    grid = figure.subplots(2 * blocks, wide, squeeze=False)
+    handle = None
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for k, name in enumerate(ids):
+        upper, lower = grid[2 * (k // wide), k % wide], grid[2 * (k // wide) + 1, k % wide]
+        for axes in (upper, lower):
+            axes.set_visible(True)
+        _image(upper, images[name])
+        text = (titles or {}).get(name, "").replace("|", " + ")
+        upper.set_title(text, fontsize=8, weight="normal", loc="center", pad=3)
+        handle = _overlay(lower, images[name], excess[k], maps, reach)
+        mean = float(np.abs(excess[k]).mean())
+        lower.set_xlabel(f"mean |·| {number(mean, 2)}", fontsize=7.5, labelpad=2)
+    _bar(figure, handle, grid, "Σ (g − 1) A")
+    if task is not None:
+        figure.suptitle(f"cued: {task}", fontsize=10, weight="bold", x=0.01, ha="left")
+    return figure
+
+
+def _one_set(saliency: xr.Dataset, task: str | None, *, keep_tasks: bool = False) -> xr.Dataset:
+    if "gain_set" in saliency.dims and saliency.sizes["gain_set"] > 1:
+        names = [str(n) for n in saliency["gain_set"].values]
+        raise DataError(f"wanted maps of one gain set; came {', '.join(names)}; select one with .sel(gain_set=…)")
+    one = saliency.isel(gain_set=0, drop=True) if "gain_set" in saliency.dims else saliency
+    if "task" not in one.dims:
+        return one
+    names = [str(name) for name in one["task"].values]
+    if task is None and len(names) > 1:
+        if keep_tasks:
+            return one
+        raise DataError(f"these maps are of {len(names)} tasks ({', '.join(names)}); say which with task=")
+    return one.sel(task=choose(names[0] if task is None else task, names, "task"), drop=True)
+
+
+def _known(images: Mapping[str, np.ndarray], maps: xr.Dataset) -> list[str]:
+    there = set(maps["stimulus"].values.tolist())
+    missing = [name for name in images if name not in there]
+    if missing or not images:
+        came = f"no map of image {missing[0][:12]!r}" if missing else "no image"
+        raise DataError(f"wanted images that have maps; came {came}; pass images by the ids of the maps")
+    return list(images)
+
+
+def _reach(values: np.ndarray) -> float:
+    return float(np.nanmax(np.abs(values))) if values.size and np.nanmax(np.abs(values)) > 0 else 1.0
+
+
+def placed_extent(maps: xr.Dataset, image: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of the map in the image that is shown, so that every cell lies on its centre.
+
+    Where the layer's geometry is not known, the map is stretched over the image.
+    """
+    height, width = image.shape[:2]
+    y, x = maps["y"].values, maps["x"].values
+    strides = float(maps.attrs.get("stride_y", -1)), float(maps.attrs.get("stride_x", -1))
+    if maps.attrs.get("geometry") == "cell index" or min(strides) <= 0:
+        return 0.0, float(width), float(height), 0.0
+    across = width / float(maps.attrs.get("image_width", width))
+    down = height / float(maps.attrs.get("image_height", height))
+    # pixel k reaches from k to k + 1 in the picture, its centre is k + .5
+    left, right = x[0] + 0.5 - strides[1] / 2, x[-1] + 0.5 + strides[1] / 2
+    top, bottom = y[0] + 0.5 - strides[0] / 2, y[-1] + 0.5 + strides[0] / 2
+    return left * across, right * across, bottom * down, top * down
+
+
+def _image(axes: Axes, image: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    axes.imshow(image, cmap="gray" if image.ndim == 2 else None, extent=(0, width, height, 0))
+    _bare(axes, image)
+
+
+def _map(axes: Axes, values: np.ndarray, maps: xr.Dataset, image: np.ndarray, colours: str, low: float, high: float) -> Any:
+    handle = axes.imshow(values, cmap=colours, vmin=low, vmax=high, extent=placed_extent(maps, image))
+    _bare(axes, image)
+    return handle
+
+
+def _overlay(axes: Axes, image: np.ndarray, values: np.ndarray, maps: xr.Dataset, reach: float) -> Any:
+    height, width = image.shape[:2]
+    grey = image[..., :3].mean(axis=-1) if image.ndim == 3 else image
+    low, high = float(grey.min()), float(grey.max())
+    # pale, so that dark and bright places of the image give the colours the same ground
+    low, high = low - 4 * (high - low or 1.0), high or 1.0
+    axes.imshow(grey, cmap="gray", vmin=low, vmax=high, extent=(0, width, height, 0))
+    strength = np.clip(np.abs(np.nan_to_num(values)) / reach, 0, 1) ** 0.5
+    handle = axes.imshow(
+        values, cmap=DIVERGING, vmin=-reach, vmax=reach, extent=placed_extent(maps, image), alpha=0.15 + 0.85 * strength
+    )
+    _bare(axes, image)
+    return handle
+
+
+def _bare(axes: Axes, image: np.ndarray) -> None:
+    axes.set_xlim(0, image.shape[1])
+    axes.set_ylim(image.shape[0], 0)
+    axes.set_facecolor(FAINT)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _bar(figure: Figure, handle: Any, axes: Sequence[Axes] | np.ndarray, label: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    if handle is None:
+        return
+    # a mappable of its own: an overlay's transparency does not belong to the scale
+    wide = np.atleast_2d(np.asarray(axes)).shape[1]
+    bar = figure.colorbar(
+        ScalarMappable(norm=handle.norm, cmap=handle.cmap), ax=axes, location="bottom",
+        shrink=0.9 if wide < 4 else 0.5, aspect=12 * wide * (1 if wide < 4 else 0.6), pad=0.02,
+    )  # fmt: skip
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)  # type: ignore[operator]
