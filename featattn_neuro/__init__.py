@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featattn_neuro.api import (
         Preprocessing,
+        apply_filter_sets,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Preprocessing",
+    "apply_filter_sets",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",

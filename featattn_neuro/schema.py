@@ -346,7 +346,7 @@ ASSOCIATION = Kind(
     "ASSOCIATION",
     "association of gain with selectivity, within layers",
     {
-        "rho": Variable(("layer",), "float", "Spearman over live filters", extra=_PAIR, low=-1, high=1),
+        "rho": Variable(("layer",), "float", "correlation over live filters (see method)", extra=_PAIR, low=-1, high=1),
         "n_live": Variable(("layer",), "int", "live filters", extra=("network",)),
         "status": Variable(("layer",), "text", "reason code, see STATUS", extra=("network",)),
         "z": Variable((), "float", "mean over layers of atanh rho", extra=_PAIR),
@@ -368,7 +368,26 @@ ASSOCIATION = Kind(
         "refit_null": Variable(
             ("layer", "refit"), "float", "atanh rho of gains refitted to permuted labels", False, extra=("network",)
         ),
+        "rho_standard_error": Variable(
+            ("layer",), "float", "SD of rho from the covariance of refitted gain ranks", False, ("network", "task"), 0, 1
+        ),
+        "p_filter_permutation": Variable(
+            ("layer",), "float", "filters permuted within layer; anticonservative", False, ("network", "task"), 0, 1
+        ),
     },
+)
+
+POPULATION = Kind(
+    "POPULATION",
+    "what a linear read-out of all units of a layer tells",
+    {
+        "dprime": Variable(("layer",), "float", "cross-validated d' of the best linear read-out, SDs", extra=("task",)),
+        "ungained": Variable(("layer",), "float", "the same without gains, same folds", False, extra=("task",)),
+        "change": Variable(("layer",), "float", "dprime minus ungained", False, extra=("task",)),
+        "n_units": Variable(("layer",), "int", "units that were read out"),
+        "status": Variable(("layer",), "text", "reason code, see STATUS", extra=("task",)),
+    },
+    {"layer": _text("layer", meaning="layer, downstream last"), "task": _text("task", meaning="name of the task")},
 )
 
 SALIENCY = Kind(
@@ -530,6 +549,7 @@ KINDS = {
         MOMENTS,
         SELECTIVITY,
         ASSOCIATION,
+        POPULATION,
         SALIENCY,
         AGREEMENT,
         MASKED_MAPS,
