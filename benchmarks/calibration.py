@@ -127,7 +127,8 @@ def battery(cases: Iterable[Case], *, sims: int, seed: int, workers: int) -> lis
     jobs, owners = [], []
     for case in chosen:
         index = CASES.index(case)
-        for planted, count in ((0, sims), (1, max(1, sims // 4) if case.effect else 0)):
+        asked = sims * case.factor
+        for planted, count in ((0, asked), (1, max(1, sims // 4) if case.effect else 0)):
             for start in range(0, count, size[case.name]):
                 block = min(size[case.name], count - start)
                 key = (seed, index, planted, start)

@@ -7,7 +7,7 @@ Where the package has the method, the package's function is called; vectorised c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from calibration_networks import Design, draw, matched, spearman_p, specific, t_ends, t_p
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import integrate, stats
 
 from featattn_neuro.arrays.agreement import cue_swap, cue_swap_null, excess_gain
+from featattn_neuro.arrays.area_interval import roc_area_interval
 from featattn_neuro.arrays.association import cross_correlation, task_mismatch
 from featattn_neuro.arrays.crossed import crossed_test
 from featattn_neuro.arrays.discrimination import delong_interval, paired_delong, roc_area
@@ -57,22 +58,25 @@ class Case:
     null: str
     simulate: Callable[[Rng, int, float], dict[str, Outcome]]
     effect: float = 0.0
-    cost: float = field(default=1.0)
+    cost: float = 1.0
+    factor: int = 1  # more simulations than asked for, where they cost little
 
 
 def mismatch(design: Design) -> Callable[[Rng, int, float], dict[str, Outcome]]:
-    """Task-mismatch test per layer, for the mean of layers, and for one network; the interval of matched − mismatched."""
+    """Task-mismatch test per layer and for the mean of layers; the intervals over networks."""
 
     def simulate(rng: Rng, sims: int, effect: float) -> dict[str, Outcome]:
-        names = [f"layer {k + 1}" for k in range(len(design.layers))] + ["mean of layers", "one network"]
+        names = [f"layer {k + 1}" for k in range(len(design.layers))] + ["mean of layers"]
         p = {name: np.empty(sims) for name in names}
         u, m = np.empty((sims, design.networks)), np.empty((sims, design.networks))
         for i in range(sims):
             z = draw(design, rng, effect).z
-            for name, table in zip(names, [*z, z.mean(axis=0), z.mean(axis=0)[:1]], strict=True):
+            for name, table in zip(names, [*z, z.mean(axis=0)], strict=True):
                 p[name][i] = task_mismatch(table, permutations=PERMUTATIONS, rng=rng).p
             u[i], m[i] = specific(z.mean(axis=0)), matched(z.mean(axis=0))
         found = {f"T3 task mismatch, {name}": Outcome(OFFERED, p=values) for name, values in p.items()}
+        if design.networks == 1:
+            return found
         role = OFFERED if not (design.shared_images or design.common) else BAD
         for label, values in (("matched − mismatched", u), ("matched", m)):
             low, high = t_ends(values)
@@ -181,7 +185,13 @@ def one_area(targets: int, distractors: int, shift: float) -> Callable[[Rng, int
         values = np.maximum(rng.normal(size=(sims, target.size)) + (shift + effect) * target, 0.0)
         low, high = delong_interval(values, target)
         truth = rectified_area(shift + effect)
-        return {"DeLong interval of a filter's ROC area": Outcome(OFFERED, low=low, high=high, truth=truth)}
+        ends = roc_area_interval(values, target)
+        return {
+            "interval of a filter's ROC area (logit, one observation added per class)": Outcome(
+                OFFERED, low=ends[0], high=ends[1], truth=truth
+            ),
+            "plain DeLong interval of a filter's ROC area": Outcome(BAD, low=low, high=high, truth=truth),
+        }
 
     return simulate
 
@@ -265,7 +275,7 @@ def _one_sided(rho: float, n: int) -> float:
 
 
 def layers_as_groups(networks: int) -> Callable[[Rng, int, float], dict[str, Outcome]]:
-    """Slopes of gain on |d'| in the layers of each network; true slopes differ by layer because filters covary."""
+    """Slopes of gain on |d'| in the layers of each network; true slopes differ by layer, around 0 on average."""
 
     def simulate(rng: Rng, sims: int, effect: float) -> dict[str, Outcome]:
         filters, groups = 24, networks * 3
@@ -277,7 +287,7 @@ def layers_as_groups(networks: int) -> Callable[[Rng, int, float], dict[str, Out
             y = (mixing @ rng.normal(size=(groups, 4, 1)))[..., 0] + rng.normal(size=x.shape)
             y = y + rng.normal(size=(groups, 1)) + np.tile([0.0, 0.5, 1.0], networks)[:, None]
             x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
-            y = y + effect * x
+            y = y + (effect + 0.4 * rng.normal(size=(groups, 1))) * x
             group = np.repeat(np.arange(groups), filters)
             fit = fit_slopes(y.ravel(), x.ravel(), group)
             full[i] = fit.p
@@ -433,14 +443,15 @@ OWN = Design()
 CASES = (
     Case("mismatch-5", "5 networks, own images, calibration gain, layer trend", mismatch(OWN), 0.25, 3),
     Case("mismatch-10", "10 networks, own images, calibration gain, layer trend", mismatch(replace(OWN, networks=10)), 0.2, 6),
-    Case("mismatch-5-shared", "5 networks, shared images, gains half in common",
-         mismatch(replace(OWN, shared_images=True, common=0.5)), 0.25, 3),
-    Case("mismatch-10-shared", "10 networks, shared images, gains half in common",
-         mismatch(replace(OWN, networks=10, shared_images=True, common=0.5)), 0.2, 6),
+    Case("mismatch-5-shared", "5 networks, shared images, gains and classes half in common",
+         mismatch(replace(OWN, shared_images=True, common=0.5, alike=0.5)), 0.25, 3),
+    Case("mismatch-10-shared", "10 networks, shared images, gains and classes half in common",
+         mismatch(replace(OWN, networks=10, shared_images=True, common=0.5, alike=0.5)), 0.2, 6),
+    Case("mismatch-1", "1 network, own images, calibration gain, layer trend", mismatch(replace(OWN, networks=1)), 0.4, 3, 3),
     Case("mismatch-few-tasks", "5 networks, own images, 5 tasks", mismatch(replace(OWN, tasks=5)), 0.4, 2),
     Case("naive-own", "5 networks, own images, no calibration gain", naive_association(replace(OWN, calibration=0.0)), 0.0, 2),
-    Case("naive-shared", "5 networks, shared images, gains half in common, no calibration gain",
-         naive_association(replace(OWN, calibration=0.0, shared_images=True, common=0.5)), 0.0, 2),
+    Case("naive-shared", "5 networks, shared images, gains and classes half in common, no calibration gain",
+         naive_association(replace(OWN, calibration=0.0, shared_images=True, common=0.5, alike=0.5)), 0.0, 2),
     Case("naive-calibration", "5 networks, own images, gains of all tasks follow mean |d'|", naive_association(OWN), 0.0, 2),
     Case("arms-5", "5 networks, own images, equal arms, 30 targets of 150", arms(5, shared=False), 0.3),
     Case("arms-10", "10 networks, own images, equal arms, 30 targets of 150", arms(10, shared=False), 0.3),
@@ -453,8 +464,10 @@ CASES = (
     Case("means-5-skewed", "5 networks, skewness 1", replicate_means(5, "skewed"), 1.0),
     Case("means-10-skewed", "10 networks, skewness 1", replicate_means(10, "skewed"), 1.0),
     Case("area-balanced", "50 targets, 50 distractors, area .5", one_area(50, 50, 0.0)),
-    Case("area-unbalanced", "20 targets, 180 distractors, area .72", one_area(20, 180, 1.0)),
-    Case("area-high", "20 targets, 180 distractors, area .93", one_area(20, 180, 2.2)),
+    Case("area-unbalanced", "20 targets, 180 distractors, area .75", one_area(20, 180, 1.0)),
+    Case("area-few", "10 targets, 90 distractors, area .94", one_area(10, 90, 2.2)),
+    Case("area-job", "70 targets, 280 distractors, area .94", one_area(70, 280, 2.2)),
+    Case("area-high", "20 targets, 180 distractors, area .94", one_area(20, 180, 2.2)),
     Case("pairs-once", "two equal arms, each source in one composite", two_arms(reuse=1), 0.5),
     Case("pairs-reused", "two equal arms, each source in five composites", two_arms(reuse=5), 0.5),
     Case("crossed-5-networks", "5 × 10, networks vary, tasks do not", crossed(5, 10, (1.0, 0.0)), 1.5),
@@ -466,7 +479,7 @@ CASES = (
     Case("u-5", "5 networks, both sides flat", u_shape(5, 0.0), 1.0, 2),
     Case("u-5-j", "5 networks, right side rises, left side flat", u_shape(5, 3.0), 0.0, 2),
     Case("u-10-j", "10 networks, right side rises, left side flat", u_shape(10, 3.0), 0.0, 2),
-    Case("mixed-5", "5 networks × 3 layers of 24 filters, layer slopes vary", layers_as_groups(5), 0.5, 20),
+    Case("mixed-5", "5 networks × 3 layers of 24 filters, layer slopes vary around 0", layers_as_groups(5), 0.5, 20),
     Case("bootstrap-5", "5 networks", bootstrap(5, skewed=False), 1.0),
     Case("bootstrap-10", "10 networks", bootstrap(10, skewed=False), 0.8, 2),
     Case("bootstrap-10-skewed", "10 networks, skewness 1", bootstrap(10, skewed=True), 0.8, 2),

@@ -67,7 +67,7 @@ def fit_slopes(y: np.ndarray, x: np.ndarray, group: np.ndarray, *, random_slope:
         warnings.simplefilter("always")
         try:
             model = MixedLM(np.asarray(y, dtype=np.float64), design, index, exog_re=design if random_slope else None)
-            found = model.fit(reml=True, method=["bfgs", "lbfgs", "cg"])
+            found = model.fit(reml=True, method=["bfgs", "lbfgs", "cg", "powell"])
         except (np.linalg.LinAlgError, ValueError):
             return SlopeFit(nan, nan, nan, nan, nan, 0, "failed")
     on_edge = any(issubclass(w.category, ConvergenceWarning) and "boundary" in str(w.message) for w in caught)
