@@ -18,6 +18,7 @@ from featattn_neuro.io.store import load_kind, save_kind, write_bytes_atomic, wr
 from featattn_neuro.jobs.config import GAIN_ARMS
 from featattn_neuro.jobs.context import SPLITS, NetworkJob, labels_of
 from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves, mean_auc
+from featattn_neuro.measures.association_errors import gain_covariance_error
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.saliency_agreement import mass_in_masks, saliency_agreement
@@ -286,6 +287,7 @@ def associate(job: NetworkJob, progress: Progress) -> list[str]:
     if settings.refit_layers:
         refits = load_kind(job.out / "refits" / f"{job.name}.nc", "GAINS")
         found["refit_null"] = refit_location(refits, measured).reindex(layer=found["layer"].values)
+        found["rho_standard_error"] = gain_covariance_error(refits, measured).reindex(layer=found["layer"].values)
     save_kind(found.assign_attrs(network_name=job.name), job.out / "association" / f"{job.name}.nc")
     return [f"association/{job.name}.nc"]
 

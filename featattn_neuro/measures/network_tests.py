@@ -172,3 +172,111 @@ def _specific_cells(associations: Mapping[str, xr.Dataset], measure: str) -> np.
 def _mean(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
+
+
+def layer_intervals(associations: Mapping[str, xr.Dataset], *, measure: str = "dprime") -> pd.DataFrame:
+    """Association of each layer over networks: own task, and own minus other tasks, with 95 % t intervals.
+
+    Parameters
+    ----------
+    associations : network → ASSOCIATION with several tasks. A layer that a network has not, or not defined, is left out
+        of that layer's mean.
+
+    Returns
+    -------
+    DataFrame: `layer`, `quantity` ("matched" or "specific"), `estimate` (Fisher's z), `ci_low`, `ci_high`,
+    `n_networks`; and one row per network with `network` named, its own value and no interval.
+    """
+    cells: dict[tuple[str, str], dict[str, float]] = {}
+    for name, one in associations.items():
+        found = ASSOCIATION.check(single(without_scalars(one), ("network",), name="the association"))
+        picked = found["rho"].sel(measure=measure) if "measure" in found["rho"].dims else found["rho"]
+        if "selectivity_task" not in picked.dims:
+            raise DataError(f"network {name!r} has one task; intervals per layer need several")
+        tasks = picked["task"].values
+        for layer in picked["layer"].values:
+            table = atanh_clipped(
+                picked.sel(layer=layer, selectivity_task=tasks).transpose("task", "selectivity_task").values
+            )
+            own = float(np.trace(table) / len(tasks))
+            others = (float(table.sum()) - own * len(tasks)) / (len(tasks) * (len(tasks) - 1))
+            for quantity, value in (("matched", own), ("specific", own - others)):
+                cells.setdefault((str(layer), quantity), {})[str(name)] = value
+    rows = []
+    for (layer, quantity), values in cells.items():
+        numbers = np.array(list(values.values()))
+        low, high = t_interval(numbers)
+        shared = {"layer": layer, "quantity": quantity}
+        rows.append({**shared, "network": "", "estimate": _mean(numbers), "ci_low": low, "ci_high": high,
+                     "n_networks": int(np.isfinite(numbers).sum())})  # fmt: skip
+        for name, value in values.items():
+            rows.append({**shared, "network": name, "estimate": value, "ci_low": np.nan, "ci_high": np.nan,
+                         "n_networks": 1})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def gain_by_selectivity(
+    gains: Mapping[str, xr.Dataset], selectivity: Mapping[str, xr.Dataset], *, bins: int = 5
+) -> pd.DataFrame:
+    """Mean log gain of filters in equal-count bins of |d'|, per layer, with 95 % t intervals over networks.
+
+    Parameters
+    ----------
+    gains, selectivity : network → GAINS (one arm; positive gains) and SELECTIVITY.
+    bins : equal-count bins of |d'| within layer and task.
+
+    Returns
+    -------
+    DataFrame: `layer`, `bin` (1 = lowest |d'|), `dprime` (mean |d'|), `log_gain` (relative to the layer's mean, mean
+    over tasks in each network, then over networks), `ci_low`, `ci_high`, `n_networks`.
+    """
+    cells: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for name in gains:
+        pair = paired_layers(gains[name], selectivity[name])
+        for layer in pair.layers:
+            gain = np.log(np.where(pair.gain[layer] > 0, pair.gain[layer], np.nan))
+            gain = gain - gain.mean(axis=1, keepdims=True)
+            order = np.argsort(pair.score[layer], axis=1, kind="stable")
+            sorted_score = np.take_along_axis(pair.score[layer], order, axis=1)
+            sorted_gain = np.take_along_axis(gain, order, axis=1)
+            for index, members in enumerate(np.array_split(np.arange(gain.shape[1]), bins)):
+                cells.setdefault((layer, index + 1), []).append(
+                    (_mean(sorted_score[:, members].ravel()), _mean(sorted_gain[:, members].ravel()))
+                )
+    rows = []
+    for (layer, index), values in cells.items():
+        table = np.array(values)
+        low, high = t_interval(table[:, 1])
+        rows.append({"layer": layer, "bin": index, "dprime": _mean(table[:, 0]), "log_gain": _mean(table[:, 1]),
+                     "ci_low": low, "ci_high": high, "n_networks": int(np.isfinite(table[:, 1]).sum())})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def task_permutation_null(
+    associations: Mapping[str, xr.Dataset], *, measure: str = "dprime", permutations: int = 999, seed: int = 0
+) -> tuple[float, np.ndarray]:
+    """Observed matched association over all networks, and its values under joint permutations of the tasks.
+
+    Parameters
+    ----------
+    associations : network → ASSOCIATION with several tasks, the same ones.
+
+    Returns
+    -------
+    statistic, null (permutations,): mean over tasks of F(c, π(c)), F = mean over networks of z, Fisher's z.
+    """
+    tables = []
+    tasks: np.ndarray | None = None
+    for name, one in associations.items():
+        found = ASSOCIATION.check(single(without_scalars(one), ("network",), name="the association"))
+        z = found["z"].sel(measure=measure) if "measure" in found["z"].dims else found["z"]
+        if "selectivity_task" not in z.dims:
+            raise DataError(f"network {name!r} has one task; tasks cannot be permuted")
+        tasks = z["task"].values if tasks is None else tasks
+        tables.append(z.sel(task=tasks, selectivity_task=tasks).transpose("task", "selectivity_task").values)
+    if not tables:
+        raise DataError("wanted the associations of one network or more; came none")
+    table = np.mean([one for one in tables if np.isfinite(one).all()], axis=0)
+    rng, rows = np.random.default_rng(seed), np.arange(len(table))
+    null = np.array([table[rows, rng.permutation(len(table))].mean() for _ in range(permutations)])
+    return float(np.trace(table) / len(table)), null
