@@ -285,7 +285,7 @@ def layers_as_groups(networks: int) -> Callable[[Rng, int, float], dict[str, Out
             mixing = rng.normal(size=(groups, filters, 4))
             x = np.abs((mixing @ rng.normal(size=(groups, 4, 1)))[..., 0])
             y = (mixing @ rng.normal(size=(groups, 4, 1)))[..., 0] + rng.normal(size=x.shape)
-            y = y + rng.normal(size=(groups, 1)) + np.tile([0.0, 0.5, 1.0], networks)[:, None]
+            y = y / y.std(axis=1, keepdims=True) + rng.normal(size=(groups, 1)) + np.tile([0.0, 0.5, 1.0], networks)[:, None]
             x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
             y = y + (effect + 0.4 * rng.normal(size=(groups, 1))) * x
             group = np.repeat(np.arange(groups), filters)
@@ -479,7 +479,7 @@ CASES = (
     Case("u-5", "5 networks, both sides flat", u_shape(5, 0.0), 1.0, 2),
     Case("u-5-j", "5 networks, right side rises, left side flat", u_shape(5, 3.0), 0.0, 2),
     Case("u-10-j", "10 networks, right side rises, left side flat", u_shape(10, 3.0), 0.0, 2),
-    Case("mixed-5", "5 networks × 3 layers of 24 filters, layer slopes vary around 0", layers_as_groups(5), 0.5, 20),
+    Case("mixed-5", "5 networks × 3 layers of 24 filters, layer slopes vary around 0 (SD .4)", layers_as_groups(5), 0.5, 20),
     Case("bootstrap-5", "5 networks", bootstrap(5, skewed=False), 1.0),
     Case("bootstrap-10", "10 networks", bootstrap(10, skewed=False), 0.8, 2),
     Case("bootstrap-10-skewed", "10 networks, skewness 1", bootstrap(10, skewed=True), 0.8, 2),
