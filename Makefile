@@ -21,7 +21,7 @@ install: $(STAMP)
 # environment alone.
 $(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	PYTHONPATH= $(VENV)/bin/pip install -c constraints.txt -e '.[test,nwb,onnx,peers]'
+	PYTHONPATH= $(VENV)/bin/pip install -c constraints.txt -e '.[test,nwb,onnx,peers,tables]'
 	touch $@
 
 # one thread per test process: the processes are the parallelism, and sums do not depend on the machine's core count

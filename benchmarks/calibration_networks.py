@@ -27,6 +27,7 @@ class Design:
     stimuli : composites on which |d'| is measured, two classes each, so a task has 2/tasks of them as targets.
     shared_images : the same composites and image noise in all networks.
     common : share of the gains' random direction that all networks have in common (as shared training images cause).
+    alike : share of the classes' places among the filters that all networks have in common.
     calibration : how strongly the gains of every task follow mean |d'|; trend : rise of gains and signal over layers.
     """
 
@@ -36,6 +37,7 @@ class Design:
     stimuli: int = 350
     shared_images: bool = False
     common: float = 0.0
+    alike: float = 0.0
     calibration: float = 1.0
     trend: float = 0.5
 
@@ -81,17 +83,18 @@ def draw(design: Design, rng: np.random.Generator, effect: float = 0.0) -> Table
     second = (first + rng.integers(1, n_task, size=(sets, n_stim))) % n_task
     names = np.arange(n_task)[:, None]
     target = ((first[:, None] == names) | (second[:, None] == names)).astype(np.float64)
-    means = rng.normal(size=(n_net, n_task, width))
+    means = np.sqrt(design.alike) * rng.normal(size=(1, n_task, width))
+    means = means + np.sqrt(1 - design.alike) * rng.normal(size=(n_net, n_task, width))
     image = rng.normal(size=(sets, n_stim, width))
     rows = np.arange(n_net)[:, None]
     shown = means[rows, first] + means[rows, second] if sets > 1 else means[:, first[0]] + means[:, second[0]]
-    alike = rng.normal(size=(len(design.layers), 1, max(k for k, _ in design.layers), width))
+    shared = rng.normal(size=(len(design.layers), 1, max(k for k, _ in design.layers), width))
     direction = np.sqrt(design.common) * rng.normal(size=(1, n_task, width))
     direction = direction + np.sqrt(1 - design.common) * rng.normal(size=(n_net, n_task, width))
     target = np.broadcast_to(target, (n_net, n_task, n_stim))
     gains, scores, mixings = [], [], []
     for level, (filters, rank) in enumerate(design.layers):
-        mixing = np.sqrt(0.5) * alike[level, :, :filters, :rank] + np.sqrt(0.5) * rng.normal(
+        mixing = np.sqrt(0.5) * shared[level, :, :filters, :rank] + np.sqrt(0.5) * rng.normal(
             size=(n_net, filters, rank)
         )
         mixing = mixing / np.sqrt(rank)

@@ -56,9 +56,7 @@ def contestants(stimuli: int, units: int, permutations: int, part: int) -> dict[
             roc_auc_score(target, matrix[:, unit])
 
     def permuted() -> None:
-        permutation.permutation_test(
-            matrix.T, target, permutations=permutations, rng=np.random.default_rng(0)
-        )
+        permutation.permutation_test(matrix.T, target, permutations=permutations, rng=np.random.default_rng(0))
 
     return {
         BASE: argsort,

@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from featattn_neuro.arrays.discrimination import roc_area
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import gain_files, manifest
 from featattn_neuro.io.neural import read_neural
@@ -24,19 +25,15 @@ from featattn_neuro.io.saliency_store import saliency_store
 from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind, save_kind, write_bytes_atomic
+from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.measures.simulated_population import simulate_population
 from featattn_neuro.measures.streaming import merge_moments, selectivity_from_moments
 from featattn_neuro.measures.tuning import tuning
 from featattn_neuro.measures.tuning_indices import tuning_indices
-from featattn_neuro.io.store import open_kind, save_kind
-from featattn_neuro.measures.attention_effects import attention_effects
-from featattn_neuro.measures.gain_selectivity import gain_selectivity
-from featattn_neuro.measures.neural_match import neural_match
-from featattn_neuro.measures.selectivity import selectivity
-from featattn_neuro.measures.simulated_population import simulate_population
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
@@ -47,7 +44,7 @@ from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_sou
 from featattn_neuro.nets.detectors import Detector, feature_scale, logistic_detectors
 from featattn_neuro.nets.fingerprint import digest, recording_inputs
 from featattn_neuro.nets.folding import fold_gains, unfold_gains
-from featattn_neuro.nets.gain_sets import to_gain_set
+from featattn_neuro.nets.gain_sets import detector_of, to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.loading import usual_workers
@@ -62,15 +59,17 @@ from featattn_neuro.nets.saliency import saliency_by_layer as _saliency_by_layer
 from featattn_neuro.nets.selection import Layers
 from featattn_neuro.nets.streaming import MomentsSink
 from featattn_neuro.nets.training import head_inputs
+from featattn_neuro.schema import GAINS, SCORES
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 __all__ = [
     "Preprocessing",
-    "export_gains",
+    "apply_filter_sets",
     "attention_effects",
     "causal_check",
+    "export_gains",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -79,8 +78,8 @@ __all__ = [
     "list_layers",
     "load_model",
     "load_stimuli",
-    "merge_moments",
     "localisation",
+    "merge_moments",
     "neural_match",
     "open_kind",
     "parametric_stimuli",
@@ -90,12 +89,12 @@ __all__ = [
     "saliency_by_layer",
     "save_kind",
     "selectivity",
-    "unfold_gains",
     "selectivity_from_moments",
+    "simulate_population",
     "stream_moments",
     "tuning",
     "tuning_indices",
-    "simulate_population",
+    "unfold_gains",
     "with_gains",
     "with_stimulus_ids",
 ]
@@ -656,3 +655,65 @@ def causal_check(
         return _causal_check(
             network.module, gains, images, saliency, preprocess=preprocess, head=network.head, device=place, **options
         )  # fmt: skip
+
+
+def apply_filter_sets(
+    model: nn.Module | Network,
+    sets: xr.Dataset,
+    detectors: xr.Dataset,
+    stimuli: Any,
+    labels: ArrayLike | xr.DataArray,
+    *,
+    device: str | torch.device | None = None,
+) -> xr.Dataset:
+    """Performance of a frozen read-out while chosen filters are silenced or boosted.
+
+    Parameters
+    ----------
+    sets : GAINS of `featattn_neuro.measures.filter_sets.filter_sets`, gain(gain_set, [task,] unit).
+    detectors : GAINS that carry the read-out (`head_weight`, `head_bias`, `feature_scale`), as `learn_gains` returns;
+        its gains are not applied.
+    stimuli, labels : images that neither chose the filters nor trained the read-out; labels as in `learn_gains`.
+
+    Returns
+    -------
+    SCORES : `auc` (arm, task); arm "ungained", then the names of the gain sets. `measures.filter_sets.set_effects` reads
+        it.
+
+    Raises
+    ------
+    DataError : no read-out in `detectors`, other tasks in labels than in the sets, images shared with training.
+    """
+    network = _network(model)
+    head = require_head(network.head, network.name)
+    images, preprocess = _stimuli(stimuli, network)
+    target, names = _targets(labels, images)
+    readout, tasks = detector_of(detectors), names or ["target"]
+    sets = GAINS.check(sets)
+    if "gain_set" not in sets["gain"].dims:
+        raise DataError(f"wanted gain sets along 'gain_set', as filter_sets makes them; came {sets['gain'].dims}")
+    for what, one in (("chose the filters", sets), ("trained the read-out", detectors)):
+        known = {str(i) for i in one["training_source"].values} if "training_source" in one else set()
+        if known & {str(i) for i in images.sources()}:
+            raise DataError(f"some of these images {what}; test performance on images that played no part before")
+    if len(readout.weight) != len(tasks) or ("task" in detectors.dims and list(detectors["task"].values) != tasks):
+        raise DataError(f"labels name the tasks {tasks}; the read-outs are of other tasks; label the same ones")
+    if "task" in sets["gain"].dims and set(sets["task"].values) != set(tasks):
+        raise DataError(f"labels name the tasks {tasks}; the filter sets are of {list(sets['task'].values)}")
+    pixels = as_tensor(images, preprocess)
+    arms = ["ungained", *(str(name) for name in sets["gain_set"].values)]
+    auc = np.full((len(arms), len(tasks)), np.nan)
+    with placed(network.module, device) as place:
+        pixels = pixels.to(place)
+        logits = readout.logits(head_inputs(network.module, head, pixels))
+        auc[0] = [float(roc_area(logits[t], target[t])) for t in range(len(tasks))]
+        for row in range(1, len(arms)):
+            one = sets.isel(gain_set=row - 1, drop=True)
+            for t, task in enumerate(tasks):
+                if t == 0 or "task" in one.dims:  # else the same set for all tasks: one pass over the images
+                    with _gains.with_gains(network.module, one, task=task if "task" in one.dims else None):
+                        logits = readout.logits(head_inputs(network.module, head, pixels))
+                auc[row, t] = float(roc_area(logits[t], target[t]))
+    values = {"auc": (("arm", "task"), auc)}
+    attrs = {"network_name": network.name, "kind": "SCORES"}
+    return SCORES.check(xr.Dataset(values, {"arm": arms, "task": tasks}, attrs))

@@ -232,7 +232,8 @@ def record(
     ] = "float32",
     compute_dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16 (autocast).")] = "float32",
     channel_axis: Annotated[
-        list[str] | None, typer.Option(metavar="LAYER=AXIS", help="Where the filters are, if no rule says it; again for more.")
+        list[str] | None,
+        typer.Option(metavar="LAYER=AXIS", help="Where the filters are, if no rule says it; again for more."),
     ] = None,
     corrupt: Annotated[str, typer.Option(help="Images that cannot be read: error, or skip and list them.")] = "error",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another recording at --out.")] = False,

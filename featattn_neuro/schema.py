@@ -311,7 +311,9 @@ SCORES = Kind(
         "novel": Variable(("task",), "int", "1 if reference training omitted the class", False, extra=("network",)),
         "rate": Variable(("arm",), "float", "learning rate used", False, extra=("network",)),
         "penalty": Variable(("arm",), "float", "penalty used", False, extra=("network",)),
-        "arm_status": Variable(("arm",), "text", "ok, or not_applicable: the network has not what the arm needs", False),
+        "arm_status": Variable(
+            ("arm",), "text", "ok, or not_applicable: the network has not what the arm needs", False
+        ),
         "strength": Variable(("arm",), "float", "strength of gains from theory, chosen on V", False),
         "strength_best_on_test": Variable(("arm",), "float", "the strength that is best on P: circular", False),
         "auc_best_on_test": Variable(
@@ -409,7 +411,7 @@ ASSOCIATION = Kind(
     "ASSOCIATION",
     "association of gain with selectivity, within layers",
     {
-        "rho": Variable(("layer",), "float", "Spearman over live filters", extra=_PAIR, low=-1, high=1),
+        "rho": Variable(("layer",), "float", "correlation over live filters (see method)", extra=_PAIR, low=-1, high=1),
         "n_live": Variable(("layer",), "int", "live filters", extra=("network",)),
         "status": Variable(("layer",), "text", "reason code, see STATUS", extra=("network",)),
         "z": Variable((), "float", "mean over layers of atanh rho", extra=_PAIR),
@@ -431,7 +433,32 @@ ASSOCIATION = Kind(
         "refit_null": Variable(
             ("layer", "refit"), "float", "atanh rho of gains refitted to permuted labels", False, extra=("network",)
         ),
+        "rho_standard_error": Variable(
+            ("layer",),
+            "float",
+            "SD of rho from the covariance of refitted gain ranks",
+            False,
+            ("network", "task"),
+            0,
+            1,
+        ),
+        "p_filter_permutation": Variable(
+            ("layer",), "float", "filters permuted within layer; anticonservative", False, ("network", "task"), 0, 1
+        ),
     },
+)
+
+POPULATION = Kind(
+    "POPULATION",
+    "what a linear read-out of all units of a layer tells",
+    {
+        "dprime": Variable(("layer",), "float", "cross-validated d' of the best linear read-out, SDs", extra=("task",)),
+        "ungained": Variable(("layer",), "float", "the same without gains, same folds", False, extra=("task",)),
+        "change": Variable(("layer",), "float", "dprime minus ungained", False, extra=("task",)),
+        "n_units": Variable(("layer",), "int", "units that were read out"),
+        "status": Variable(("layer",), "text", "reason code, see STATUS", extra=("task",)),
+    },
+    {"layer": _text("layer", meaning="layer, downstream last"), "task": _text("task", meaning="name of the task")},
 )
 
 _SETS = ("gain_set", "task")
@@ -454,7 +481,9 @@ SALIENCY = Kind(
         ),
         "activation": Variable(("stimulus", "y", "x"), "float", "sum over filters of A, un-gained", False),
         "relative": _map("sum g A / sum A - 1, no units; only where maps are nowhere negative"),
-        "class_weighted": _map("sum over filters of w (g - 1) A, w the read-out's weights; logit units at the last maps"),
+        "class_weighted": _map(
+            "sum over filters of w (g - 1) A, w the read-out's weights; logit units at the last maps"
+        ),
         "gain_gradient": _map("sum over filters of (g - 1) A dz/dA on the un-gained network; logit units"),
         "cam_ungained": _map("Grad-CAM without gains, signed: sum over filters of mean(dz/dA) A"),
         "cam_change": _map("the same with all gains on, minus that without"),
@@ -462,7 +491,9 @@ SALIENCY = Kind(
         "path_sum": _number("float", "sum of the attributions of all gained layers; logit units"),
         "logit_change": _number("float", "logit with all gains minus logit without"),
         "path_steps": _number("int", "midpoints that the integral was taken with"),
-        "path_status": _number("text", "ok, or incomplete: |sum - change| > 1e-3 sum of |attribution| at 512 midpoints"),
+        "path_status": _number(
+            "text", "ok, or incomplete: |sum - change| > 1e-3 sum of |attribution| at 512 midpoints"
+        ),
         "top_channel": Variable(
             ("stimulus", "rank"), "int", "filters with the largest |contribution|, largest first", False, _SETS
         ),
@@ -502,7 +533,10 @@ AGREEMENT = Kind(
         "score_high": Variable(("layer",), "float", "upper end", False),
         "randomised_score": Variable(("layer",), "float", "mean cue swap in a network of shuffled weights", False),
         "localisation": Variable(
-            ("localiser", "map", "layer", "stimulus"), "float", "score of one map against the masks, image by image", False
+            ("localiser", "map", "layer", "stimulus"),
+            "float",
+            "score of one map against the masks, image by image",
+            False,
         ),
         "localisation_mean": Variable(("localiser", "map", "layer"), "float", "mean over images", False),
         "localisation_low": Variable(("localiser", "map", "layer"), "float", "lower end of its 95 % t interval", False),
@@ -574,7 +608,11 @@ CAUSAL = Kind(
     "what masking the most amplified pixels does to the logit of the detector",
     {
         "logit": Variable(
-            ("direction", "map", "stimulus", "fraction"), "float", "logit with that share of pixels changed", True, _SETS
+            ("direction", "map", "stimulus", "fraction"),
+            "float",
+            "logit with that share of pixels changed",
+            True,
+            _SETS,
         ),
         "area": Variable(
             ("direction", "map", "stimulus"),
@@ -583,7 +621,9 @@ CAUSAL = Kind(
             extra=_SETS,
         ),
         "area_mean": Variable(("direction", "map"), "float", "mean of that area over images", False, _SETS),
-        "area_low": Variable(("direction", "map"), "float", "lower end of its 95 % t interval over images", False, _SETS),
+        "area_low": Variable(
+            ("direction", "map"), "float", "lower end of its 95 % t interval over images", False, _SETS
+        ),
         "area_high": Variable(("direction", "map"), "float", "upper end", False, _SETS),
     },
     {
@@ -807,6 +847,7 @@ KINDS = {
         MOMENTS,
         SELECTIVITY,
         ASSOCIATION,
+        POPULATION,
         SALIENCY,
         AGREEMENT,
         MASKED_MAPS,

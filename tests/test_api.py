@@ -209,3 +209,26 @@ def test_models_in_hand_and_by_name(network: Network) -> None:
     headless = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
     with pytest.raises(ConfigError, match=r"no final linear layer.*head="):
         fa.learn_gains(headless, pictures(4), [True, False] * 2, ["1"])
+
+
+def test_filter_sets_are_placed_and_taken_off_again(network: Network) -> None:
+    from featattn_neuro.measures.filter_sets import filter_sets, set_effects
+
+    learned = learn(network, stimuli(12), [0, 1] * 6, head_stimuli=stimuli(24, seed=1), head_labels=[0, 1] * 12)
+    chosen_on, tested_on = stimuli(30, seed=2), stimuli(16, seed=3)
+    measured = fa.selectivity(fa.record(network, chosen_on, LAYERS), "1")
+    sets = filter_sets(measured, controls=["random"], repeats=2)
+    before = {key: value.clone() for key, value in network.module.state_dict().items()}
+    scores = fa.apply_filter_sets(network, sets, learned, tested_on, [0, 1] * 8)
+    assert scores["arm"].values.tolist() == ["ungained", "top", "random/0", "random/1"]
+    ones = sets.assign(gain=sets["gain"] * 0 + 1)
+    plain = fa.apply_filter_sets(network, ones, learned, tested_on, [0, 1] * 8)["auc"]
+    assert (plain == plain.isel(arm=0)).all()
+    assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())
+    assert set_effects(scores)["repeats"].tolist() == [2]
+    with pytest.raises(DataError, match="chose the filters"):
+        fa.apply_filter_sets(network, sets, learned, chosen_on, [0, 1] * 15)
+    with pytest.raises(DataError, match="no read-out"):
+        fa.apply_filter_sets(network, sets, learned.drop_vars("head_weight"), tested_on, [0, 1] * 8)
+    with pytest.raises(DataError, match="gain_set"):
+        fa.apply_filter_sets(network, sets.isel(gain_set=0, drop=True), learned, tested_on, [0, 1] * 8)

@@ -279,9 +279,7 @@ def prepared(responses: Any, target: Any, among: Any = None) -> tuple[Any, NDArr
     if wanted.dtype != np.bool_ or wanted.ndim not in (1, 2):
         raise ValueError(f"target must be boolean, (n,) or (tasks, n); came {wanted.dtype} {wanted.shape}")
     if values.ndim == 0 or values.shape[-1] != wanted.shape[-1]:
-        raise ValueError(
-            f"last axes of responses and target must agree; came {tuple(values.shape)} and {wanted.shape}"
-        )
+        raise ValueError(f"last axes of responses and target must agree; came {tuple(values.shape)} and {wanted.shape}")
     roles = wanted.astype(np.int32)
     if among is not None:
         inside = np.asarray(_array(among))

@@ -137,9 +137,7 @@ def class_variances(responses: Any, target: Any) -> Float:
     return np.stack([variance[:, 1], variance[:, 0]]).reshape((2, *shape))
 
 
-def dprime(
-    responses: Any, target: Any, *, denominator: str = "rms", among: Any = None, engine: str = "numba"
-) -> Float:
+def dprime(responses: Any, target: Any, *, denominator: str = "rms", among: Any = None, engine: str = "numba") -> Float:
     """Difference of the class means in units of a within-class standard deviation.
 
     Parameters

@@ -51,10 +51,10 @@ def equivalence_test(values: ArrayLike, bound: float, *, alpha: float = 0.05) ->
     x = np.asarray(values, dtype=np.float64).ravel()
     x = x[np.isfinite(x)]
     estimate = float(x.mean()) if x.size else float("nan")
-    if x.size < 2 or np.ptp(x) == 0:
+    error = float(x.std(ddof=1) / np.sqrt(x.size)) if x.size > 1 else 0.0
+    if not error > 0:
         nan = float("nan")
         return Equivalence(estimate, nan, nan, nan, nan, nan, False)
-    error = float(x.std(ddof=1) / np.sqrt(x.size))
     lower = float(stats.t.sf((estimate + bound) / error, x.size - 1))
     upper = float(stats.t.cdf((estimate - bound) / error, x.size - 1))
     low, high = t_interval(x, 1 - 2 * alpha)

@@ -53,7 +53,9 @@ def noncentral_t_interval(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1; came {level}")
-    d, m1, m0, v1, v0 = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (difference, n1, n0, variance1, variance0)))
+    d, m1, m0, v1, v0 = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (difference, n1, n0, variance1, variance0))
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = (v1 + v0) ** 2 / (v1**2 / (m1 - 1) + v0**2 / (m0 - 1))
         scale = np.sqrt((v1 / m1 + v0 / m0) / ((v1 + v0) / 2))
@@ -157,7 +159,9 @@ def _bca(draws: Float, observed: Float, acceleration: Float, level: float) -> tu
     counts = known.sum(axis=0)
     with np.errstate(invalid="ignore"):
         below = (draws < observed).sum(axis=0) + 0.5 * (draws == observed).sum(axis=0)
-        bias = special.ndtri(np.clip(below / np.maximum(counts, 1), 1 / (draws.shape[0] + 1), 1 - 1 / (draws.shape[0] + 1)))
+        bias = special.ndtri(
+            np.clip(below / np.maximum(counts, 1), 1 / (draws.shape[0] + 1), 1 - 1 / (draws.shape[0] + 1))
+        )
         ends = []
         for share in ((1 - level) / 2, (1 + level) / 2):
             z = bias + stats.norm.ppf(share)

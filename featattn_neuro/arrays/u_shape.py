@@ -80,7 +80,7 @@ def u_shape_test(left: ArrayLike, right: ArrayLike) -> UShape:
         raise ValueError(f"left and right must be of the same replicates; came {a.size} and {b.size}")
     keep = np.isfinite(a) & np.isfinite(b)
     a, b = a[keep], b[keep]
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if a.size < 2 or not (a.std(ddof=1) > 0 and b.std(ddof=1) > 0):
         nan = float("nan")
         mean_a, mean_b = (float(v.mean()) if v.size else nan for v in (a, b))
         return UShape(mean_a, mean_b, nan, nan, nan, int(a.size))

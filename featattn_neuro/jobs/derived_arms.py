@@ -83,7 +83,10 @@ def theory_values(job: NetworkJob, arm: str, cut: CutNetwork) -> np.ndarray:
     )  # fmt: skip
     found = tuning_values(recorded, job.targets(singles))
     order = [(layer, k) for layer in cut.layers for k in range(cut.n_filters[layer])]
-    place = {pair: i for i, pair in enumerate(zip(found["layer"].values.tolist(), found["channel"].values.tolist(), strict=True))}
+    place = {
+        pair: i
+        for i, pair in enumerate(zip(found["layer"].values.tolist(), found["channel"].values.tolist(), strict=True))
+    }
     return found.values[:, [place[pair] for pair in order]]
 
 

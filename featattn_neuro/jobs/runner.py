@@ -95,7 +95,12 @@ def expected_costs(
             costs[stage.network] = (
                 next(iter(costs.values())) if replicas else apart(costs_of, text, str(out), stage.network)
             )
-        images = {"gain": stage.gain_images, "full": stage.full_images, "any": stage.any_images, "norm": stage.norm_images}
+        images = {
+            "gain": stage.gain_images,
+            "full": stage.full_images,
+            "any": stage.any_images,
+            "norm": stage.norm_images,
+        }
         per_image = costs[stage.network].per_image
         found[stage.id] = stage.fixed_seconds + sum(count * per_image[kind] for kind, count in images.items())
     return found, {name: cost.units for name, cost in costs.items()}

@@ -21,9 +21,10 @@ from featattn_neuro.jobs.config import GAIN_ARMS, THEORY_ARMS
 from featattn_neuro.jobs.context import SPLITS, NetworkJob, labels_of
 from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves, mean_auc, rule_of
 from featattn_neuro.measures.arms import describe_arms
+from featattn_neuro.measures.association_errors import gain_covariance_error
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
-from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.localisation import localisation
+from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.saliency_agreement import saliency_agreement
 from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.nets.batches import as_tensor
@@ -332,6 +333,7 @@ def associate(job: NetworkJob, progress: Progress) -> list[str]:
     if settings.refit_layers:
         refits = load_kind(job.out / "refits" / f"{job.name}.nc", "GAINS")
         found["refit_null"] = refit_location(refits, measured).reindex(layer=found["layer"].values)
+        found["rho_standard_error"] = gain_covariance_error(refits, measured).reindex(layer=found["layer"].values)
     save_kind(found.assign_attrs(network_name=job.name), job.out / "association" / f"{job.name}.nc")
     return [f"association/{job.name}.nc"]
 

@@ -91,7 +91,9 @@ def by_filter(dataset: xr.Dataset, *, name: str) -> xr.Dataset:
         marked = f"{layer}@{call}/"
         ids.append(f"{layer}/{unit.removeprefix(marked)}" if unit.startswith(marked) else unit)
     if len(set(ids)) < len(ids):
-        calls = {one: set(dataset["call"].values[dataset["layer"].values == one].tolist()) for one in layers_of(dataset)}
+        calls = {
+            one: set(dataset["call"].values[dataset["layer"].values == one].tolist()) for one in layers_of(dataset)
+        }
         layer, ran = next((layer, sorted(ran)) for layer, ran in calls.items() if len(ran) > 1)
         raise DataError(
             f"{name} has calls {ran} of layer {layer!r}, and a gain is one for all of them; choose "

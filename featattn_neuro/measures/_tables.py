@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.measures._join import layers_of, single, without_scalars
-from featattn_neuro.measures.gain_selectivity import MIN_LIVE, joined, live_filters
+from featattn_neuro.measures.gain_selectivity import MIN_LIVE, check_sources, joined, live_filters
 from featattn_neuro.schema import GAINS, SELECTIVITY
 
 
@@ -25,9 +25,10 @@ class PairedLayers:
 
 
 def paired_layers(gains: xr.Dataset, selectivity: xr.Dataset) -> PairedLayers:
-    """Join by unit and task ids; layers with fewer than `MIN_LIVE` live filters are left out."""
+    """Join by unit and task ids; overlapping sources are refused; layers below `MIN_LIVE` live filters are left out."""
     learned = GAINS.check(single(without_scalars(gains), ("network", "arm", "gain_set"), name="the gains"))
     measured = SELECTIVITY.check(without_scalars(selectivity))
+    check_sources(learned, measured, "refuse")
     learned, measured = joined(learned, measured)
     gain = np.atleast_2d(learned["gain"].transpose(..., "unit").values.astype(np.float64))
     signed = np.atleast_2d(measured["dprime"].transpose(..., "unit").values)

@@ -18,6 +18,11 @@ from featattn_neuro.schema import ASSOCIATION, GAINS, SELECTIVITY
 
 MIN_LIVE = 8
 """A layer with fewer live filters is undefined (`too_few`) and left out of the mean over layers."""
+METHODS = {
+    "spearman": "Spearman's rank correlation",
+    "kendall": "Kendall's tau b",
+    "pearson_log": "Pearson's correlation with the log gain",
+}
 MEASURES = {
     "dprime": "gain with |d'|",
     "auc": "gain with |ROC area - 1/2|",
@@ -31,6 +36,7 @@ def gain_selectivity(
     selectivity: xr.Dataset,
     *,
     covariates: xr.Dataset | None = None,
+    method: str = "spearman",
     permutations: int = 9999,
     seed: int = 0,
     circular: str = "refuse",
@@ -45,6 +51,8 @@ def gain_selectivity(
     covariates : variables over `unit`, or ("task", "unit"), to be held fixed one at a time, and all together ("all"):
         mean activation, weight norm, …; nothing measured after the gain. With two tasks or more, the mean log gain of
         the other tasks is added as "other_tasks_gain". None = no partial correlations.
+    method : "spearman" (the declared one), "kendall" (tau b) or "pearson_log" (log gain; NaN for a task with a gain that
+        is not positive). Partial correlations are of ranks whatever the method.
     permutations, seed : joint permutations of tasks for `p_task_permutation`, and their seed.
     circular : "refuse" an overlap of the source stimuli of gains and selectivity, or "demonstrate" what it does.
 
@@ -62,7 +70,7 @@ def gain_selectivity(
 
     Notes
     -----
-    Spearman 1904; z(t, s) pairs the gains of task t with the selectivity of task s. Within one network the p says
+    Spearman 1904; Kendall 1945; z(t, s) pairs the gains of task t with the selectivity of task s. Within one network the p says
     something about this network only.
 
     >>> import xarray as xr
@@ -78,13 +86,14 @@ def gain_selectivity(
     learned = GAINS.check(single(without_scalars(gains), ("network", "arm", "gain_set"), name="the gains"))
     measured = by_filter(SELECTIVITY.check(without_scalars(selectivity)), name="the selectivity")
     choose(circular, ("refuse", "demonstrate"), "value of circular")
-    overlap = _check_sources(learned, measured, circular)
+    choose(method, METHODS, "method")
+    overlap = check_sources(learned, measured, circular)
     learned, measured = joined(learned, measured)
     gain = np.atleast_2d(learned["gain"].transpose(..., "unit").values.astype(np.float64))
     scores = _scores(measured)
     several = gain.shape[0] >= 2
-    predictors = dict.fromkeys(scores, gain)
     log_gain = np.log(np.where(gain > 0, gain, np.nan))
+    predictors = dict.fromkeys(scores, log_gain if method == "pearson_log" else gain)
     if several:
         predictors["corrected"] = kernels.leave_one_task_out(log_gain)
         scores["corrected"] = scores["dprime"]
@@ -94,7 +103,7 @@ def gain_selectivity(
     members = [live & (learned["layer"].values.astype(str) == name) for name in layers]
     status = [_layer_status(gain, scores["dprime"], inside) for inside in members]
     usable = [inside if code == "ok" else np.zeros_like(inside) for inside, code in zip(members, status, strict=True)]
-    rho = np.stack([_rho(predictors[name], scores[name], usable) for name in order])
+    rho = np.stack([_rho(predictors[name], scores[name], usable, method) for name in order])
     values = {
         "rho": (_dims(learned, "layer"), rho if "task" in learned.dims else rho[:, 0, 0]),
         "n_live": ("layer", [int(inside.sum()) for inside in members]),
@@ -109,7 +118,7 @@ def gain_selectivity(
         result["partial"] = _partials(learned, held, gain, scores["dprime"], usable).assign_coords(layer=layers)
     notes = {f"measure_{name}": MEASURES[name] for name in order}
     counts = {"permutations": int(permutations), "seed": int(seed), "nonpositive_gains": int((gain <= 0).sum())}
-    return ASSOCIATION.check(result.assign_attrs(notes | counts | {"sources": overlap}))
+    return ASSOCIATION.check(result.assign_attrs(notes | counts | {"sources": overlap, "method": METHODS[method]}))
 
 
 def pool_networks(associations: Mapping[str, xr.Dataset], *, permutations: int = 9999, seed: int = 0) -> xr.Dataset:
@@ -155,7 +164,7 @@ def pool_networks(associations: Mapping[str, xr.Dataset], *, permutations: int =
     return ASSOCIATION.check(pooled.assign_attrs(counts))
 
 
-def _check_sources(learned: xr.Dataset, measured: xr.Dataset, circular: str) -> str:
+def check_sources(learned: xr.Dataset, measured: xr.Dataset, circular: str) -> str:
     """Refuse gains and selectivity from the same source stimuli; return what was found, in words."""
     if "training_source" not in learned or "selection_source" not in measured:
         return "not known: gains or selectivity do not name their source stimuli"
@@ -211,17 +220,20 @@ def _layer_status(gain: np.ndarray, score: np.ndarray, inside: np.ndarray) -> st
     return "constant" if any(flat) else "ok"
 
 
-def _rho(predictor: np.ndarray, score: np.ndarray, usable: Sequence[np.ndarray]) -> np.ndarray:
-    """(task, selectivity_task, layer) Spearman over the usable filters of each layer."""
+def _rho(predictor: np.ndarray, score: np.ndarray, usable: Sequence[np.ndarray], method: str) -> np.ndarray:
+    """(task, selectivity_task, layer) correlation over the usable filters of each layer."""
     columns = []
     for inside in usable:
-        if inside.any():
+        if not inside.any():
+            columns.append(np.full((predictor.shape[0], score.shape[0]), np.nan))
+        elif method == "spearman":
             rho = kernels.spearman(predictor[:, None, inside], score[None, :, inside])
             # an undefined value (the log of a gain that is not positive) undoes the task, it does not drop the filter
             defined = np.isfinite(predictor[:, inside]).all(axis=1)[:, None] & np.isfinite(score[:, inside]).all(axis=1)
             columns.append(np.where(defined, rho, np.nan))
         else:
-            columns.append(np.full((predictor.shape[0], score.shape[0]), np.nan))
+            kind = "kendall" if method == "kendall" else "pearson"
+            columns.append(kernels.cross_correlation(predictor[:, inside], score[:, inside], method=kind))
     return np.stack(columns, axis=-1)
 
 

@@ -67,7 +67,7 @@ def fit_slopes(y: np.ndarray, x: np.ndarray, group: np.ndarray, *, random_slope:
         warnings.simplefilter("always")
         try:
             model = MixedLM(np.asarray(y, dtype=np.float64), design, index, exog_re=design if random_slope else None)
-            found = model.fit(reml=True, method=["lbfgs"])
+            found = model.fit(reml=True, method=["bfgs", "lbfgs", "cg", "powell"])
         except (np.linalg.LinAlgError, ValueError):
             return SlopeFit(nan, nan, nan, nan, nan, 0, "failed")
     on_edge = any(issubclass(w.category, ConvergenceWarning) and "boundary" in str(w.message) for w in caught)
@@ -99,7 +99,9 @@ def mixed_model(gains: Mapping[str, xr.Dataset], selectivity: Mapping[str, xr.Da
     Ranks of |d'| are centred within each layer, so layer means cannot make a slope; groups are the layers of each network. The null of 0 is not that of the task-mismatch test: what all tasks amplify counts here.
     """
     if set(gains) != set(selectivity):
-        raise DataError(f"wanted the same networks in gains and selectivity; came {sorted(gains)}, {sorted(selectivity)}")
+        raise DataError(
+            f"wanted the same networks in gains and selectivity; came {sorted(gains)}, {sorted(selectivity)}"
+        )
     pairs = {name: paired_layers(gains[name], selectivity[name]) for name in gains}
     first = next(iter(pairs.values()))
     tasks = first.tasks or [""]

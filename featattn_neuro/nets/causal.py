@@ -85,7 +85,9 @@ def causal_check(
     if set(checked["stimulus"].values.tolist()) != set(ids.tolist()):
         raise DataError("wanted maps of the stimuli that are masked; came maps of others; make them from these stimuli")
     if checked.attrs.get("geometry") == "cell index":
-        raise DataError("the place of these maps in the image is not known, so no pixel can be masked; use another layer")
+        raise DataError(
+            "the place of these maps in the image is not known, so no pixel can be masked; use another layer"
+        )
     checked = checked.sel(stimulus=ids)
     for name in maps:
         if name != "random":

@@ -198,9 +198,7 @@ class _Site:
     def _places(value: torch.Tensor, axis: int) -> tuple[int, ...]:
         return tuple(size for place, size in enumerate(value.shape) if place not in (0, axis))
 
-    def _make(
-        self, site: SiteGains, value: torch.Tensor, axis: int
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _make(self, site: SiteGains, value: torch.Tensor, axis: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         factor = site.factor(axis, value.ndim)
         shift = None if site.shift is None else site.shift.reshape([-1 if p == axis else 1 for p in range(value.ndim)])
         factor_made, shift_made = (

@@ -68,6 +68,7 @@ class _Axis:
     grid: Grid
     cells: int | None
 
+
 def layer_grid(
     module: nn.Module, layer: str, *, image_size: int | None = None, cells: int | None = None
 ) -> Grid | None:

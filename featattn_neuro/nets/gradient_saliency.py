@@ -58,9 +58,7 @@ class Logits:
         return (features / self.scale) @ self.weight.T + self.bias
 
 
-def logits_of(
-    rows: GainRows, *, head: str | None, output: int | Sequence[int] | None, device: torch.device
-) -> Logits:
+def logits_of(rows: GainRows, *, head: str | None, output: int | Sequence[int] | None, device: torch.device) -> Logits:
     """The logit of each gain set: the read-out that the gains carry, or the network's outputs named by `output`.
 
     Raises
@@ -191,7 +189,9 @@ def local_maps(
         found[layer].setdefault(name, []).append(value)
 
     sets = next(iter(gains.values())).shape[0]
-    z, before, after = gained_pass(module, images, _factors({n: torch.ones_like(g[0]) for n, g in gains.items()}), logits)
+    z, before, after = gained_pass(
+        module, images, _factors({n: torch.ones_like(g[0]) for n, g in gains.items()}), logits
+    )
     for row in range(sets):
         slopes = _slopes(z[:, row], [after[layer] for layer in layers], retain=True)
         for layer, slope in zip(layers, slopes, strict=True):

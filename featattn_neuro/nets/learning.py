@@ -190,7 +190,9 @@ def start(
         negative, shifts or factors per position on a network whose sites may lie behind pooling (`past_pools`).
     """
     if parameterisation.layer_mean and gain and not per_filter:
-        raise ConfigError(f"{parameterisation} fixes the mean gain of a layer to 1, so a uniform gain cannot be learned")
+        raise ConfigError(
+            f"{parameterisation} fixes the mean gain of a layer to 1, so a uniform gain cannot be learned"
+        )
     if cut.past_pools and (shift or shapes or not parameterisation.positive):
         raise ConfigError(
             "shifts, gains per position and gains that may be negative do not commute with pooling; make the network "

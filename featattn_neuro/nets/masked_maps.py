@@ -65,6 +65,7 @@ class _MaskedSums:
         mean = self.total / self.count
         return self.products / self.count - np.outer(mean, mean)
 
+
 def masked_maps(
     module: nn.Module,
     stimuli: StimulusSource,
@@ -148,7 +149,7 @@ def _object_maps(
             f"wanted masks (stimulus, object, height, width) for {len(stimuli)} stimuli; came shape {values.shape}; "
             "make one mask per object of each stimulus"
         )
-    if values.dtype != bool and not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
+    if values.dtype != bool and not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise DataError("wanted masks with values in [0, 1]; came others; divide them by their maximum")
     names = select_layers(module, layers)
     sums = {layer: _MaskedSums(layer) for layer in names}

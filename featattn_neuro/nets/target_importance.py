@@ -69,7 +69,9 @@ def learn_target_importance(
         truth = classes[picked].expand(len(chosen), -1)
         mass = torch.where(truth == chosen[:, None], 1.0, other[:, None])
         loss = (cross_entropy(z.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth) * mass).mean(dim=1)
-        loss = loss + schedule.penalty * torch.cat([state.parameterisation.deviation(v) for v in numbers], 1).square().mean(1)
+        loss = loss + schedule.penalty * torch.cat(
+            [state.parameterisation.deviation(v) for v in numbers], 1
+        ).square().mean(1)
         if not torch.isfinite(loss).all():
             raise DataError(f"the loss is not finite at update {update}; lower the rate ({schedule.rate})")
         optimiser.zero_grad(set_to_none=True)

@@ -151,7 +151,9 @@ def _positions(cut: CutNetwork, images: torch.Tensor) -> list[int]:
     return [int(np.prod(shapes.get(layer, (1,)))) for layer in cut.layers]
 
 
-def theory_factors(values: np.ndarray, strength: float, *, mode: str = "bidirectional", clip: bool = False) -> np.ndarray:
+def theory_factors(
+    values: np.ndarray, strength: float, *, mode: str = "bidirectional", clip: bool = False
+) -> np.ndarray:
     """1 + strength * f, the factor on a map for tuning or gradient values f; 1 where f is NaN (the filter is dead).
 
     Parameters

@@ -73,11 +73,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "association_checks": {
         **_NETWORK,
-        "check": "partial, gain_reliability, selectivity_reliability or refit_null",
+        "check": "partial, gain_reliability, selectivity_reliability, refit_null or rho_standard_error",
         "layer": "dotted module name of the layer",
         "task": "task, where the check has one",
         "item": "covariate of a partial correlation, number of the refit, else empty",
-        "value": "partial Spearman rho; Spearman reliability; atanh rho of the refit",
+        "value": "partial Spearman rho; Spearman reliability; atanh rho of the refit; SD of rho over refits",
     },
     "arms": {
         **_NETWORK,

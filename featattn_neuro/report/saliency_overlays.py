@@ -191,7 +191,9 @@ def _image(axes: Axes, image: np.ndarray) -> None:
     _bare(axes, image)
 
 
-def _map(axes: Axes, values: np.ndarray, maps: xr.Dataset, image: np.ndarray, colours: str, low: float, high: float) -> Any:
+def _map(
+    axes: Axes, values: np.ndarray, maps: xr.Dataset, image: np.ndarray, colours: str, low: float, high: float
+) -> Any:
     handle = axes.imshow(values, cmap=colours, vmin=low, vmax=high, extent=placed_extent(maps, image))
     _bare(axes, image)
     return handle

@@ -1,7 +1,8 @@
-"""Kinds flattened to tables with frozen columns (`columns.COLUMNS`), and written as CSV without losing a digit."""
+"""Kinds flattened to tables with frozen columns (`columns.COLUMNS`), and written: CSV, parquet, Markdown, LaTeX."""
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,13 @@ def association_summary_table(association: Datasets, pooled: xr.Dataset | None =
 
 def association_checks_table(association: Datasets) -> pd.DataFrame:
     """One row per network, check, layer (and task, item): partials, reliabilities, refit null."""
-    checks = {"partial": "covariate", "gain_reliability": "", "selectivity_reliability": "", "refit_null": "refit"}
+    checks = {
+        "partial": "covariate",
+        "gain_reliability": "",
+        "selectivity_reliability": "",
+        "refit_null": "refit",
+        "rho_standard_error": "",
+    }
 
     def rows(dataset: xr.Dataset) -> pd.DataFrame:
         found = []
@@ -170,7 +177,8 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "curves": (bool(r.curves), lambda: curves_table(r.curves)),
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
         "localisation": (
-            any("localisation_mean" in ds for ds in r.agreement.values()), lambda: localisation_table(r.agreement)
+            any("localisation_mean" in ds for ds in r.agreement.values()),
+            lambda: localisation_table(r.agreement),
         ),
         "saliency_stimuli": (bool(r.agreement), lambda: saliency_stimuli_table(r.agreement)),
         "doses": (bool(r.doses), lambda: doses_table(r.doses)),
@@ -192,18 +200,73 @@ def write_tables(results: Results, folder: Path | None = None) -> dict[str, Path
     return {name: write_table(frame, target / f"{name}.csv") for name, frame in all_tables(results).items()}
 
 
+FORMATS = (".csv", ".parquet", ".md", ".tex")
+
+
 def write_table(table: pd.DataFrame, path: Path | str) -> Path:
-    """Write `table` as CSV (UTF-8, shortest digits that read back to the same float) and return the path.
+    """Write `table` in the format of the path's suffix and return the path.
+
+    Parameters
+    ----------
+    path : ".csv" (UTF-8, shortest digits that read back to the same float), ".parquet" (types kept; needs pyarrow),
+        ".md" (Markdown) or ".tex" (LaTeX tabular with booktabs): the last two for people, 4 significant digits,
+        undefined as an en dash.
 
     The file is written under a temporary name in the same folder and renamed, so it is whole or not there.
 
     Raises
     ------
-    StoreError : the folder cannot be written.
+    ConfigError : another suffix. StoreError : the folder cannot be written, or a library for the format is missing.
     """
     path = Path(path)
-    text = table.to_csv(index=False, lineterminator="\n")
-    return write_atomic(path, text.encode("utf-8"))
+    kind = choose(path.suffix, FORMATS, "format of a table")
+    if kind == ".csv":
+        data = table.to_csv(index=False, lineterminator="\n").encode("utf-8")
+    elif kind == ".parquet":
+        buffer = io.BytesIO()
+        try:
+            table.to_parquet(buffer, index=False)
+        except ImportError as error:
+            raise _missing("parquet", "pyarrow") from error
+        data = buffer.getvalue()
+    else:
+        data = (_markdown(table) if kind == ".md" else _latex(table)).encode("utf-8")
+    return write_atomic(path, data)
+
+
+def _missing(what: str, library: str) -> StoreError:
+    return StoreError(
+        f"wanted to write {what}; {library} is not installed; pip install 'featattn_neuro[tables]', or write .csv"
+    )
+
+
+def _for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as text with four significant digits, undefined as an en dash."""
+
+    def cell(value: object) -> str:
+        if isinstance(value, float):
+            return "–" if value != value else f"{value:.4g}".replace("-", "−")
+        return "–" if value is None else str(value)
+
+    return table.map(cell)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    shown = _for_people(table)
+    shown = shown.map(lambda text: text.replace("|", "\\|"))
+    try:
+        return str(shown.to_markdown(index=False, disable_numparse=True)) + "\n"
+    except ImportError as error:
+        raise _missing("Markdown", "tabulate") from error
+
+
+def _latex(table: pd.DataFrame) -> str:
+    shown = _for_people(table).rename(columns=str)
+    shown.columns = [name.replace("_", r"\_") for name in shown.columns]
+    escapes = str.maketrans({"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+                             "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+                             "−": "$-$", "–": "--", "|": r"\textbar{}"})  # fmt: skip
+    return str(shown.map(lambda text: text.translate(escapes)).to_latex(index=False, escape=False))
 
 
 def write_atomic(path: Path, data: bytes) -> Path:

@@ -205,7 +205,9 @@ def test_weibull_recovers_its_parameters_and_refuses_a_flat_curve(rng):
     flat = [choice.fit_weibull(level, rng.binomial(n, 0.5), n).status for _ in range(20)]
     assert flat.count("not_identifiable") >= 18
     assert choice.fit_weibull(level, n * 0.75, n).status == "not_identifiable"
-    assert float(choice.weibull(7.0, 7.0, 3.0)) == pytest.approx(choice.THRESHOLD_SHARE) == pytest.approx(0.816, abs=5e-4)
+    assert (
+        float(choice.weibull(7.0, 7.0, 3.0)) == pytest.approx(choice.THRESHOLD_SHARE) == pytest.approx(0.816, abs=5e-4)
+    )
     with pytest.raises(ValueError, match="above 0"):
         choice.fit_weibull([0.0, 1.0], [1, 1], [2, 2])
 

@@ -83,7 +83,10 @@ def test_shifted_pairs_and_their_exclusive_ink(shift: int) -> None:
             lambda: array_composites(array_composites(singles(), 4, seed=0).stimuli, 1, seed=0),
             "has 4 composites; pass their sources",
         ),
-        (lambda: array_composites(load_stimuli(np.zeros((1, 1, 2, 2), np.float32), label=None), 1, seed=0), "no labels"),
+        (
+            lambda: array_composites(load_stimuli(np.zeros((1, 1, 2, 2), np.float32), label=None), 1, seed=0),
+            "no labels",
+        ),
     ],
 )
 def test_what_cannot_be_arranged(make: Any, message: str) -> None:

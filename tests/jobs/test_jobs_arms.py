@@ -42,7 +42,8 @@ LEARNED = [arm for arm in MORE_ARMS if arm not in ("adabn", "tuning", "gradient"
 @pytest.fixture(scope="module")
 def arms_config(tiny: dict[str, Any]) -> dict[str, Any]:
     networks = [
-        {"name": name, "model": f"my_arms:{name}", "layers": ["2", "5"], "head": "8"} for name in ("with_norm", "without")
+        {"name": name, "model": f"my_arms:{name}", "layers": ["2", "5"], "head": "8"}
+        for name in ("with_norm", "without")
     ]
     arms = {
         **tiny["arms"],
@@ -55,7 +56,10 @@ def arms_config(tiny: dict[str, Any]) -> dict[str, Any]:
     arms["bounded"]["parameterisation"] = "bounded(0.8, 1.2)"
     curves = {
         **tiny["curves"],
-        **{f"rates_{axis}": {"gain_head": [0.03], "full": [0.003], "probe": [0.03], "norm_affine": [0.03]} for axis in ("examples", "updates")},
+        **{
+            f"rates_{axis}": {"gain_head": [0.03], "full": [0.003], "probe": [0.03], "norm_affine": [0.03]}
+            for axis in ("examples", "updates")
+        },
     }
     return changed(
         tiny, stimuli="photos", networks={"pretrained": networks}, arms=arms, curves=curves, saliency=None,

@@ -22,7 +22,15 @@ from featattn_neuro.nets.learning import Schedule, fit_tasks, learn, logits, per
 from featattn_neuro.nets.parameterisations import LOG, Parameterisation, mean_penalty
 from featattn_neuro.nets.training import head_inputs
 
-TEXTS = ["free", "non_negative", "bounded(0.7, 1.3)", "log", "log(0.5, 2.0)", "log+layer_mean", "non_negative+layer_mean"]
+TEXTS = [
+    "free",
+    "non_negative",
+    "bounded(0.7, 1.3)",
+    "log",
+    "log(0.5, 2.0)",
+    "log+layer_mean",
+    "non_negative+layer_mean",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -153,7 +161,10 @@ def test_shifts_and_positions_are_learned_stored_and_placed(problem: Any) -> Non
         for task, name in enumerate("abc"):
             with with_gains(net, gains, task=name):
                 features = head_inputs(net, "head", images)
-            found = Detector(*(v[task : task + 1] for v in (gains.head_weight.values, gains.head_bias.values)), gains.feature_scale.values).logits(features)[0]
+            found = Detector(
+                *(v[task : task + 1] for v in (gains.head_weight.values, gains.head_bias.values)),
+                gains.feature_scale.values,
+            ).logits(features)[0]
             np.testing.assert_allclose(found, wanted[task], rtol=1e-3, atol=1e-3)
         assert fit.state.trained_numbers(head=True) == 65 + (96 if parts.get("gain", True) else 0) + (
             96 if "shift" in parts else 0
@@ -169,7 +180,15 @@ def test_tasks_may_share_their_gains(problem: Any) -> None:
     assert torch.equal(gains[0], gains[2])
     # one task shares with nobody: then it is the ordinary fit
     one, own = (
-        fit_tasks(cut, rows, target[:1], start(cut, Detector(detector.weight[:1], detector.bias[:1], detector.scale), shared=s), SCHEDULE, train_gains=True, train_head=False).state
+        fit_tasks(
+            cut,
+            rows,
+            target[:1],
+            start(cut, Detector(detector.weight[:1], detector.bias[:1], detector.scale), shared=s),
+            SCHEDULE,
+            train_gains=True,
+            train_head=False,
+        ).state
         for s in (True, False)
     )
     assert torch.equal(one.theta["relu3"], own.theta["relu3"])

@@ -1,0 +1,44 @@
+"""Points of the ROC curves of chosen units, for drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from featattn_neuro.errors import choose
+from featattn_neuro.measures.selectivity import checked_activations, resolve_target, single_reduction
+
+
+def roc_points(activations: xr.Dataset, target: str | int | xr.DataArray, units: Sequence[str]) -> pd.DataFrame:
+    """Hit rate against false-alarm rate of chosen units, one row per threshold.
+
+    Parameters
+    ----------
+    activations : ACTIVATIONS. target : one task, as in `selectivity`. units : ids of units.
+
+    Returns
+    -------
+    DataFrame: `unit`, `false_alarms`, `hits`, rates in [0, 1] from (0, 0) to (1, 1); a response counts as "target" at
+    or above the threshold. Ties move both rates at once, so the area under straight lines is the ROC area.
+
+    >>> import xarray as xr
+    >>> unit = {"unit": ["c/0"], "layer": ("unit", ["c"]), "channel": ("unit", [0])}
+    >>> shown = {"stimulus": list("abc"), "label": ("stimulus", ["x", "y", "y"])}
+    >>> found = roc_points(xr.Dataset({"response": (("stimulus", "unit"), [[2.0], [1.0], [2.0]])}, unit | shown), "x", ["c/0"])
+    >>> found[["false_alarms", "hits"]].values.tolist()
+    [[0.0, 0.0], [0.5, 1.0], [1.0, 1.0]]
+    """
+    from sklearn.metrics import roc_curve
+
+    recorded = single_reduction(checked_activations(activations))
+    wanted = resolve_target(recorded, target)
+    known = [str(name) for name in recorded["unit"].values]
+    frames = []
+    for name in units:
+        values = recorded["response"].sel(unit=choose(str(name), known, "unit")).values.astype(np.float64)
+        false_alarms, hits, _ = roc_curve(np.asarray(wanted.values).ravel(), values, drop_intermediate=False)
+        frames.append(pd.DataFrame({"unit": str(name), "false_alarms": false_alarms, "hits": hits}))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,62 @@
+"""The page on statistics answers every point a reviewer looks for, by tests and sections that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+TESTS = {
+    name
+    for file in (ROOT / "tests").rglob("test_*.py")
+    for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+}
+POINTS = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
+
+
+def anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_all_38_points_are_there_in_order():
+    assert [int(number) for number, _, _ in POINTS] == list(range(1, 39))
+
+
+@pytest.mark.parametrize(("number", "point", "answer"), POINTS)
+def test_each_point_names_tests_or_sections_that_exist(number, point, answer):
+    named = re.findall(r"`(test_\w+)`", answer)
+    linked = re.findall(r"\]\(#([\w-]+)\)", answer)
+    assert named or linked, f"point {number} ({point}) is not answered"
+    assert set(named) <= TESTS, f"point {number}: {sorted(set(named) - TESTS)} do not exist"
+    assert set(linked) <= anchors(PAGE), f"point {number}: no section {sorted(set(linked) - anchors(PAGE))}"
+
+
+def test_modules_and_functions_named_on_the_page_exist():
+    import importlib
+
+    for module, name in re.findall(r"`(\w+)\.(\w+)`", PAGE):
+        if module in ("benchmarks", "api", "arrays"):
+            path = "featattn_neuro.api" if module == "api" else "featattn_neuro.arrays"
+            target = importlib.import_module(path)
+            assert hasattr(target, name) or importlib.import_module(f"{path}.{name}"), name
+        else:
+            assert hasattr(importlib.import_module(f"featattn_neuro.measures.{module}"), name), f"{module}.{name}"
+
+
+@pytest.mark.parametrize(("arm", "count"), [("probe", 8), ("gain", 30), ("gain_head", 38), ("uniform", 2)])
+def test_trained_numbers_include_the_head(arm, count):
+    """Seven features and a bias for the head; filters of both layers for the gains, one number a layer when uniform."""
+    from featattn_neuro.jobs.fitting import RULES, trained_numbers
+
+    job = SimpleNamespace(
+        cut=SimpleNamespace(n_filters={"a": 10, "b": 20}),
+        layers=["a", "b"],
+        detector=SimpleNamespace(weight=np.zeros((3, 7))),
+    )
+    assert trained_numbers(job, RULES[arm]) == count
