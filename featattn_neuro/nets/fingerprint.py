@@ -258,6 +258,9 @@ class _Walk:
 
     def _add_instance(self, value: Any) -> None:
         self.add(type(value))
+        if "__getstate__" in vars(type(value)) and _fixed(type(value).__module__):  # our own: says what counts
+            self.add(value.__getstate__())
+            return
         state = dict(getattr(value, "__dict__", {}))
         for kind in type(value).__mro__:
             slots = getattr(kind, "__slots__", ())

@@ -201,11 +201,16 @@ class _Site:
     def _make(self, site: SiteGains, value: torch.Tensor, axis: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         factor = site.factor(axis, value.ndim)
         shift = None if site.shift is None else site.shift.reshape([-1 if p == axis else 1 for p in range(value.ndim)])
-        factor_made, shift_made = (
-            None if array is None else torch.as_tensor(array, dtype=value.dtype, device=value.device)
-            for array in (factor, shift)
-        )
+        with torch.inference_mode(False):  # kept between passes: one of the next may be tracked by autograd
+            factor_made, shift_made = (
+                None if array is None else torch.tensor(array, dtype=value.dtype, device=value.device)
+                for array in (factor, shift)
+            )
         return factor_made, shift_made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it does to a network, for the content key of a recording: not what earlier passes left behind."""
+        return {"layer": self.layer, "part": self.part, "per_call": self.per_call}
 
     def _axis(self, value: Any, filters: int) -> int:
         try:
@@ -260,7 +265,8 @@ def with_gains(
     sites = {name: _Site(name, parts[name][0], per_call, rule) for name, per_call in per_site.items()}
     with ExitStack() as stack:
         if any(isinstance(part, nn.LayerNorm) for part in rule.modules.values()):  # then maps (N, H, W, C) may occur
-            stack.enter_context(hooked(module, {name: _watching(rule) for name in rule.watched()}))
+            watchers = {name: _Watcher(rule, axis) for name, axis in rule.watched().items()}
+            stack.enter_context(hooked(module, watchers))
         if any(None not in per_call for per_call in per_site.values()):
             stack.callback(module.register_forward_pre_hook(_counting_anew(list(sites.values()))).remove)
         for name, (layer, is_input) in parts.items():
@@ -270,8 +276,17 @@ def with_gains(
         yield module
 
 
-def _watching(rule: ChannelRule) -> Any:
-    return lambda module, inputs, output: rule.watch(output)
+class _Watcher:
+    """The hook that shows the channel rule what a layer gives; it changes nothing, so it has no state for a key."""
+
+    def __init__(self, rule: ChannelRule, axis: int) -> None:
+        self.rule, self.axis = rule, axis
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self.rule.watch(self.axis, output)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"axis": self.axis}
 
 
 def _counting_anew(sites: list[_Site]) -> Any:
