@@ -16,7 +16,6 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import xarray as xr
 
 from featattn_neuro.measures.attention_effects import attention_effects
@@ -61,11 +60,9 @@ def row(truth: str, noise: str, neurons: int) -> tuple[str, bool]:
     aic = float((found["model_name"][found["aic"].argmin("model_name").values] == "both").mean())
     ratio = float((found["p_both"] <= 0.05).mean())
     fine = abs(error) < 0.01 and min(shares, default=1) >= 0.92 and not false > 0.05 and not abs(slope) > 0.01
-    cells = [
-        truth, noise, f"{100 * error:+.2f} %", ", ".join(f"{one:.3f}" for one in shares) or "–", _percent(slope, "+.2f"),
-        _percent(false, ".1f"), _percent(float((chosen == truth).mean()), ".0f"), _percent(aic, ".1f"), _percent(ratio, ".1f"),
-        "yes" if fine else "NO",
-    ]  # fmt: skip
+    cells = [truth, noise, _percent(error, "+.2f"), ", ".join(f"{one:.3f}" for one in shares) or "–"]
+    cells += [_percent(slope, "+.2f"), _percent(false, ".1f"), _percent(float((chosen == truth).mean()), ".0f")]
+    cells += [_percent(aic, ".1f"), _percent(ratio, ".1f"), "yes" if fine else "NO"]
     return "| " + " | ".join(cells) + " |", fine
 
 
