@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         fold_gains,
         gain_saliency,
         gain_selectivity,
+        gain_selectivity_in,
         learn_gains,
         list_layers,
         load_model,
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
         read_neural,
         record,
         save_kind,
+        select_like_neurons,
         selectivity,
         simulate_population,
+        tuning_match,
         with_gains,
     )
 
@@ -38,6 +41,7 @@ __all__ = [
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
+    "gain_selectivity_in",
     "learn_gains",
     "list_layers",
     "load_model",
@@ -47,8 +51,10 @@ __all__ = [
     "read_neural",
     "record",
     "save_kind",
+    "select_like_neurons",
     "selectivity",
     "simulate_population",
+    "tuning_match",
     "with_gains",
 ]
 

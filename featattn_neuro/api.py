@@ -22,6 +22,7 @@ from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind, save_kind
 from featattn_neuro.measures.attention_effects import attention_effects
+from featattn_neuro.measures.filter_matching import gain_selectivity_in, select_like_neurons, tuning_match
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
@@ -56,6 +57,7 @@ __all__ = [
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
+    "gain_selectivity_in",
     "learn_gains",
     "list_layers",
     "load_model",
@@ -65,8 +67,10 @@ __all__ = [
     "read_neural",
     "record",
     "save_kind",
+    "select_like_neurons",
     "selectivity",
     "simulate_population",
+    "tuning_match",
     "with_gains",
 ]
 
