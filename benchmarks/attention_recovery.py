@@ -2,10 +2,11 @@
 
     python benchmarks/attention_recovery.py [--neurons 2000] [--quick]
 
-Each row is a population with one true effect, 12 stimuli, 20 repeats of each in each condition, 10 spikes on average.
-g is the factor, b the added response of the model that is true (of "both" where the truth is simpler, under "slope
-bias": an added response invented from noise would pull the slope down). Coverage is that of 95 % intervals. "both"
-where the truth is none, a factor or an added response is a false alarm. Repeats are varied below for the power.
+Each row is a population with one true effect, 12 stimuli, 20 repeats of each in each condition, 10 spikes on average,
+from 20 sessions. g is the factor, b the added response of the model that is true (of "both" where the truth is simpler,
+under "slope bias": an added response invented from noise would pull the slope down). Coverage is that of 95 %
+intervals. "both" where the truth is none, a factor or an added response is a false alarm. Repeats are varied below for
+the power.
 """
 
 from __future__ import annotations
@@ -33,12 +34,18 @@ NOISES = {
     "φ = .1": {"dispersion": 0.1},
     "φ = .1, noise correlation .2": {"dispersion": 0.1, "correlation": 0.2},
 }
+SESSIONS = 20
 SIMPLER = ("none", "multiplicative", "additive")
 
 
 def population(truth: str, neurons: int, seed: int, **more: Any) -> xr.Dataset:
-    """Fitted effects of a population with one true effect."""
-    return attention_effects(simulate_population(neurons, seed=seed, **EFFECTS[truth], **more), held_out=False)
+    """Fitted effects of neurons with one true effect, from sessions of their own: noise is shared within a session."""
+    parts = []
+    for session in range(SESSIONS):
+        drawn = simulate_population(neurons // SESSIONS, seed=seed + session, **EFFECTS[truth], **more)
+        found = attention_effects(drawn, held_out=False)
+        parts.append(found.assign_coords(unit=[f"{session}/{name}" for name in found["unit"].values]))
+    return xr.concat(parts, "unit", data_vars="minimal", coords="minimal", compat="override", join="exact")
 
 
 def covered(fit: xr.Dataset, name: str, truth: xr.DataArray) -> float:
