@@ -84,7 +84,7 @@ def similarity_profiles(distance: ArrayLike, ratio: ArrayLike) -> dict[str, Prof
 
 def _linear(x: Float, y: Float, degree: int) -> tuple[Float, Callable[[Float], Float]]:
     design = np.vander(x, degree + 1, increasing=True)
-    parameters = np.linalg.lstsq(design, y, rcond=None)[0]
+    parameters: Float = np.asarray(np.linalg.lstsq(design, y, rcond=None)[0], dtype=np.float64)
     return parameters, lambda at: np.vander(at, degree + 1, increasing=True) @ parameters
 
 
