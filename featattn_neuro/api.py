@@ -26,6 +26,7 @@ from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.attention_effects import attention_effects
+from featattn_neuro.measures.filter_matching import gain_selectivity_in, select_like_neurons, tuning_match
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.measures.neural_match import neural_match
@@ -74,6 +75,7 @@ __all__ = [
     "gain_saliency",
     "gain_selectivity",
     "import_gains",
+    "gain_selectivity_in",
     "learn_gains",
     "list_layers",
     "load_model",
@@ -88,6 +90,7 @@ __all__ = [
     "record",
     "saliency_by_layer",
     "save_kind",
+    "select_like_neurons",
     "selectivity",
     "selectivity_from_moments",
     "simulate_population",
@@ -95,6 +98,7 @@ __all__ = [
     "tuning",
     "tuning_indices",
     "unfold_gains",
+    "tuning_match",
     "with_gains",
     "with_stimulus_ids",
 ]

@@ -12,8 +12,8 @@ from featattn_neuro.arrays.association import masked_ranks, spearman
 
 Float = NDArray[np.float64]
 
-BLOCK = 4096
-"""Features multiplied at once: few enough to stay in cache, and that float32 sums stay short."""
+BLOCK = 16384
+"""Features multiplied at once: few enough that float32 sums stay short and that little memory is needed."""
 
 
 def correlation_distance(patterns: ArrayLike) -> Float:

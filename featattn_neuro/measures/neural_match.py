@@ -65,7 +65,8 @@ def neural_match(
     layer_choice : "halves" = the layer that is best on one half of the stimuli is scored on the other half, both ways;
         "none" = no layer is chosen: choosing it on these scores would be circular.
     gained : ACTIVATIONS of the same units and stimuli with gains on; its scores and the difference are added, with a
-        95 % jackknife interval over stimuli (20 groups; predictions are not refitted).
+        95 % jackknife interval over stimuli (20 groups; predictions are not refitted). Ridge divides features by their
+        SD, so that a factor per filter is no change for it at the gained layer itself: what changes are later layers.
 
     Returns
     -------

@@ -60,9 +60,14 @@ def match_figure(match: xr.Dataset) -> Figure:
     """
     found = MATCH.check(match)
     measures, layers = [str(m) for m in found["measure"].values], [str(v) for v in found["layer"].values]
-    figure = new_figure(3.5 * len(measures) + 0.6, 3.1)
-    for axes, measure in zip(np.atleast_1d(figure.subplots(1, len(measures))), measures, strict=True):
+    figure = new_figure(3.5 * len(measures) + 1.7, 3.1)
+    panels = np.atleast_1d(figure.subplots(1, len(measures)))
+    marks: dict[str, Any] = {}
+    for axes, measure in zip(panels, measures, strict=True):
         _match_panel(axes, found.sel(measure=measure), measure, layers)
+        handles, labels = axes.get_legend_handles_labels()
+        marks |= dict(zip(labels, handles, strict=True))
+    panels[-1].legend(list(marks.values()), list(marks), loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return figure
 
 

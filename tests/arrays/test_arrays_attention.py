@@ -112,6 +112,14 @@ def test_the_maximum_is_that_of_another_optimiser(name, phi):
         np.testing.assert_allclose(mine[STIMULI:], theirs.x[STIMULI:], atol=0.02)
 
 
+def test_dispersion_closed_form():
+    """Cells with mean 10 and variance 32 of two repeats: E[mean²] is 100 - 32/2, the excess variance 32 - 10."""
+    cells = np.tile([6.0, 14.0], (1, 5, 1))
+    assert models.dispersion(cells, cells)[0] == pytest.approx(22 / 84)
+    assert models.dispersion(cells * 0 + 10, cells * 0 + 10)[0] == 0  # less than Poisson
+    assert np.isnan(models.dispersion(cells[..., :1], cells[..., :1])[0])
+
+
 def test_poisson_closed_forms():
     off, on = population(4, neurons=20, gain=1.3)
     fits, _ = models.fit_models(off, on, noise="poisson", models=["multiplicative", "none"])

@@ -70,11 +70,12 @@ def test_the_choice_is_the_best_of_all_choices(filters, neurons):
     """By brute force over all choices of 3 of 6."""
     from itertools import combinations
 
-    few = filters[:6]
     targets = np.quantile(neurons, [1 / 6, 0.5, 5 / 6], method="hazen")
-    cost = {one: np.abs(np.sort(few.values[list(one)]) - targets).sum() for one in combinations(range(6), 3)}
-    found = select_like_neurons(few, neurons, count=3)
-    assert tuple(np.flatnonzero(found.values)) == min(cost, key=cost.__getitem__)
+    for first in range(0, 2 * PER_LAYER, 6):
+        few = filters[first : first + 6]
+        cost = {one: np.abs(np.sort(few.values[list(one)]) - targets).sum() for one in combinations(range(6), 3)}
+        found = select_like_neurons(few, neurons, count=3)
+        assert tuple(np.flatnonzero(found.values)) == min(cost, key=cost.__getitem__)
 
 
 def test_far_and_undefined_filters_are_left_out(filters, neurons):
@@ -112,5 +113,9 @@ def test_gains_asked_in_the_chosen_filters(rng, filters):
     assert found.attrs["matched_chosen"] > found.attrs["matched_random"] + 0.5
     assert found.attrs["p_random"] <= 1 / 61 + 1e-9
     assert (found["n_live"] == 20).all()
+    whole_layer = chosen * 0 + (chosen["layer"] == "conv1")
+    same = gain_selectivity_in(gains, selectivity, whole_layer, draws=5).attrs  # a layer has no other filters to draw
+    assert same["matched_random"] == pytest.approx(same["matched_chosen"])
+    assert same["p_random"] == 1
     with pytest.raises(DataError, match="wanted 8 chosen live filters in a layer"):
         gain_selectivity_in(gains, selectivity, chosen * (np.arange(2 * PER_LAYER) < 12))

@@ -1,0 +1,48 @@
+"""Linear fall-off against a surround: the truth is found, and noise is not taken for a shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from featattn_neuro.arrays.similarity_profile import similarity_profiles
+
+DISTANCE = np.tile(np.linspace(0, 180, 13), 12)
+
+
+def winners(ratio):
+    fits = similarity_profiles(DISTANCE, ratio)
+    return min(fits, key=lambda n: fits[n].bic), min(fits, key=lambda n: fits[n].error), fits
+
+
+def test_a_surround_is_found():
+    rng = np.random.default_rng(0)
+    truth = 1 + 0.4 * np.exp(-0.5 * (DISTANCE / 30) ** 2) - 0.2 * np.exp(-0.5 * (DISTANCE / 80) ** 2)
+    by_bic, by_error, fits = winners(truth + 0.05 * rng.normal(size=truth.size))
+    assert (by_bic, by_error) == ("surround", "surround")
+    exact = similarity_profiles(DISTANCE, truth)["surround"]
+    np.testing.assert_allclose(exact.parameters, [1, 0.4, 30, 0.2, 80], rtol=0.02)
+    assert fits["surround"].error == pytest.approx(0.05**2, rel=0.3)
+
+
+def test_a_line_is_found_and_equals_least_squares():
+    rng = np.random.default_rng(1)
+    ratio = 1.2 - 0.002 * DISTANCE + 0.05 * rng.normal(size=DISTANCE.size)
+    by_bic, by_error, fits = winners(ratio)
+    assert (by_bic, by_error) == ("linear", "linear")
+    np.testing.assert_allclose(fits["linear"].parameters[::-1], np.polyfit(DISTANCE, ratio, 1))
+
+
+def test_noise_has_no_shape():
+    rng = np.random.default_rng(2)
+    found = [winners(1.1 + 0.1 * rng.normal(size=DISTANCE.size))[0] for _ in range(15)]
+    assert found.count("constant") >= 13  # one parameter too many passes BIC in 2.5 % of cases here
+    assert found.count("surround") <= 1
+
+
+def test_gaps_and_too_few_points():
+    ratio = 1.2 - 0.002 * DISTANCE
+    ratio[::3] = np.nan
+    np.testing.assert_allclose(similarity_profiles(DISTANCE, ratio)["linear"].parameters, [1.2, -0.002])
+    with pytest.raises(ValueError, match="10 finite ratios or more"):
+        similarity_profiles(DISTANCE[:5], ratio[:5])
