@@ -16,7 +16,9 @@ from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import save_kind, write_text_atomic
 from featattn_neuro.measures.neural_match import METHODS, neural_match
-from featattn_neuro.measures.tuning_indices import tuning_indices
+from featattn_neuro.measures.tuning_fit import fit_tuning_curves
+from featattn_neuro.measures.tuning_indices import tuning_indices, tuning_reliability
+from featattn_neuro.measures.variability import response_variability
 from featattn_neuro.report.neural_page import write_neural_page
 
 LEVELS = ("orientation", "level", "spatial_frequency", "contrast", "label", "stimulus")
@@ -78,7 +80,7 @@ def compare_with_neurons(
     results = {
         "neural": neural,
         "activations": recorded,
-        "tuning_neurons": tuning_indices(pooled, level=parameter, permutations=permutations, seed=seed),
+        "tuning_neurons": _neurons(neural, parameter, permutations, seed),
         "tuning_filters": tuning_indices(
             recorded, level=_by_stimulus(neural, parameter), permutations=permutations, seed=seed
         ),
@@ -89,6 +91,22 @@ def compare_with_neurons(
     facts = _facts(source, model, neural, stimuli, chosen, parameter, permutations, seed)
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=2, ensure_ascii=False))
     return write_neural_page(folder)
+
+
+def _neurons(neural: xr.Dataset, parameter: str, permutations: int, seed: int) -> xr.Dataset:
+    """Tuning of the neurons, with fits, reliability and Fano factors where the recording has what they need."""
+    found = tuning_indices(
+        neural.drop_vars("condition", errors="ignore"), level=parameter, permutations=permutations, seed=seed
+    )
+    if "level_name" not in found.coords and found.sizes["level"] >= 5:
+        found = fit_tuning_curves(found)
+    shown = [neural[name].values for name in ("stimulus", "condition") if name in neural.coords]
+    repeated = np.unique(np.stack(shown), axis=1).shape[1] < neural.sizes["trial"]
+    if not repeated:
+        return found
+    found = found.assign(reliability=tuning_reliability(neural, seed=seed))
+    counts = neural.attrs.get("units") == "spikes" and neural.attrs.get("baseline", "none") == "none"
+    return found.assign(fano=response_variability(neural, pairs=False)["fano"]) if counts else found
 
 
 def _stimuli(source: str | Path, images: str | Path | None) -> Stimuli:

@@ -64,7 +64,7 @@ def response_variability(
     _check_counts(values, checked)
     names = _same_trials(checked, by)
     shown = checked.assign_coords(label=("trial", names))
-    curves = tuning(shown, level="label").drop_vars("p_selective")
+    curves = tuning(shown, level="label", test="none")
     levels = curves["level_name"].values.astype(str)
     row = np.searchsorted(levels, names)
     fano = np.full((values.shape[1], levels.size), np.nan)

@@ -56,7 +56,7 @@ SECTIONS: dict[str, Section] = {
     **{f"distribution_{name}": _distribution(name) for name in COMPARED},
     "gallery_neurons": Section(
         "Tuning of neurons", ("tuning_neurons",), lambda results: tuning_gallery(results["tuning_neurons"]),
-        "Means over trials with their 95 % intervals; the surest tuned neurons of each stretch of the recording.",
+        "Means over trials with their 95 % intervals, and the fitted curve (red); the surest tuned neurons of each stretch of the recording.",
         lambda results: _any_ok(results["tuning_neurons"]),
     ),
     "gallery_filters": Section(
