@@ -97,7 +97,7 @@ def class_selectivity(
     Returns
     -------
     ClassSelectivity. Chosen and measured on the same stimuli the index would be above 0 for noise; here its expectation
-    is then about 0. NaN where both means are 0.
+    is then 0, but for the curvature of a ratio (-CV²/4 over the held-out stimuli of a class). NaN where both means are 0.
 
     Notes
     -----
