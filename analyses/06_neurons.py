@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--images", default=None, help="folder, zip or set of the images that were shown")
     parser.add_argument("--layers", nargs="*", default=[], help="layers; default: eight activations over the depth")
     parser.add_argument("--level", default=None, help="coordinate of the trials that tuning is measured over")
-    parser.add_argument("--stimulus-column", nargs="*", default=None, help="columns of the trials that name the stimulus")
+    parser.add_argument(
+        "--stimulus-column", nargs="*", default=None, help="columns of the trials that name the stimulus"
+    )
     parser.add_argument("--event", default=None, help="column of the trials from which windows are counted")
     parser.add_argument("--window", nargs=2, type=float, default=None, metavar="MS", help="ms after the event")
     arguments = parser.parse_args()

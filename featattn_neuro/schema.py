@@ -506,7 +506,9 @@ TUNING = Kind(
         "noise_correlation": Variable(
             ("unit", "other_unit"), "float", "of trials of one stimulus, z-scored within it; NaN: not together", False
         ),
-        "fit": Variable(("unit", "fit_level"), "float", "fitted curve (attribute fit_form), units of the responses", False),
+        "fit": Variable(
+            ("unit", "fit_level"), "float", "fitted curve (attribute fit_form), units of the responses", False
+        ),
         "fit_baseline": Variable(("unit",), "float", "of the fitted curve, units of the responses", False),
         "fit_amplitude": Variable(("unit",), "float", "height above the baseline, units of the responses", False),
         "fit_preferred": Variable(("unit",), "float", "level of the fitted peak", False),

@@ -55,7 +55,7 @@ def test_help_lists_every_command(capsys):
     shown = capsys.readouterr().out
     for command in (
         *("run", "status", "compare", "report", "data", "fetch"),
-        *("layers", "record", "gains", "selectivity", "associate", "saliency"),
+        *("layers", "record", "gains", "selectivity", "associate", "saliency", "example", "read-neural", "neurons"),
     ):
         assert command in shown
 

@@ -34,6 +34,16 @@ _NOTE = (
 )
 
 
+def shipped_example() -> list[Path]:
+    """The NWB file and the table that come with the package: what `write_example` makes with seed 0.
+
+    >>> [path.name for path in shipped_example()]
+    ['neurons.nwb', 'neurons.csv']
+    """
+    folder = Path(__file__).resolve().parents[1] / "examples"
+    return [folder / NWB_NAME, folder / CSV_NAME]
+
+
 def write_example(folder: str | Path, *, seed: int = 0) -> list[Path]:
     """Write the synthetic session into `folder` (made if it is not there); return the files.
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro import api
-from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import save_kind, write_text_atomic
@@ -71,9 +71,10 @@ def compare_with_neurons(
     stimuli = _stimuli(source, images)
     neural = with_stimulus_ids(neural, stimuli)
     stimuli = stimuli.select(np.isin(stimuli.id, neural["stimulus"].values))
+    parameter = _parameter(neural, level)
+    levels = _by_stimulus(neural, parameter)  # before anything is computed: the level may not fit
     network = api.load_model(model, weights=weights, seed=seed)
     chosen = list(layers) or _spread(network)
-    parameter = _parameter(neural, level)
     recorded = api.record(network, stimuli, chosen)
     folder.mkdir(parents=True, exist_ok=True)
     pooled = neural.drop_vars("condition", errors="ignore")
@@ -81,9 +82,7 @@ def compare_with_neurons(
         "neural": neural,
         "activations": recorded,
         "tuning_neurons": _neurons(neural, parameter, permutations, seed),
-        "tuning_filters": tuning_indices(
-            recorded, level=_by_stimulus(neural, parameter), permutations=permutations, seed=seed
-        ),
+        "tuning_filters": tuning_indices(recorded, level=levels, permutations=permutations, seed=seed),
         "match": neural_match(recorded, pooled, methods=METHODS_SHOWN, seed=seed),
     }
     for name, dataset in results.items():
@@ -131,7 +130,7 @@ def _spread(network: Any) -> list[str]:
 
 def _parameter(neural: xr.Dataset, level: str | None) -> str:
     if level is not None:
-        return level
+        return choose(level, [str(name) for name, one in neural.coords.items() if one.dims == ("trial",)], "level")
     for name in LEVELS:
         if name in neural.coords and len(_distinct(neural[name].values)) > 1:
             return name

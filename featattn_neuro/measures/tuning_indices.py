@@ -157,6 +157,8 @@ def tuning_reliability(neural: xr.Dataset, *, splits: int = 100, seed: int = 0) 
     """
     table, _ = repeats(neural)
     if table.shape[1] < 2:
-        raise DataError("reliability needs repeats; no stimulus was shown twice; give single presentations, not averages")
+        raise DataError(
+            "reliability needs repeats; no stimulus was shown twice; give single presentations, not averages"
+        )
     found = split_half_reliability(table, splits=splits, rng=np.random.default_rng(seed))
     return xr.DataArray(found, {"unit": neural["unit"].values.astype(str)}, "unit", name="reliability")

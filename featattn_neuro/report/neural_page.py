@@ -82,7 +82,9 @@ def write_neural_page(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     results = {
-        name: load_result(folder / f"{name}.nc", kind) for name, kind in FILES.items() if (folder / f"{name}.nc").is_file()
+        name: load_result(folder / f"{name}.nc", kind)
+        for name, kind in FILES.items()
+        if (folder / f"{name}.nc").is_file()
     }
     if not results:
         raise StoreError(
@@ -98,8 +100,10 @@ def write_neural_page(folder: Path | str) -> Path:
             pictures[name] = {
                 "data": embedded(data), "width": shown_width(data), "title": section.title, "caption": section.caption
             }  # fmt: skip
-    page = page_environment().get_template("neurons.html.j2").render(
-        facts=facts, pictures=pictures, scores=_scores(results.get("match")), units=_units(results)
+    page = (
+        page_environment()
+        .get_template("neurons.html.j2")
+        .render(facts=facts, pictures=pictures, scores=_scores(results.get("match")), units=_units(results))
     )
     return write_atomic(folder / "neurons.html", page.encode("utf-8"))
 

@@ -80,11 +80,15 @@ def _curve(axes: Axes, one: xr.Dataset, name: str) -> None:
     there = np.isfinite(mean)
     if "level_name" in one.coords:
         low, high = _ends(one, mean)
-        axes.errorbar(level, mean, yerr=np.stack([mean - low, high - mean]), fmt="o", color=BLUE, markersize=3, linewidth=1)
+        axes.errorbar(
+            level, mean, yerr=np.stack([mean - low, high - mean]), fmt="o", color=BLUE, markersize=3, linewidth=1
+        )
         axes.set_xticks(level, [str(text)[:10] for text in one["level_name"].values], rotation=90, fontsize=6)
     else:
         if "low" in one:
-            axes.fill_between(level[there], *(end[there] for end in _ends(one, mean)), color=BLUE, alpha=0.2, linewidth=0)
+            axes.fill_between(
+                level[there], *(end[there] for end in _ends(one, mean)), color=BLUE, alpha=0.2, linewidth=0
+            )
         fitted = "fit" in one
         axes.plot(level[there], mean[there], "o" if fitted else "o-", color=BLUE, markersize=2.5, linewidth=1.2)
         if fitted:
@@ -178,9 +182,7 @@ def match_figure(match: xr.Dataset) -> Figure:
     measures = [str(one) for one in checked["measure"].values]
     layers = [str(one) for one in checked["layer"].values]
     figure = new_figure(3.3 * len(measures), 3.0)
-    for axes, measure, colour in zip(
-        np.atleast_1d(figure.subplots(1, len(measures))), measures, SERIES, strict=False
-    ):
+    for axes, measure, colour in zip(np.atleast_1d(figure.subplots(1, len(measures))), measures, SERIES, strict=False):
         one = checked.sel(measure=measure)
         scores = one["score"].median("neural_unit") if "neural_unit" in one["score"].dims else one["score"]
         axes.plot(range(len(layers)), scores.values, "o-", color=colour, markersize=4)

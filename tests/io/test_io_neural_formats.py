@@ -415,7 +415,9 @@ def test_nan_padded_repeats_are_no_trials_and_are_said(tmp_path, order):
     pd.DataFrame({"stimulus": list("wxyz")}).to_csv(tmp_path / "a.stimuli.csv", index=False)
     with pytest.raises(DataError, match=r"which axis is what"):
         read_neural(tmp_path / "a.npy")
-    with pytest.warns(NeuralDataWarning, match=r"3 of 24 repeats are NaN: between 1 and 2 repeats were recorded, not 2"):
+    with pytest.warns(
+        NeuralDataWarning, match=r"3 of 24 repeats are NaN: between 1 and 2 repeats were recorded, not 2"
+    ):
         read = read_neural(tmp_path / "a.npy", dims=order)
     assert read.sizes["trial"] == 7
     assert read["stimulus"].values.tolist() == list("wwxxyyz")

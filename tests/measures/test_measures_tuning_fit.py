@@ -11,7 +11,9 @@ from featattn_neuro.measures.tuning_fit import fit_tuning_curves
 from featattn_neuro.schema import TUNING
 
 
-def curves_of(curve: np.ndarray, level: np.ndarray, parameter: str = "level", status: list[str] | None = None) -> xr.Dataset:
+def curves_of(
+    curve: np.ndarray, level: np.ndarray, parameter: str = "level", status: list[str] | None = None
+) -> xr.Dataset:
     units = len(curve)
     return TUNING.check(
         xr.Dataset(

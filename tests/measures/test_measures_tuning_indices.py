@@ -138,7 +138,11 @@ def test_reliability_is_what_spearman_and_brown_promise():
     values = (signal + 2 * rng.normal(size=(400, 16, 30))).reshape(-1, 30)
     neural = xr.Dataset(
         {"response": (("trial", "unit"), values)},
-        {"trial": np.arange(6400), "unit": [str(k) for k in range(30)], "stimulus": ("trial", np.repeat(np.arange(400), 16).astype(str))},
+        {
+            "trial": np.arange(6400),
+            "unit": [str(k) for k in range(30)],
+            "stimulus": ("trial", np.repeat(np.arange(400), 16).astype(str)),
+        },
     )
     found = tuning_reliability(neural, splits=10)
     assert float(found.mean()) == pytest.approx(0.8, abs=0.01)

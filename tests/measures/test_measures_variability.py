@@ -16,7 +16,11 @@ def trials_of(response: np.ndarray, stimulus: np.ndarray, **attrs) -> xr.Dataset
     count, units = response.shape
     return xr.Dataset(
         {"response": (("trial", "unit"), response.astype(float))},
-        {"trial": np.arange(count), "unit": [f"u{k}" for k in range(units)], "stimulus": ("trial", stimulus.astype(str))},
+        {
+            "trial": np.arange(count),
+            "unit": [f"u{k}" for k in range(units)],
+            "stimulus": ("trial", stimulus.astype(str)),
+        },
         attrs={"kind": "NEURAL", **attrs},
     )
 
