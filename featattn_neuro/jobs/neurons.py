@@ -59,7 +59,8 @@ def compare_with_neurons(
 
     Returns
     -------
-    Path of the page `neurons.html`; beside it neural.nc, activations.nc, tuning_neurons.nc, tuning_filters.nc, match.nc,
+    Path of the page `neurons.html`; beside it neural.nc, activations.nc, tuning_neurons.nc, tuning_filters.nc,
+    match.nc,
     facts.json, figures/. Trials of several conditions are averaged, and the page says so.
 
     Raises
@@ -173,7 +174,8 @@ def _facts(
         limits.append(f"The reader noticed: {neural.attrs['found']}.")
     return {
         "title": f"{model} and the neurons of {Path(source).name}",
-        "lead": f"{neural.sizes['unit']} neurons and the filters of {len(layers)} layers, on the same {len(stimuli)} images.",
+        "lead": f"{neural.sizes['unit']} neurons and the filters of {len(layers)} layers, on the same "
+        f"{len(stimuli)} images.",
         "rows": [
             {"what": "recording", "value": Path(source).name},
             {"what": "trials", "value": neural.sizes["trial"]},

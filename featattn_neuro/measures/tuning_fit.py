@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -33,7 +35,8 @@ def fit_tuning_curves(curves: xr.Dataset, *, form: str | None = None, starts: in
     TUNING as given, with `fit_baseline`, `fit_amplitude` (>= 0; units of the responses), `fit_preferred` (of the level;
         degrees for von Mises), `fit_width` (κ of von Mises, SD of a Gaussian, SD of the log level), `fit_half_width`
         (half width at half height from the trough), `fit_r2` (of the means), `fit_status` ("ok", "too_few", "constant",
-        "nonfinite", "dead"; parameters are NaN unless ok), and the curve `fit` (unit, fit_level). A fit of an untuned unit
+        "nonfinite", "dead"; parameters are NaN unless ok), and the curve `fit` (unit, fit_level). A fit of an untuned
+        unit
         describes its noise: look at `p_selective` and the indices' floors first.
 
     Raises
@@ -47,7 +50,8 @@ def fit_tuning_curves(curves: xr.Dataset, *, form: str | None = None, starts: in
 
     >>> angles = np.arange(0, 180, 15.0)
     >>> means = 2 + 8 * np.exp(2 * (np.cos(2 * np.deg2rad(angles - 60)) - 1))
-    >>> one = xr.Dataset({"curve": (("unit", "level"), means[None]), "status": ("unit", ["ok"])}, {"unit": ["a"], "level": angles})
+    >>> variables = {"curve": (("unit", "level"), means[None]), "status": ("unit", ["ok"])}
+    >>> one = xr.Dataset(variables, {"unit": ["a"], "level": angles})
     >>> found = fit_tuning_curves(one, form="von_mises")
     >>> round(found.fit_preferred.item(), 3), round(found.fit_half_width.item(), 3)
     (60.0, 24.255)
@@ -67,7 +71,9 @@ def fit_tuning_curves(curves: xr.Dataset, *, form: str | None = None, starts: in
         fit_tuning(curve, level, wanted, starts=starts) if status == "ok" else _nothing(wanted, str(status))
         for curve, status in zip(checked["curve"].values, checked["status"].values, strict=True)
     ]
-    added = {f"fit_{name}": ("unit", np.array([getattr(one, name) for one in fits])) for name in PARAMETERS}
+    added: dict[str, Any] = {
+        f"fit_{name}": ("unit", np.array([getattr(one, name) for one in fits])) for name in PARAMETERS
+    }
     added["fit_status"] = ("unit", np.array([one.status for one in fits]))
     added["fit"] = (("unit", "fit_level"), np.stack([one(dense) for one in fits]))
     found = checked.assign(added).assign_coords(fit_level=dense)
