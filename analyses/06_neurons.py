@@ -2,7 +2,8 @@
 
     python analyses/06_neurons.py neurons.nwb efficientnet_lite0
 
-needs no more where the file carries the images that were shown and its trials have a column `stimulus` (make such a file
+needs no more where the file carries the images that were shown and its trials have a column `stimulus` (make such a
+file
 with `featattn example DIR`). Otherwise name them: --stimulus-column, --images, --event, --window.
 """
 

@@ -420,7 +420,7 @@ def read_neural(
     from featattn_neuro import api
 
     said = _neural_options(stimulus_column, columns, event, window, baseline, response_units, trials, sentinels)
-    more = {"variable": variable, "dims": None if dims is None else tuple(_names(dims))}
+    more: dict[str, Any] = {"variable": variable, "dims": None if dims is None else tuple(_names(dims))}
     _save(api.read_neural(source, **said, **{k: v for k, v in more.items() if v is not None}), out)
 
 

@@ -697,6 +697,16 @@ TUNING = Kind(
         "noise_correlation": Variable(
             ("unit", "other_unit"), "float", "of trials of one stimulus, z-scored within it; NaN: not together", False
         ),
+        "fit": Variable(
+            ("unit", "fit_level"), "float", "fitted curve (attribute fit_form), units of the responses", False
+        ),
+        "fit_baseline": Variable(("unit",), "float", "of the fitted curve, units of the responses", False),
+        "fit_amplitude": Variable(("unit",), "float", "height above the baseline, units of the responses", False),
+        "fit_preferred": Variable(("unit",), "float", "level of the fitted peak", False),
+        "fit_width": Variable(("unit",), "float", "kappa of von Mises, SD of a Gaussian or of the log level", False),
+        "fit_half_width": Variable(("unit",), "float", "half width at half height from the trough", False),
+        "fit_r2": Variable(("unit",), "float", "share of the variance of the means that the curve explains", False),
+        "fit_status": _text("unit", meaning="reason code of the fit, see STATUS"),
         "n_shared": Variable(("unit", "other_unit"), "int", "trials that the pair was recorded in together", False),
     },
     {
@@ -704,6 +714,7 @@ TUNING = Kind(
         "level": Variable(("level",), "float", "value of the stimulus parameter; counts levels that are names", True),
         "level_name": _text("level", meaning="the level where it is a name"),
         "other_unit": _text("other_unit", meaning="the same ids as unit"),
+        "fit_level": Variable(("fit_level",), "float", "levels at which the fitted curve is given", False),
         "area": _text("unit", meaning="brain area"),
         "subject": _text("unit", meaning="animal"),
         "layer": _text("unit", meaning="dotted module name of the layer"),

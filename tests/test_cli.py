@@ -56,6 +56,7 @@ def test_help_lists_every_command(capsys):
     for command in (
         *("run", "status", "compare", "report", "data", "fetch"),
         *("layers", "record", "gains", "selectivity", "associate", "saliency", "match"),
+        *("example", "read-neural", "neurons"),
     ):
         assert command in shown
 

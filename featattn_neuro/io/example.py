@@ -29,9 +29,20 @@ WINDOW = (50.0, 350.0)
 
 _TRIAL, _ONSET, _STOP = 1.0, 0.3, 0.8  # s: start to start, start to stimulus, start to end
 _NOTE = (
-    "Simulated, not recorded: Poisson spikes of von Mises orientation tuning times log-Gaussian spatial-frequency tuning; "
+    "Simulated, not recorded: Poisson spikes of von Mises orientation tuning times log-Gaussian "
+    "spatial-frequency tuning; "
     f"the evoked rate is multiplied by {GAIN} in the condition 'attended'."
 )
+
+
+def shipped_example() -> list[Path]:
+    """The NWB file and the table that come with the package: what `write_example` makes with seed 0.
+
+    >>> [path.name for path in shipped_example()]
+    ['neurons.nwb', 'neurons.csv']
+    """
+    folder = Path(__file__).resolve().parents[1] / "examples"
+    return [folder / NWB_NAME, folder / CSV_NAME]
 
 
 def write_example(folder: str | Path, *, seed: int = 0) -> list[Path]:
@@ -45,7 +56,8 @@ def write_example(folder: str | Path, *, seed: int = 0) -> list[Path]:
     Returns
     -------
     Paths. The NWB file holds 12 units, 288 trials (36 gratings of 48 × 48 pixels, 4 repeats, attended and unattended)
-    with the columns stimulus, condition, orientation and spatial_frequency, and the images themselves, so that a network
+    with the columns stimulus, condition, orientation and spatial_frequency, and the images themselves, so that a
+    network
     can be shown what the neurons saw. The CSV table holds the same spikes, counted from 50 to 350 ms after the onset.
 
     Raises

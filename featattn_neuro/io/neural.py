@@ -68,7 +68,8 @@ def read_neural(
         ".nwb": spikes of the units table, counted in a window of each trial;
         ".csv", ".parquet" or a pandas DataFrame in long form, one row per trial and unit, with columns trial, unit,
         stimulus, response and, where known, condition, label, repetition, session, level, orientation,
-        spatial_frequency, phase, contrast (per trial), area, subject (per unit); trials are numbered within a session, a unit that appears in several sessions is one neuron;
+        spatial_frequency, phase, contrast (per trial), area, subject (per unit); trials are numbered within a
+        session, a unit that appears in several sessions is one neuron;
         ".mat" (versions 5 to 7.3) and ".npz": an array of responses, and arrays for what is known of trials and units;
         ".npy" with the tables NAME.trials.csv (or NAME.stimuli.csv) and NAME.units.csv beside it;
         ".nc" and ".zarr": kind NEURAL, a brainio assembly (presentation × neuroid), or a variable over (trial, unit);
@@ -92,7 +93,8 @@ def read_neural(
 
     Returns
     -------
-    NEURAL: response(trial, unit), NaN where a unit was not recorded; attributes `units`, `window`, `baseline`, `source`,
+    NEURAL: response(trial, unit), NaN where a unit was not recorded; attributes `units`, `window`, `baseline`,
+    `source`,
     and `found` (what the reader noticed, also given as `NeuralDataWarning`).
 
     Raises

@@ -38,7 +38,8 @@ def read_npy(path: Path, options: NeuralOptions) -> xr.Dataset:
     sidecar = path.with_suffix(".stimuli.csv" if rows == "stimulus" else ".trials.csv")
     if not sidecar.is_file():
         raise StoreError(
-            f"wanted a table with one row per {rows} beside {path.name!r}; there is no {sidecar.name!r}; write it, with "
+            f"wanted a table with one row per {rows} beside {path.name!r}; there is no {sidecar.name!r}; write "
+            "it, with "
             "a column stimulus"
         )
     unit_path = path.with_suffix(".units.csv")
@@ -100,7 +101,8 @@ def array_to_neural(
     for what, table, dim in (("rows", rows, row_dim), ("units", units, "unit")):
         if len(table) != sizes[dim]:
             raise DataError(
-                f"wanted one row per {dim} ({sizes[dim]}) in the table of {what} of {where}; came {len(table)}; they are "
+                f"wanted one row per {dim} ({sizes[dim]}) in the table of {what} of {where}; came {len(table)}; "
+                "they are "
                 "matched in order, so every one needs its row"
             )
     unit_columns = unit_coordinates(_named_units(units, options), options, where=where)
@@ -153,7 +155,8 @@ def _dims(
         dims = [choose(str(one), DIMS, "name of an axis") for one in options.dims]
         if sorted(dims) not in (["trial", "unit"], ["repeat", "stimulus", "unit"]) or len(dims) != len(shape):
             raise ConfigError(
-                f"wanted dims as ('trial', 'unit') or ('stimulus', 'repeat', 'unit') in some order for the array of shape "
+                "wanted dims as ('trial', 'unit') or ('stimulus', 'repeat', 'unit') in some order for the array "
+                "of shape "
                 f"{shape} of {where}; came {tuple(dims)}; name its axes"
             )
         return dims

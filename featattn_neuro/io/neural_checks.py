@@ -1,6 +1,7 @@
 """What is wrong with a recording: times that cannot be seconds, trials outside it, codes among values, ids twice.
 
-What makes numbers meaningless is a `DataError`. What a reader can live with is said: in a `NeuralDataWarning` and in the
+What makes numbers meaningless is a `DataError`. What a reader can live with is said: in a `NeuralDataWarning` and in
+the
 attribute `found` of the Dataset.
 """
 
@@ -149,7 +150,8 @@ def check_times(
     if outside.mean() >= 0.5:
         raise DataError(
             f"{int(outside.sum())} of {outside.size} trials of {where} lie outside the recording: trials from "
-            f"{start.min():g} to {stop.max():g} s, spikes from {first:g} to {last:g} s; bring both to one clock, in seconds"
+            f"{start.min():g} to {stop.max():g} s, spikes from {first:g} to {last:g} s; bring both to one clock, "
+            "in seconds"
         )
     return [f"{int(outside.sum())} trials lie before the first or after the last spike"] if outside.any() else []
 
@@ -157,7 +159,8 @@ def check_times(
 def _check_spikes(spikes: Sequence[Float], every: Float, end: float | None, where: str) -> None:
     if every.size >= 50 and (every == np.round(every)).all():
         raise DataError(
-            f"spike times of {where} cannot be seconds: all {every.size} are whole numbers, up to {every.max():g}; they "
+            f"spike times of {where} cannot be seconds: all {every.size} are whole numbers, up to "
+            f"{every.max():g}; they "
             "look like samples or milliseconds: divide by the sampling rate, or by 1000"
         )
     for number, times in enumerate(spikes):
@@ -171,7 +174,8 @@ def _check_spikes(spikes: Sequence[Float], every: Float, end: float | None, wher
     if end is not None and every.max() > end + 1.0:
         raise DataError(
             f"{int((every > end + 1.0).sum())} of {every.size} spikes of {where} lie beyond the recording: the last at "
-            f"{every.max():g} s, the recording ends at {end:g} s; the spike times cannot be seconds on its clock: divide "
+            f"{every.max():g} s, the recording ends at {end:g} s; the spike times cannot be seconds on its clock: "
+            "divide "
             f"them by {_factor(float(every.max()) / end) if end > 0 else 'the sampling rate'}, or correct the end"
         )
 
@@ -186,7 +190,8 @@ def _check_trials(start: Float, stop: Float, where: str) -> None:
         )
     if np.median(stop - start) > LONGEST_TRIAL:
         raise DataError(
-            f"trial times of {where} cannot be seconds: the median trial would last {np.median(stop - start):g} s; they "
+            f"trial times of {where} cannot be seconds: the median trial would last {np.median(stop - start):g} "
+            "s; they "
             "look like milliseconds or samples: divide by 1000, or by the sampling rate"
         )
 

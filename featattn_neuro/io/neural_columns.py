@@ -1,4 +1,4 @@
-"""Which column of a recording means what: options said by the caller, columns taken by name, guesses shown, never used."""
+"""Which column of a recording means what: columns are said, or taken by name; guesses are shown, never used."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def named_column(table: pd.DataFrame, options: NeuralOptions, ours: str, where: 
     """The column that the caller named for a coordinate (an error if it is not there), or the one of its name."""
     theirs = options.columns.get(ours)
     if theirs is None:
-        return table[ours] if ours in table else None
+        return table.get(ours)
     both = {**dict.fromkeys(TRIAL_COLUMNS, "trials"), **dict.fromkeys(("unit", *UNIT_COLUMNS), "units")}
     return table[choose(theirs, [str(c) for c in table.columns], f"column for {ours!r} of the {both[ours]} of {where}")]
 
@@ -156,7 +156,7 @@ def candidates(table: pd.DataFrame, skip: Sequence[str] = ()) -> list[str]:
     >>> candidates(pd.DataFrame({"rt": [0.31, 0.28, 0.4, 0.33], "image": ["car", "face", "car", "face"]}))
     ["'image' (2 values: car, face)"]
     """
-    ranked = []
+    ranked: list[tuple[bool, int, str]] = []
     for name in map(str, table.columns):
         values = table[name]
         if name in skip or name.endswith("_time") or values.map(np.ndim).any():

@@ -29,7 +29,8 @@ def with_stimulus_ids(neural: xr.Dataset, stimuli: Stimuli, *, extra: str = "err
     ------
     DataError : a name that fits no image or several, images without path.
 
-    >>> two = Stimuli(id=np.array(["i", "j"]), images=np.zeros((2, 1, 2, 2), np.float32), path=np.array(["a.png", "b.png"]))
+    >>> images = np.zeros((2, 1, 2, 2), np.float32)
+    >>> two = Stimuli(id=np.array(["i", "j"]), images=images, path=np.array(["a.png", "b.png"]))
     >>> trials = {"trial": [0], "unit": ["u"], "stimulus": ("trial", ["b"])}
     >>> with_stimulus_ids(xr.Dataset({"response": (("trial", "unit"), [[1.0]])}, trials), two).stimulus.values.tolist()
     ['j']
@@ -40,7 +41,8 @@ def with_stimulus_ids(neural: xr.Dataset, stimuli: Stimuli, *, extra: str = "err
         return checked
     if stimuli.path is None:
         raise DataError(
-            f"the recording names stimuli such as {str(names[0])!r}, and the images of {stimuli.name} have neither these "
+            f"the recording names stimuli such as {str(names[0])!r}, and the images of {stimuli.name} have "
+            "neither these "
             "ids nor file names; load the images from files"
         )
     table = _by_name(stimuli)

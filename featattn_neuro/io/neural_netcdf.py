@@ -29,7 +29,7 @@ def read_labelled(path: Path, options: NeuralOptions) -> xr.Dataset:
 
 def from_labelled(source: xr.Dataset | xr.DataArray, options: NeuralOptions, *, where: str) -> xr.Dataset:
     """NEURAL of a labelled array in memory; see `read_neural`."""
-    if source.attrs.get("kind") == "NEURAL":
+    if isinstance(source, xr.Dataset) and source.attrs.get("kind") == "NEURAL":
         stated = {} if options.response_units is None else {"units": options.response_units}
         return NEURAL.check(source).assign_attrs(stated)
     array = source if isinstance(source, xr.DataArray) else _one_response(source, where)
@@ -39,7 +39,8 @@ def from_labelled(source: xr.Dataset | xr.DataArray, options: NeuralOptions, *, 
         neural = _from_trials(array.transpose("trial", "unit"), where)
     else:
         raise DataError(
-            f"wanted responses over (presentation, neuroid) or (trial, unit) in {where}; came {tuple(map(str, array.dims))}; "
+            f"wanted responses over (presentation, neuroid) or (trial, unit) in {where}; came "
+            f"{tuple(map(str, array.dims))}; "
             "rename the dimensions"
         )
     check_unit_ids(neural["unit"].values, where=where)

@@ -147,7 +147,7 @@ def _unit_table(
     plain = [name for name in units.colnames if name not in _RAGGED and type(units[name]).__name__ != "VectorIndex"]
     table = pd.DataFrame({name: list(units[name][:]) for name in plain})
     if "area" not in options.columns and "area" not in table:
-        area = next((table[name] for name in _AREAS if name in table), None)
+        area: Any = next((table[name] for name in _AREAS if name in table), None)
         area = _electrode_area(file, units, len(ids)) if area is None else area
         if area is not None:
             table["area"] = [as_text(one) for one in area]
@@ -251,7 +251,7 @@ def read_pynapple(spikes: Any, options: NeuralOptions) -> xr.Dataset:
         units["unit"] = [f"unit/{as_text(key)}" for key in keys]
     support = np.stack([np.asarray(spikes.time_support.start), np.asarray(spikes.time_support.end)], axis=1)
     recording = SpikeRecording(
-        [np.asarray(spikes[key].index, dtype=np.float64) for key in keys], units, table, "the TsGroup", [support] * len(keys),
-        float(support.max()), {"source": "pynapple"},
+        [np.asarray(spikes[key].index, dtype=np.float64) for key in keys], units, table, "the TsGroup",
+        [support] * len(keys), float(support.max()), {"source": "pynapple"},
     )  # fmt: skip
     return spikes_to_neural(recording, replace(options, trials=None))

@@ -106,8 +106,8 @@ def _checked(raw: pd.DataFrame, name: str, options: NeuralOptions) -> pd.DataFra
         _converted(texts[one].rename("stimulus" if len(stimulus) == 1 else one), str, name, needed=True)
     table["stimulus"] = texts[stimulus].agg("/".join, axis=1) if len(stimulus) > 1 else texts[stimulus[0]]
     ordered = table[[one for one in _KINDS if one in table]].copy()
-    for one in ordered:
-        ordered[one] = _converted(ordered[str(one)], _KINDS[str(one)], name, needed=one in ("unit", "stimulus"))
+    for ours in map(str, ordered.columns):
+        ordered[ours] = _converted(ordered[ours], _KINDS[ours], name, needed=ours in ("unit", "stimulus"))
     return ordered
 
 
@@ -140,7 +140,8 @@ def _converted(column: pd.Series, kind: type, name: str, *, needed: bool) -> pd.
         line = int(np.flatnonzero(bad)[0])
         what = {str: "text", int: "a whole number", float: "a finite number"}[kind]
         raise DataError(
-            f"wanted {what} in column {column.name!r} of {name!r}; line {line + 2} has {column.iloc[line]!r}; correct it"
+            f"wanted {what} in column {column.name!r} of {name!r}; line {line + 2} has {column.iloc[line]!r}; "
+            "correct it"
         )
     return result.astype(np.int64) if kind is int else result
 
@@ -152,6 +153,7 @@ def _one_each(table: pd.DataFrame, key: list[str], columns: list[str], name: str
     if twice.any():
         where = ", ".join(f"{k} {distinct[twice].iloc[0][k]}" for k in key)
         raise DataError(
-            f"wanted one {' and one '.join(columns)} for each {' and '.join(key)} in {name!r}; {where} has two; correct it"
+            f"wanted one {' and one '.join(columns)} for each {' and '.join(key)} in {name!r}; {where} has two; "
+            "correct it"
         )
     return distinct

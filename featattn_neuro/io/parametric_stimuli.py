@@ -59,7 +59,7 @@ class Look:
 class GratingImages:
     """Gratings that are computed when one is asked for: float32 (C, H, W) in [0, 1]."""
 
-    dtype = np.dtype(np.float32)
+    dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def __init__(self, gratings: Sequence[Grating], look: Look) -> None:
         self.gratings, self.look = list(gratings), look
@@ -77,7 +77,7 @@ class GratingImages:
 class QuadrantImages:
     """2 × 2 arrays put together when one is asked for: (C, 2H, 2W); empty quadrants hold `background`."""
 
-    dtype = np.dtype(np.float32)
+    dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def __init__(self, images: Any, quadrant: NDArray[np.int64], background: float) -> None:
         self.images, self.quadrant, self.background = images, quadrant, background
@@ -204,7 +204,8 @@ def draw_grating(grating: Grating, look: Look) -> NDArray[np.float32]:
         if look.mean * (1 + largest) > 1 or largest > 1:
             most = grating.contrast * min(1.0, 1 / look.mean - 1) / largest
             raise ConfigError(
-                f"an rms contrast of {grating.contrast:g} leaves [0, 1] at mean {look.mean:g}; the largest that fits at "
+                f"an rms contrast of {grating.contrast:g} leaves [0, 1] at mean {look.mean:g}; the largest that "
+                "fits at "
                 f"spatial frequency {grating.spatial_frequency:g}, orientation {grating.orientation:g} is {most:.4f}; "
                 "lower it"
             )
@@ -231,7 +232,7 @@ class QuadrantArrays:
 def quadrant_arrays(
     stimuli: Stimuli, count: int, *, filled: int = 2, seed: int, reuse: bool = False, background: float = 0.5
 ) -> QuadrantArrays:
-    """Random 2 × 2 arrays of stimuli with different labels (Lindsay & Miller 2018: two gratings in two of four quadrants).
+    """Random 2 × 2 arrays of stimuli with different labels (two gratings in four quadrants: Lindsay & Miller 2018).
 
     Parameters
     ----------
@@ -267,7 +268,8 @@ def quadrant_arrays(
         )
     if len(np.unique(stimuli.label)) < filled or (not reuse and count * filled > len(stimuli)):
         raise DataError(
-            f"{count} arrays of {filled} stimuli with different labels need {count * filled} stimuli of {filled} labels or "
+            f"{count} arrays of {filled} stimuli with different labels need {count * filled} stimuli of {filled} "
+            "labels or "
             f"more; there are {len(stimuli)} of {len(np.unique(stimuli.label))}; add some, or pass reuse=True"
         )
     rng = np.random.default_rng(seed)
@@ -315,7 +317,8 @@ def _members(
         if not reuse:  # an unlucky order left one label over: draw again from all
             found, seen = [], set()
     raise DataError(
-        f"{count} different arrays of {filled} stimuli with different labels could not be drawn from {len(label)} stimuli; "
+        f"{count} different arrays of {filled} stimuli with different labels could not be drawn from {len(label)} "
+        "stimuli; "
         "ask for fewer, or add stimuli"
     )
 

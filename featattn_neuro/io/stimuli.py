@@ -71,7 +71,8 @@ def load_stimuli(
     source : one of
         a name of the manifest ("digits": float32 (N, 1, 28, 28) in [0, 1]; "cifar10_jpeg_subset", "cifar10",
         "imagenet_sample", and the images of "objects92" and "v4_210325": uint8 (H, W, 3)); a folder (images sorted by
-        relative path); a zip archive of images; an NWB file with images among its stimulus templates; a list of image files, in that order; an array or tensor (N, C, H, W)
+        relative path); a zip archive of images; an NWB file with images among its stimulus templates; a list of image
+        files, in that order; an array or tensor (N, C, H, W)
         of floating-point values, taken as it stands (float32).
     label : "folder" = the name of the folder that an image lies in (no labels if images lie directly in the source),
         and the class names of a manifest set; None = no labels; one text or number per image, in order; or the path of

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,19 @@ from featattn_neuro.io.images import FileImages, decode
 from featattn_neuro.schema import CONSTITUENT_SEPARATOR
 
 Text = NDArray[np.str_]
-Images = NDArray[np.float32] | NDArray[np.uint8] | FileImages
+
+
+class MadeImages(Protocol):
+    """Images that are computed when one is asked for: float32 (C, H, W); an array of positions gives a smaller set."""
+
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: Any) -> Any: ...
+
+
+Images = NDArray[np.float32] | NDArray[np.uint8] | FileImages | MadeImages
 
 
 def content_id(array: ArrayLike) -> str:
@@ -42,7 +54,7 @@ class Stimuli:
     Parameters
     ----------
     id : (stimulus,) text, unique: sha256 of the file's bytes, or `content_id` of the array.
-    images : FileImages; or float32 (N, C, H, W) as given; or uint8 (N, H, W, 3) RGB.
+    images : FileImages; or float32 (N, C, H, W) as given; or uint8 (N, H, W, 3) RGB; or made when asked for (gratings).
     constituents : (stimulus,) text: ids of the sources of a composite joined by "|"; None = each its own.
     label, split, path : (stimulus,) text or None: class; R, G, V, S or P; file name within the set.
     name : what the set is called in messages.

@@ -11,12 +11,14 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro import api
-from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import save_kind, write_text_atomic
 from featattn_neuro.measures.neural_match import METHODS, neural_match
-from featattn_neuro.measures.tuning_indices import tuning_indices
+from featattn_neuro.measures.tuning_fit import fit_tuning_curves
+from featattn_neuro.measures.tuning_indices import tuning_indices, tuning_reliability
+from featattn_neuro.measures.variability import response_variability
 from featattn_neuro.report.neural_page import write_neural_page
 
 LEVELS = ("orientation", "level", "spatial_frequency", "contrast", "label", "stimulus")
@@ -57,7 +59,8 @@ def compare_with_neurons(
 
     Returns
     -------
-    Path of the page `neurons.html`; beside it neural.nc, activations.nc, tuning_neurons.nc, tuning_filters.nc, match.nc,
+    Path of the page `neurons.html`; beside it neural.nc, activations.nc, tuning_neurons.nc, tuning_filters.nc,
+    match.nc,
     facts.json, figures/. Trials of several conditions are averaged, and the page says so.
 
     Raises
@@ -69,19 +72,18 @@ def compare_with_neurons(
     stimuli = _stimuli(source, images)
     neural = with_stimulus_ids(neural, stimuli)
     stimuli = stimuli.select(np.isin(stimuli.id, neural["stimulus"].values))
+    parameter = _parameter(neural, level)
+    levels = _by_stimulus(neural, parameter)  # before anything is computed: the level may not fit
     network = api.load_model(model, weights=weights, seed=seed)
     chosen = list(layers) or _spread(network)
-    parameter = _parameter(neural, level)
     recorded = api.record(network, stimuli, chosen)
     folder.mkdir(parents=True, exist_ok=True)
     pooled = neural.drop_vars("condition", errors="ignore")
     results = {
         "neural": neural,
         "activations": recorded,
-        "tuning_neurons": tuning_indices(pooled, level=parameter, permutations=permutations, seed=seed),
-        "tuning_filters": tuning_indices(
-            recorded, level=_by_stimulus(neural, parameter), permutations=permutations, seed=seed
-        ),
+        "tuning_neurons": _neurons(neural, parameter, permutations, seed),
+        "tuning_filters": tuning_indices(recorded, level=levels, permutations=permutations, seed=seed),
         "match": neural_match(recorded, pooled, methods=METHODS_SHOWN, seed=seed),
     }
     for name, dataset in results.items():
@@ -89,6 +91,22 @@ def compare_with_neurons(
     facts = _facts(source, model, neural, stimuli, chosen, parameter, permutations, seed)
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=2, ensure_ascii=False))
     return write_neural_page(folder)
+
+
+def _neurons(neural: xr.Dataset, parameter: str, permutations: int, seed: int) -> xr.Dataset:
+    """Tuning of the neurons, with fits, reliability and Fano factors where the recording has what they need."""
+    found = tuning_indices(
+        neural.drop_vars("condition", errors="ignore"), level=parameter, permutations=permutations, seed=seed
+    )
+    if "level_name" not in found.coords and found.sizes["level"] >= 5:
+        found = fit_tuning_curves(found)
+    shown = [neural[name].values for name in ("stimulus", "condition") if name in neural.coords]
+    repeated = np.unique(np.stack(shown), axis=1).shape[1] < neural.sizes["trial"]
+    if not repeated:
+        return found
+    found = found.assign(reliability=tuning_reliability(neural, seed=seed))
+    counts = neural.attrs.get("units") == "spikes" and neural.attrs.get("baseline", "none") == "none"
+    return found.assign(fano=response_variability(neural, pairs=False)["fano"]) if counts else found
 
 
 def _stimuli(source: str | Path, images: str | Path | None) -> Stimuli:
@@ -113,7 +131,7 @@ def _spread(network: Any) -> list[str]:
 
 def _parameter(neural: xr.Dataset, level: str | None) -> str:
     if level is not None:
-        return level
+        return choose(level, [str(name) for name, one in neural.coords.items() if one.dims == ("trial",)], "level")
     for name in LEVELS:
         if name in neural.coords and len(_distinct(neural[name].values)) > 1:
             return name
@@ -156,7 +174,8 @@ def _facts(
         limits.append(f"The reader noticed: {neural.attrs['found']}.")
     return {
         "title": f"{model} and the neurons of {Path(source).name}",
-        "lead": f"{neural.sizes['unit']} neurons and the filters of {len(layers)} layers, on the same {len(stimuli)} images.",
+        "lead": f"{neural.sizes['unit']} neurons and the filters of {len(layers)} layers, on the same "
+        f"{len(stimuli)} images.",
         "rows": [
             {"what": "recording", "value": Path(source).name},
             {"what": "trials", "value": neural.sizes["trial"]},

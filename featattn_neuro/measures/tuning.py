@@ -66,7 +66,7 @@ def tuning(
         empty name) leaves the trial or stimulus out (a blank). All other parameters are averaged over: select
         responses first to hold them fixed.
     confidence : of the intervals, between 0 and 1.
-    test : "kruskal" or "anova": that the response does not depend on the level.
+    test : "kruskal" or "anova": that the response does not depend on the level; "none" = no `p_selective`.
 
     Returns
     -------
@@ -91,22 +91,23 @@ def tuning(
     """
     if not 0 < confidence < 1:
         raise ConfigError(f"wanted a confidence between 0 and 1; came {confidence}; 0.95 is usual")
-    choose(test, TESTS, "test of selectivity")
+    choose(test, [*TESTS, "none"], "test of selectivity")
     seen = observations(responses, level)
     counts, mean, squares = level_moments(seen.values, seen.row, seen.levels.size)
     with np.errstate(divide="ignore", invalid="ignore"):
         sem = np.where(counts > 1, np.sqrt(squares / (counts - 1) / counts), np.nan)
         half = sem * stats.t.ppf((1 + confidence) / 2, np.where(counts > 1, counts - 1, np.nan))
     status = [unit_status(seen.values[:, k], counts[:, k]) for k in range(seen.values.shape[1])]
-    curves = {
+    curves: dict[str, Any] = {
         "curve": (("unit", "level"), mean.T),
         "sem": (("unit", "level"), sem.T),
         "low": (("unit", "level"), (mean - half).T),
         "high": (("unit", "level"), (mean + half).T),
         "n_trials": (("unit", "level"), counts.T.astype(np.int64)),
-        "p_selective": ("unit", _selective(seen, counts, np.array(status) == "ok", TESTS[test])),
         "status": ("unit", status),
     }
+    if test != "none":
+        curves["p_selective"] = ("unit", _selective(seen, counts, np.array(status) == "ok", TESTS[test]))
     attrs = {
         "kind": "TUNING", "parameter": seen.parameter, "sample": seen.sample, "selectivity_test": test,
         "confidence": float(confidence), "units": str(responses.attrs.get("units", "")),
@@ -117,13 +118,14 @@ def tuning(
 def level_moments(values: Float, row: NDArray[np.int64], count: int) -> tuple[Float, Float, Float]:
     """(level, unit) number of responses, their mean (NaN without any), and sum of squared deviations from it."""
     there = np.isfinite(values)
-    counts, sums, squares = (np.zeros((count, values.shape[1])) for _ in range(3))
-    np.add.at(counts, row, there.astype(np.float64))
-    np.add.at(sums, row, np.where(there, values, 0.0))
+    order = np.argsort(row, kind="stable")
+    starts = np.searchsorted(row[order], np.arange(count))  # every level has rows: levels are made from them
+    counts = np.add.reduceat(there[order].astype(np.float64), starts, axis=0)
+    sums = np.add.reduceat(np.where(there, values, 0.0)[order], starts, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(counts > 0, sums / counts, np.nan)
-    np.add.at(squares, row, np.where(there, values - mean[row], 0.0) ** 2)
-    return counts, mean, squares
+    deviations = np.where(there, values - mean[row], 0.0)
+    return counts, mean, np.add.reduceat(deviations[order] ** 2, starts, axis=0)
 
 
 def observations(responses: xr.Dataset, level: xr.DataArray | str | None) -> Observations:
@@ -184,8 +186,10 @@ def _selective(seen: Observations, counts: Float, usable: NDArray[np.bool_], tes
     patterns, group = np.unique(np.isfinite(seen.values[:, units]), axis=1, return_inverse=True)
     for index in range(patterns.shape[1]):
         there, members = patterns[:, index], units[group.ravel() == index]
-        samples = [seen.values[np.ix_(there & (seen.row == one), members)] for one in range(seen.levels.size)]
+        order = np.argsort(seen.row[there], kind="stable")
+        edges = np.flatnonzero(np.diff(seen.row[there][order])) + 1
+        samples = np.split(seen.values[np.ix_(np.flatnonzero(there)[order], members)], edges)
         # a constant group warns and is handled: the statistic is still defined where the groups together vary
         with np.errstate(divide="ignore", invalid="ignore"):
-            result[members] = test(*[one for one in samples if len(one)], axis=0).pvalue
+            result[members] = test(*samples, axis=0).pvalue
     return result

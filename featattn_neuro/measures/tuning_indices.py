@@ -58,14 +58,16 @@ def tuning_indices(
 
     Returns
     -------
-    TUNING as `tuning` gives it, with `preferred_level`, `modulation_depth`, `sparseness` and angular indices of the mean
+    TUNING as `tuning` gives it, with `preferred_level`, `modulation_depth`, `sparseness` and angular indices of the
+    mean
     responses (NaN unless the status is "ok", or where a mean is negative; the last two also where a level was not
     recorded), and `…_floor`, the mean of the index over shuffles: these indices are
     biased upward, and an index near its floor says nothing.
 
     Raises
     ------
-    As `tuning`; ConfigError : a negative number of permutations, another period. DataError : levels that do not tile the
+    As `tuning`; ConfigError : a negative number of permutations, another period. DataError : levels that do not tile
+    the
     period that was asked for.
 
     >>> import xarray as xr

@@ -38,7 +38,8 @@ def response_variability(
 
     Returns
     -------
-    TUNING over those levels: `fano_level` (unit, level), NaN at mean 0 or below two trials; `fano` (unit), the median of
+    TUNING over those levels: `fano_level` (unit, level), NaN at mean 0 or below two trials; `fano` (unit), the median
+    of
     its levels with a mean count above `min_mean`, NaN without any; with pairs, `noise_correlation` (unit, other_unit),
     responses z-scored within level (NaN for pairs with fewer than three shared trials), and `n_shared`. The attribute
     `fano_median_levels` is the median over all unit × level cells above `min_mean`, which is not the median over units.
@@ -64,7 +65,7 @@ def response_variability(
     _check_counts(values, checked)
     names = _same_trials(checked, by)
     shown = checked.assign_coords(label=("trial", names))
-    curves = tuning(shown, level="label").drop_vars("p_selective")
+    curves = tuning(shown, level="label", test="none")
     levels = curves["level_name"].values.astype(str)
     row = np.searchsorted(levels, names)
     fano = np.full((values.shape[1], levels.size), np.nan)

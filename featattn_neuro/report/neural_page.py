@@ -43,7 +43,8 @@ def _distribution(quantity: str) -> Section:
         f"Network and brain: {quantity.replace('_', ' ')}",
         ("tuning_neurons", "tuning_filters"),
         lambda results: distribution_figure(results["tuning_neurons"], results["tuning_filters"], quantity=quantity),
-        "Each dot is a neuron (blue) or a filter (red); black: quartiles and median. In brackets, how many have a value.",
+        "Each dot is a neuron (blue) or a filter (red); black: quartiles and median. In brackets, how many have "
+        "a value.",
         lambda results: all(_has(results[name], quantity) for name in ("tuning_neurons", "tuning_filters")),
     )
 
@@ -56,7 +57,8 @@ SECTIONS: dict[str, Section] = {
     **{f"distribution_{name}": _distribution(name) for name in COMPARED},
     "gallery_neurons": Section(
         "Tuning of neurons", ("tuning_neurons",), lambda results: tuning_gallery(results["tuning_neurons"]),
-        "Means over trials with their 95 % intervals; the surest tuned neurons of each stretch of the recording.",
+        "Means over trials with their 95 % intervals, and the fitted curve (red); the surest tuned neurons of "
+        "each stretch of the recording.",
         lambda results: _any_ok(results["tuning_neurons"]),
     ),
     "gallery_filters": Section(
@@ -88,7 +90,8 @@ def write_neural_page(folder: Path | str) -> Path:
     }
     if not results:
         raise StoreError(
-            f"wanted results of a comparison in {str(folder)!r} ({', '.join(f'{name}.nc' for name in FILES)}); found none; "
+            f"wanted results of a comparison in {str(folder)!r} ({', '.join(f'{name}.nc' for name in FILES)}); "
+            "found none; "
             "run featattn neurons first"
         )
     facts = read_json(folder / "facts.json", dict)

@@ -1,4 +1,4 @@
-"""Figures of tuning: a gallery of curves, and what neurons and filters have in common, on one axis. Draws stored values."""
+"""Figures of tuning: a gallery of curves; neurons and filters on one axis; match over depth. Stored values only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ QUANTITIES = {
     "p_selective": "p that the response is the same at all levels",
 }
 UNITS = {
-    "orientation": "orientation (°)", "level": "stimulus level", "spatial_frequency": "spatial frequency (cycles/image)",
+    "orientation": "orientation (°)", "level": "stimulus level", "spatial_frequency": "spatial frequency "
+    "(cycles/image)",
     "phase": "phase (°)", "contrast": "contrast",
 }  # fmt: skip
 

@@ -47,6 +47,13 @@ def test_the_gain_of_attention_is_found_again(files):
     assert ratio == pytest.approx(example.GAIN, abs=0.08)
 
 
+def test_what_ships_is_what_the_generator_makes(files):
+    shipped = example.shipped_example()
+    xr.testing.assert_identical(read_neural(shipped[0]), read_neural(files[0]))
+    assert load_stimuli(shipped[0]).id.tolist() == load_stimuli(files[0]).id.tolist()
+    assert shipped[1].read_bytes() == files[1].read_bytes()
+
+
 def test_the_same_seed_gives_the_same_spikes(files, tmp_path):
     again = read_neural(example.write_example(tmp_path / "new")[0])
     xr.testing.assert_identical(again, read_neural(files[0]))

@@ -1,4 +1,4 @@
-"""Readers of neural data against files made here by other libraries, with counts that are known; and against bad ones."""
+"""Readers of neural data against files made here by other libraries, with known counts; and against bad ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gratings have the orientation, frequency, phase and contrast that they are asked for; arrays keep their sources apart."""
+"""Gratings have the parameters that they are asked for; arrays keep their sources apart."""
 
 from __future__ import annotations
 
