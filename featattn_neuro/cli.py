@@ -219,7 +219,7 @@ def record(
     reduce: Annotated[
         str,
         typer.Option(
-            help="Reductions over positions, comma-separated: mean, max, sum, sd, centre, first, q0.9; or none: all kept."
+            help="Reductions over positions, comma-separated: mean, max, sum, sd, centre, first, q0.9; none keeps all."
         ),
     ] = "mean",
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at a time.")] = 32,
@@ -232,7 +232,8 @@ def record(
     ] = "float32",
     compute_dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16 (autocast).")] = "float32",
     channel_axis: Annotated[
-        list[str] | None, typer.Option(metavar="LAYER=AXIS", help="Where the filters are, if no rule says it; again for more.")
+        list[str] | None,
+        typer.Option(metavar="LAYER=AXIS", help="Where the filters are, if no rule says it; may be repeated."),
     ] = None,
     corrupt: Annotated[str, typer.Option(help="Images that cannot be read: error, or skip and list them.")] = "error",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another recording at --out.")] = False,
@@ -246,9 +247,9 @@ def record(
     from featattn_neuro.errors import choose
 
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
+    axes, reductions = _axes(channel_axis), _names(reduce)
     network = api.load_model(model, weights=weights, seed=seed)
     stimuli = _stimuli(images, labels, limit, corrupt="keep" if corrupt == "skip" else corrupt)
-    reductions = _names(reduce)
     with _progress("images") as progress:
         recorded = api.record(
             network,
@@ -263,7 +264,7 @@ def record(
             corrupt=corrupt,
             dtype=dtype,
             compute_dtype=compute_dtype,
-            channel_axis=_axes(channel_axis),
+            channel_axis=axes,
             progress=progress,
         )
     skipped = recorded["skipped"].values.tolist() if "skipped" in recorded else []
@@ -397,7 +398,7 @@ def _axes(given: list[str] | None) -> dict[str, int] | None:
     return found or None
 
 
-
+@contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal's standard error; nothing elsewhere."""
     if not sys.stderr.isatty():

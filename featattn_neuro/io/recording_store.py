@@ -436,7 +436,12 @@ def open_recording(path: Path) -> xr.Dataset:
     name = f"{manifest['key'][:32]}-{os.stat(path).st_mtime_ns}"
     parts = [
         da.from_array(
-            array, array.layer.shape, name=f"{name}-{i}", asarray=False, fancy=False, meta=np.empty((0, 0, 0), array.dtype)
+            array,
+            array.layer.shape,
+            name=f"{name}-{i}",
+            asarray=False,
+            fancy=False,
+            meta=np.empty((0, 0, 0), array.dtype),
         )
         for i, array in enumerate(arrays)
     ]

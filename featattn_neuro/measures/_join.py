@@ -76,11 +76,11 @@ def without_scalars(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def by_filter(dataset: xr.Dataset, *, name: str) -> xr.Dataset:
-    """`dataset` with the ids of filters, "layer/channel", where it has those of one call of theirs, "layer@call/channel".
+    """`dataset` with the ids of filters, "layer/channel", in place of those of one call, "layer@call/channel".
 
     A module that runs several times is recorded call by call, while a gain belongs to its filters and acts in every
-    call: the two join on the filter. `DataError` if several calls of a filter are there: which one is meant, or how they
-    would be joined, is not for us to choose.
+    call: the two join on the filter. `DataError` if several calls of a filter are there: which one is meant, or how
+    they would be joined, is not for us to choose.
     """
     if "call" not in dataset.coords or "layer" not in dataset.coords or dataset["call"].dims != ("unit",):
         return dataset
@@ -91,7 +91,9 @@ def by_filter(dataset: xr.Dataset, *, name: str) -> xr.Dataset:
         marked = f"{layer}@{call}/"
         ids.append(f"{layer}/{unit.removeprefix(marked)}" if unit.startswith(marked) else unit)
     if len(set(ids)) < len(ids):
-        calls = {one: set(dataset["call"].values[dataset["layer"].values == one].tolist()) for one in layers_of(dataset)}
+        calls = {
+            one: set(dataset["call"].values[dataset["layer"].values == one].tolist()) for one in layers_of(dataset)
+        }
         layer, ran = next((layer, sorted(ran)) for layer, ran in calls.items() if len(ran) > 1)
         raise DataError(
             f"{name} has calls {ran} of layer {layer!r}, and a gain is one for all of them; choose "

@@ -94,7 +94,9 @@ class ChannelRule:
             return 2
         if first in self.series_channels and last not in self.sequence_features:
             return 1
-        raise _open_axis(layer, output, "maps with their positions in one row, or a sequence: nothing in the network tells")
+        raise _open_axis(
+            layer, output, "maps with their positions in one row, or a sequence: nothing in the network tells"
+        )
 
     def _of_maps(self, layer: str, output: Tensor) -> int:
         if self.channels_last_seen:

@@ -243,7 +243,9 @@ def test_values_are_read_chunk_by_chunk_and_no_chunk_that_is_not_selected(tmp_pa
     filters = layer.columns // (layer.width // 10)
     assert sorted(reads) == [("response_0002", row // layer.rows, 4 // filters) for row in (3, 9)]
     reads.clear()
-    np.testing.assert_array_equal(layer_by_layer.values, wanted.sel(stimulus=layer_by_layer.stimulus, unit=layer_by_layer.unit).values)
+    np.testing.assert_array_equal(
+        layer_by_layer.values, wanted.sel(stimulus=layer_by_layer.stimulus, unit=layer_by_layer.unit).values
+    )
     assert {(name, row) for name, row, _ in reads} == {("response_0002", row // layer.rows) for row in (3, 9)}
     assert len(reads) == len(set(reads)), "each chunk once"
     reads.clear()
@@ -254,7 +256,14 @@ def test_values_are_read_chunk_by_chunk_and_no_chunk_that_is_not_selected(tmp_pa
 
 @pytest.mark.parametrize(
     "index",
-    [np.s_[:, :, :], np.s_[0, 3, 5], np.s_[:, 2:19:3, 7:90], np.s_[1, ::-1, 40:3:-7], np.s_[:, -1, -4:], np.s_[:, 5:5, :]],
+    [
+        np.s_[:, :, :],
+        np.s_[0, 3, 5],
+        np.s_[:, 2:19:3, 7:90],
+        np.s_[1, ::-1, 40:3:-7],
+        np.s_[:, -1, -4:],
+        np.s_[:, 5:5, :],
+    ],
     ids=str,
 )
 def test_indexing_a_stored_layer_is_indexing_its_values(tmp_path, index):
@@ -385,7 +394,8 @@ def test_fault_7_every_option_is_in_the_key(tmp_path, options):
 
 
 @pytest.mark.parametrize(
-    "change", [{"crop": 8}, {"size": 14}, {"interpolation": "nearest"}, {"mean": (0.4,) * 3}, {"channel_order": "BGR"}],
+    "change",
+    [{"crop": 8}, {"size": 14}, {"interpolation": "nearest"}, {"mean": (0.4,) * 3}, {"channel_order": "BGR"}],
     ids=lambda change: next(iter(change)),
 )
 def test_fault_7_preprocessing_is_in_the_key_and_in_the_output(tmp_path, folder, change):

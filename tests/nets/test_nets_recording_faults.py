@@ -423,7 +423,9 @@ def test_fault_17_batch_norm_neither_drifts_nor_normalises_by_the_batch():
     found = fn.record(net, images(8, 8), ["0", "1"], batch_size=4)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert net.training
-    np.testing.assert_array_equal(found.response, fn.record(net.eval(), images(8, 8), ["0", "1"], batch_size=4).response)
+    np.testing.assert_array_equal(
+        found.response, fn.record(net.eval(), images(8, 8), ["0", "1"], batch_size=4).response
+    )
 
 
 def test_fault_23_a_recording_in_netcdf_is_netcdf_4_with_its_types(tmp_path):

@@ -47,7 +47,9 @@ def record(name: str, images: Any, **options: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(stores, "BLOCK_BYTES", 50_000)  # a block is one batch, so that an interrupted recording has several
+    monkeypatch.setattr(
+        stores, "BLOCK_BYTES", 50_000
+    )  # a block is one batch, so that an interrupted recording has several
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
