@@ -143,7 +143,9 @@ def _peers(module: nn.Module, layers: list[str]) -> dict[str, Contestant]:
     def means(outputs: dict[str, torch.Tensor]) -> list[np.ndarray]:
         return [value.mean(dim=(2, 3)).numpy() for value in outputs.values()]
 
-    graph = create_feature_extractor(copy.deepcopy(module), layers)
+    # TensorFlow's padding hangs on the size of its input, which torch.fx cannot follow: those convolutions stay whole
+    whole = {type(part) for part in module.modules() if type(part).__name__ == "Conv2dSame"}
+    graph = create_feature_extractor(copy.deepcopy(module), layers, tracer_kwargs={"leaf_modules": list(whole)})
 
     def torchvision_fx(_stimuli: Any, batches: Sequence[torch.Tensor]) -> None:
         with torch.inference_mode():

@@ -137,6 +137,7 @@ def opened(path: str, threads: str) -> Figures:
     layer = recording["response"].isel(unit=recording["layer"].values == "layer3.0.conv1")
     selections = {
         "320 stimuli of a layer": layer.isel(stimulus=slice(320)),
+        "a layer, all stimuli": layer,
         "one filter, all stimuli": layer.isel(unit=layer["channel"].values == 7),
     }
     found: Figures = {"open_s": time.perf_counter() - since, "loads": {}}

@@ -4,8 +4,9 @@
 
 Parts (all unless some are named); each prints its table and the bound that it is held against:
 
-means, reductions, peers   one race per network: the bare pass, the bare pass again (the noise of the method), and what
-            the named parts add - `record` with means; with mean + max + sd; torchvision fx and torchextractor with means
+means, reductions, peers
+            one race per network: the bare pass, the bare pass again (the noise of the method), and what the named parts
+            add - `record` with means; with mean + max + sd; torchvision fx and torchextractor with means
 maps        the race of `record` with every position kept, streamed to zarr, against the bare pass (ResNet-18)
 weights     how often weights are hashed in one process, and what knowing them again costs
 memory      peak memory of a process that records 10,000 stimuli to a store, minus that of one that records 1,000
@@ -48,8 +49,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(
-        f"torch {torch.__version__}, featattn_neuro {importlib.metadata.version('featattn_neuro')}, {args.threads} torch "
-        f"thread(s), {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start"
+        f"torch {torch.__version__}, featattn_neuro {importlib.metadata.version('featattn_neuro')}, {args.threads} "
+        f"torch thread(s), {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start"
     )
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:

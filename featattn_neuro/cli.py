@@ -219,7 +219,7 @@ def record(
     reduce: Annotated[
         str,
         typer.Option(
-            help="Reductions over positions, comma-separated: mean, max, sum, sd, centre, first, q0.9; or none: all kept."
+            help="Reductions over positions, comma-separated: mean, max, sum, sd, centre, first, q0.9; none keeps all."
         ),
     ] = "mean",
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at a time.")] = 32,
@@ -247,9 +247,9 @@ def record(
     from featattn_neuro.errors import choose
 
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
+    axes, reductions = _axes(channel_axis), _names(reduce)
     network = api.load_model(model, weights=weights, seed=seed)
     stimuli = _stimuli(images, labels, limit, corrupt="keep" if corrupt == "skip" else corrupt)
-    reductions = _names(reduce)
     with _progress("images") as progress:
         recorded = api.record(
             network,
@@ -264,7 +264,7 @@ def record(
             corrupt=corrupt,
             dtype=dtype,
             compute_dtype=compute_dtype,
-            channel_axis=_axes(channel_axis),
+            channel_axis=axes,
             progress=progress,
         )
     skipped = recorded["skipped"].values.tolist() if "skipped" in recorded else []

@@ -210,6 +210,94 @@ def test_the_steps_meet_in_files(image_folders, tmp_path, monkeypatch, capsys):
     assert load_kind(where, "SALIENCY")["excess"].sizes["stimulus"] == 4
 
 
+def test_layers_prints_name_type_stage_shape_filters_and_calls(image_folders, monkeypatch, capsys):
+    monkeypatch.chdir(image_folders)
+    assert featattn("layers", "tiny_network:make") == 0
+    heading, first = capsys.readouterr().out.splitlines()[:2]
+    assert heading.split() == ["name", "type", "stage", "output", "shape", "filters", "calls"]
+    assert first.split()[:3] == ["conv", "Conv2d", "conv"]
+    assert first.split()[-2:] == ["10", "1"]
+
+
+def test_recording_takes_its_options_to_the_store(image_folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(image_folders)
+    out = tmp_path / "a.zarr"
+    command = ("record", "tiny_network:make", "test", "--layers", "conv,relu", "--out", out)
+    options = ("--reduce", "mean,sd,q0.9", "--batch-size", 5, "--workers", 1, "--storage-dtype", "float16")
+    assert featattn(*command, *options, "--compute-dtype", "bfloat16", "--device", "cpu") == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    found = load_kind(out, "ACTIVATIONS")
+    assert found["response"].dims == ("reduction", "stimulus", "unit")
+    assert found["reduction"].values.tolist() == ["mean", "sd", "q0.9"]
+    assert found["response"].dtype == np.float16
+    assert (found.attrs["batch_size"], found.attrs["compute_dtype"]) == (5, "bfloat16")
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert featattn(*command, *options, "--compute-dtype", "bfloat16") == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before, "it was there already"
+    assert featattn(*command) == 2
+    assert "holds another recording (other layers)" in capsys.readouterr().err
+    assert featattn(*command, "--overwrite") == 0
+    assert load_kind(out)["response"].shape == (32, 20)
+
+
+def test_recording_goes_on_where_it_was_stopped(image_folders, tmp_path, monkeypatch):
+    from featattn_neuro import api
+    from featattn_neuro.io import recording_store
+
+    monkeypatch.chdir(image_folders)
+    monkeypatch.setattr(recording_store, "BLOCK_BYTES", 1)
+    command = (
+        "record",
+        "tiny_network:make",
+        "test",
+        "--layers",
+        "conv",
+        "--batch-size",
+        8,
+        "--out",
+        tmp_path / "a.zarr",
+    )
+    seen, record = [], api.record
+
+    def stopping(*args, progress=None, **options):
+        def stop(done, total):
+            seen.append(done)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+        return record(*args, progress=stop, **options)
+
+    monkeypatch.setattr(api, "record", stopping)
+    assert featattn(*command) not in (0, 2)
+    assert not (tmp_path / "a.zarr").exists()
+    assert featattn(*command) == 0
+    assert seen[:2] == [8, 16]
+    assert seen[2] > 8, "what was whole is not recorded again"
+    assert load_kind(tmp_path / "a.zarr")["response"].shape == (32, 10)
+
+
+def test_recording_skips_what_cannot_be_read_and_says_so(image_folders, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    monkeypatch.chdir(image_folders)
+    shutil.copytree("head", tmp_path / "some")
+    bad = tmp_path / "some" / "across" / "03.png"
+    bad.write_bytes(bad.read_bytes()[:-40])
+    command = ("record", "tiny_network:make", tmp_path / "some", "--layers", "conv", "--out", tmp_path / "a.nc")
+    assert featattn(*command) == 2
+    assert "across/03.png" in capsys.readouterr().err
+    assert featattn(*command, "--corrupt", "skip") == 0
+    assert "left out, could not be read: across/03.png" in capsys.readouterr().err
+    found = load_kind(tmp_path / "a.nc", "ACTIVATIONS")
+    assert found.sizes["stimulus"] == 23
+    assert found["skipped"].values.tolist() == ["across/03.png"]
+    assert featattn(*command, "--corrupt", "leave") == 2
+    assert featattn(*command, "--channel-axis", "conv") == 2
+    assert "LAYER=AXIS" in capsys.readouterr().err
+    assert cli._axes(["blocks.0=-1", "a=1"]) == {"blocks.0": -1, "a": 1}
+
+
 def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(image_folders)
     out = tmp_path / "x.nc"

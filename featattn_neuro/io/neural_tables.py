@@ -75,7 +75,7 @@ def _loaded(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except ImportError as error:
         raise ConfigError(
-            "reading parquet files needs pyarrow, which is not installed: pip install 'featattn_neuro[parquet]'"
+            "reading parquet files needs pyarrow, which is not installed: pip install 'featattn_neuro[tables]'"
         ) from error
     except Exception as error:  # the parquet engines have exceptions of their own
         raise DataError(f"{str(path)!r} is not a readable parquet table ({error}); write it again") from error

@@ -149,7 +149,7 @@ class StoredLayer:
     def _region(self, low: list[int], high: list[int]) -> np.ndarray:
         """Values from `low` to `high` (exclusive) along the three axes."""
         rows, columns = self.layer.rows, self.layer.columns
-        found = np.empty([h - l for l, h in zip(low, high, strict=True)], self.dtype)
+        found = np.empty([stop - start for start, stop in zip(low, high, strict=True)], self.dtype)
         for row in range(low[1] // rows, -(-high[1] // rows)):
             for column in range(low[2] // columns, -(-high[2] // columns)):
                 first, last = max(low[1], row * rows), min(high[1], (row + 1) * rows)
@@ -176,7 +176,7 @@ class StoredLayer:
         body, checksum = np.frombuffer(data, np.uint8)[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
         if crc32c(body) != checksum:
             raise StoreError(
-                f"chunk {key} of {str(self.store)!r} is damaged (its checksum differs); record again with overwrite=True"
+                f"chunk {key} of {str(self.store)!r} is damaged (its checksum differs); record again, overwrite=True"
             )
         chunk = np.empty(self.layer.shape, self.dtype)
         numcodecs.blosc.decompress(body, chunk)

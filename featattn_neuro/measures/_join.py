@@ -76,11 +76,11 @@ def without_scalars(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def by_filter(dataset: xr.Dataset, *, name: str) -> xr.Dataset:
-    """`dataset` with the ids of filters, "layer/channel", where it has those of one call of theirs, "layer@call/channel".
+    """`dataset` with the ids of filters, "layer/channel", in place of those of one call, "layer@call/channel".
 
     A module that runs several times is recorded call by call, while a gain belongs to its filters and acts in every
-    call: the two join on the filter. `DataError` if several calls of a filter are there: which one is meant, or how they
-    would be joined, is not for us to choose.
+    call: the two join on the filter. `DataError` if several calls of a filter are there: which one is meant, or how
+    they would be joined, is not for us to choose.
     """
     if "call" not in dataset.coords or "layer" not in dataset.coords or dataset["call"].dims != ("unit",):
         return dataset

@@ -46,8 +46,8 @@ def gain_selectivity(
     Parameters
     ----------
     gains : GAINS, gain(unit) or gain(task, unit); other dimensions must be selected first.
-    selectivity : SELECTIVITY of the un-gained network on *other* stimuli, over the same units (and tasks), any order; of a
-        module that runs several times, one call.
+    selectivity : SELECTIVITY of the un-gained network on *other* stimuli, over the same units (and tasks), any order;
+        one call of a module that runs several times.
     covariates : variables over `unit`, or ("task", "unit"), to be held fixed one at a time, and all together ("all"):
         mean activation, weight norm, …; nothing measured after the gain. With two tasks or more, the mean log gain of
         the other tasks is added as "other_tasks_gain". None = no partial correlations.

@@ -71,8 +71,8 @@ def standard_deviation(maps: Tensor, mean: Tensor | None = None) -> Tensor:
     """SD over positions (n in the denominator) from sums and sums of squares: sqrt(E[x^2] - E[x]^2).
 
     Where that difference has lost its digits (variance below a hundredth of E[x^2]) the centred values are summed
-    instead (Chan, Golub & LeVeque 1983), so a constant map gives 0. torch.std costs tens of times more on the CPU. `mean` over
-    positions is computed unless it is given.
+    instead (Chan, Golub & LeVeque 1983), so a constant map gives 0. torch.std costs tens of times more on the CPU.
+    `mean` over positions is computed unless it is given.
 
     >>> standard_deviation(torch.tensor([[[-2.0, 2.0], [5.0, 5.0]]])).tolist()
     [[2.0, 0.0]]

@@ -143,3 +143,35 @@ def test_unreadable_images_are_left_out_of_the_sums(network, stimuli):
     assert_agree(selectivity_from_moments(found, "1"), selectivity(rest, "1"))
     with pytest.raises(DataError, match="cannot be read"):
         stream_moments(network, Broken(), "conv")
+
+
+def test_the_public_name_takes_what_record_takes(tmp_path):
+    from PIL import Image
+
+    import featattn_neuro as fn
+
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        place = tmp_path / "images" / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(place / f"{i}.png")
+    torch.manual_seed(0)
+    made = fn.load_model(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()), preprocess=fn.Preprocessing(size=16, crop=12))
+    stored = fn.record(made, tmp_path / "images", ["0", "1"], reduce=["mean", "max"], batch_size=8)
+    moments = fn.stream_moments(
+        made, tmp_path / "images", ["0", "1"], reduce=["mean", "max"], batch_size=8, workers=2, device="cpu"
+    )
+    assert moments.attrs["preprocessing"] == stored.attrs["preprocessing"] == made.preprocess.describe()
+    for name in ("mean", "max"):
+        assert_agree(
+            fn.selectivity_from_moments(moments.sel(reduction=name), "a"),
+            fn.selectivity(stored.sel(reduction=name), "a"),
+        )
+    images = fn.load_stimuli(tmp_path / "images")
+    halves = [fn.stream_moments(made, images.select(half), "0") for half in (np.arange(10), np.arange(10, 24))]
+    whole = fn.stream_moments(made, images, "0")
+    np.testing.assert_allclose(fn.merge_moments(*halves)["m2"], whole["m2"], rtol=1e-12)
+    (tmp_path / "images" / "a" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"0\.png"):
+        fn.stream_moments(made, tmp_path / "images", "0")
+    assert fn.stream_moments(made, tmp_path / "images", "0", corrupt="skip").attrs["n_skipped"] == 1
