@@ -333,11 +333,17 @@ SELECTIVITY = Kind(
         "n_distractor": Variable((), "int", "number of distractor stimuli", False, extra=("task", "unit")),
         "auc_floor": Variable(("unit",), "float", "mean |area - .5| over label permutations", False, extra=("task",)),
         "dprime_low": Variable(("unit",), "float", "lower end of the 95 % interval of d'", False, extra=("task",)),
-        "dprime_high": Variable(("unit",), "float", "upper end; the attribute dprime_interval says how", False, ("task",)),
+        "dprime_high": Variable(
+            ("unit",), "float", "upper end; the attribute dprime_interval says how", False, ("task",)
+        ),
         "dprime_p": Variable(("unit",), "float", "two-sided permutation p of d'", False, ("task",), 0, 1),
         "auc_p": Variable(("unit",), "float", "two-sided permutation p of the ROC area", False, ("task",), 0, 1),
-        "dprime_p_corrected": Variable(("unit",), "float", "the p of d' corrected over `family`", False, ("task",), 0, 1),
-        "auc_p_corrected": Variable(("unit",), "float", "the p of the area corrected over `family`", False, ("task",), 0, 1),
+        "dprime_p_corrected": Variable(
+            ("unit",), "float", "the p of d' corrected over `family`", False, ("task",), 0, 1
+        ),
+        "auc_p_corrected": Variable(
+            ("unit",), "float", "the p of the area corrected over `family`", False, ("task",), 0, 1
+        ),
         "family": Variable(("unit",), "text", "which tests are corrected together", False, extra=("task",)),
         "family_size": Variable(("unit",), "int", "defined tests in the family (m)", False, extra=("task",)),
         "eta_squared": Variable(("unit",), "float", "share of variance between labels", False, low=0, high=1),

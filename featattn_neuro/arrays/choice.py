@@ -128,7 +128,9 @@ def fit_weibull(level: ArrayLike, correct: ArrayLike, trials: ArrayLike, *, alph
     """
     x, k, n = (np.asarray(one, dtype=np.float64) for one in (level, correct, trials))
     if x.ndim != 1 or k.shape != x.shape or n.shape != x.shape or x.size < 2:
-        raise ValueError(f"level, correct and trials must be (levels,), two or more; came {x.shape}, {k.shape}, {n.shape}")
+        raise ValueError(
+            f"level, correct and trials must be (levels,), two or more; came {x.shape}, {k.shape}, {n.shape}"
+        )
     if (x <= 0).any() or (k < 0).any() or (k > n).any() or (n <= 0).any():
         raise ValueError("levels and trials must be above 0, correct answers between 0 and trials; came some outside")
 

@@ -131,7 +131,7 @@ def discrimination_counts(
             if order is None:
                 continue
             if isinstance(order, OrderedBlock):
-                tallied = [_array(value) for value in order.two_class_counts(kind == 1, kind == 0)]
+                tallied = np.stack([_array(value) for value in order.two_class_counts(kind == 1, kind == 0)])
             else:
                 tallied = np.empty((3, _width(part)), dtype=np.int64)
                 packed_sort.two_class_counts(*order, kind, tallied)
@@ -283,9 +283,7 @@ def prepared(responses: Any, target: Any, among: Any = None) -> tuple[Any, NDArr
     if wanted.dtype != np.bool_ or wanted.ndim not in (1, 2):
         raise ValueError(f"target must be boolean, (n,) or (tasks, n); came {wanted.dtype} {wanted.shape}")
     if values.ndim == 0 or values.shape[-1] != wanted.shape[-1]:
-        raise ValueError(
-            f"last axes of responses and target must agree; came {tuple(values.shape)} and {wanted.shape}"
-        )
+        raise ValueError(f"last axes of responses and target must agree; came {tuple(values.shape)} and {wanted.shape}")
     roles = wanted.astype(np.int32)
     if among is not None:
         inside = np.asarray(_array(among))

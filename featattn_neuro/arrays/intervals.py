@@ -43,8 +43,8 @@ def noncentral_t_interval(
     Notes
     -----
     d'·s/sqrt(s1²/n1 + s0²/n0), with s the rms SD, is noncentral t with the degrees of freedom of s (Welch–Satterthwaite
-    1947: (s1² + s0²)²/(s1⁴/(n1-1) + s0⁴/(n0-1))); the noncentralities at which the observed value is at the (1 ± level)/2
-    quantiles are the ends (Cumming & Finch 2001). Exact for equal Gaussian classes of equal size; for skewed responses
+    1947: (s1² + s0²)²/(s1⁴/(n1-1) + s0⁴/(n0-1))); the noncentralities at which the observed value is at the (1 ±
+    level)/2 quantiles are the ends (Cumming & Finch 2001). Exact for equal Gaussian classes of equal size; for skewed responses
     at large d' use `bootstrap_interval`.
 
     >>> found = noncentral_t_interval(0.0, 50, 50, 1.0, 1.0)
@@ -53,7 +53,9 @@ def noncentral_t_interval(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1; came {level}")
-    d, m1, m0, v1, v0 = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (difference, n1, n0, variance1, variance0)))
+    d, m1, m0, v1, v0 = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (difference, n1, n0, variance1, variance0))
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = (v1 + v0) ** 2 / (v1**2 / (m1 - 1) + v0**2 / (m0 - 1))
         scale = np.sqrt((v1 / m1 + v0 / m0) / ((v1 + v0) / 2))
@@ -157,7 +159,9 @@ def _bca(draws: Float, observed: Float, acceleration: Float, level: float) -> tu
     counts = known.sum(axis=0)
     with np.errstate(invalid="ignore"):
         below = (draws < observed).sum(axis=0) + 0.5 * (draws == observed).sum(axis=0)
-        bias = special.ndtri(np.clip(below / np.maximum(counts, 1), 1 / (draws.shape[0] + 1), 1 - 1 / (draws.shape[0] + 1)))
+        bias = special.ndtri(
+            np.clip(below / np.maximum(counts, 1), 1 / (draws.shape[0] + 1), 1 - 1 / (draws.shape[0] + 1))
+        )
         ends = []
         for share in ((1 - level) / 2, (1 + level) / 2):
             z = bias + stats.norm.ppf(share)

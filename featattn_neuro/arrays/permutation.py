@@ -84,7 +84,9 @@ def permutation_test(
         raise ValueError(f"family must have the shape of the result, {shape}; came {numbers.shape}")
     found = relabel(responses, target, permutations=permutations, rng=rng, family=numbers, among=among)
     p_max = [largest_p([found], measure).reshape(shape) for measure in range(2)]
-    return PermutationTest(*(one.reshape(shape) for one in found.floors()), *(p.reshape(shape) for p in found.p()), *p_max)
+    return PermutationTest(
+        *(one.reshape(shape) for one in found.floors()), *(p.reshape(shape) for p in found.p()), *p_max
+    )
 
 
 def relabel(
@@ -230,7 +232,7 @@ def _permute(
         product = Products(values[units])
         for first in range(0, permutations, _CHUNK):
             chunk = slice(first, min(first + _CHUNK, permutations))
-            for row in np.flatnonzero(enough):
+            for row in np.flatnonzero(enough).tolist():
                 changed, area = product.statistics(labels.chunk(row, chunk))
                 tally.add(0, tasks[row], units, chunk, changed)
                 tally.add(1, tasks[row], units, chunk, area)

@@ -118,7 +118,10 @@ def _discriminate(block: _Block, tasks: Contrasts, among: np.ndarray | None) -> 
     sums = counting.class_sums(block.values, codes, len(tasks.classes))
     if tasks.pairs:
         first, second = (np.array(side) for side in zip(*tasks.pairs, strict=True))
-        both = [np.stack([one[second], one[first]], axis=1) for one in (sums.count, sums.mean, sums.squares, sums.low, sums.high)]
+        both = [
+            np.stack([one[second], one[first]], axis=1)
+            for one in (sums.count, sums.mean, sums.squares, sums.low, sums.high)
+        ]
         counts = counting.pair_counts(block.values, codes, list(tasks.pairs), len(tasks.classes))
         return discrimination.discrimination_of(counting.ClassSums(*both), counts)
     rows = np.array(tasks.rows)
@@ -168,7 +171,9 @@ class _Columns:
         self.table.setdefault(name, np.full(self.shape, np.nan))[:, units] = values
 
     def put_unit(self, name: str, units: np.ndarray, values: np.ndarray, fill: Any = np.nan) -> None:
-        self.units.setdefault(name, np.full(self.shape[1], fill, dtype=None if fill is np.nan else object))[units] = values
+        self.units.setdefault(name, np.full(self.shape[1], fill, dtype=None if fill is np.nan else object))[units] = (
+            values
+        )
 
     def add(self, block: _Block, found: Discrimination) -> None:
         low, high = interval_of_area(found.auc, found.auc_variance)

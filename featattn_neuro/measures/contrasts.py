@@ -101,13 +101,16 @@ def _named(recorded: xr.Dataset, target: Mapping[str, tuple[Any, Any]]) -> Contr
         if not isinstance(sides, tuple | list) or len(sides) != 2:
             raise ConfigError(f"contrast {name!r} must be a pair (target labels, distractor labels); came {sides!r}")
         one, other = (
-            targets_from_labels(labels, [str(s) for s in ([side] if isinstance(side, str | int) else side)]).values.any(0)
+            targets_from_labels(labels, [str(s) for s in ([side] if isinstance(side, str | int) else side)]).values.any(
+                0
+            )
             for side in sides
         )
         if (one & other).any():
+            first = str(recorded["stimulus"].values[(one & other).argmax()])
             raise DataError(
-                f"contrast {name!r} has {int((one & other).sum())} stimuli on both sides "
-                f"(first: {str(recorded['stimulus'].values[(one & other).argmax()])!r}); give labels that do not overlap"
+                f"contrast {name!r} has {int((one & other).sum())} stimuli on both sides (first: {first!r}); "
+                "give labels that do not overlap"
             )
         wanted.append(one)
         among.append(one | other)

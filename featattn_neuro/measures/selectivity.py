@@ -169,8 +169,8 @@ def _refuse_shared_sources(recorded: xr.Dataset) -> None:
     names, counts = np.unique([one for part in parts for one in part], return_counts=True)
     if (counts > 1).any():
         raise DataError(
-            f"p-values by exchanging labels need stimuli that share no source; {int((counts > 1).sum())} sources are in "
-            f"more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 20-32 % of true nulls; "
+            f"p-values by exchanging labels need stimuli that share no source; {int((counts > 1).sum())} sources are "
+            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 20-32 % of true nulls; "
             "use each source once, or leave family out"
         )
 
@@ -283,9 +283,7 @@ def single_reduction(recorded: xr.Dataset) -> xr.Dataset:
     return recorded.isel(reduction=0, drop=True)
 
 
-def _matching_leverage(
-    leverage: xr.DataArray, wanted: xr.DataArray, target: Target
-) -> xr.DataArray:
+def _matching_leverage(leverage: xr.DataArray, wanted: xr.DataArray, target: Target) -> xr.DataArray:
     """The leverage of the same tasks, in the same order."""
     if wanted.ndim == 2:
         if "task" not in leverage.dims:

@@ -103,9 +103,7 @@ def test_the_p_of_the_maximum_holds_the_familywise_error(rng):
     target = np.arange(40) < 20
     shared = rng.normal(size=(200, 1, 40))
     family = np.maximum(shared + rng.normal(size=(200, 30, 40)), 0)
-    smallest = [
-        permutation_test(one, target, permutations=99, rng=rng).auc_p_max.min() for one in family
-    ]
+    smallest = [permutation_test(one, target, permutations=99, rng=rng).auc_p_max.min() for one in family]
     # 200 families, nominal .05: binomial 99.9 % limit
     assert (np.array(smallest) <= 0.05).sum() <= stats.binom.ppf(0.999, 200, 0.05)
 
@@ -122,7 +120,9 @@ def test_noncentral_t_interval_inverts_the_distribution():
     assert large.low < 40 < large.high
 
 
-@pytest.mark.parametrize(("n1", "n0", "sd1", "sd0", "effect"), [(30, 30, 1, 1, 0.8), (15, 150, 1, 1, 0.5), (40, 40, 2, 1, 1.0)])
+@pytest.mark.parametrize(
+    ("n1", "n0", "sd1", "sd0", "effect"), [(30, 30, 1, 1, 0.8), (15, 150, 1, 1, 0.5), (40, 40, 2, 1, 1.0)]
+)
 def test_noncentral_t_interval_covers_gaussian_units(rng, n1, n0, sd1, sd0, effect):
     s = np.sqrt((sd1**2 + sd0**2) / 2)
     a, b = rng.normal(effect * s, sd1, (4000, n1)), rng.normal(0, sd0, (4000, n0))
@@ -143,7 +143,7 @@ def test_bootstrap_covers_a_skewed_unit_and_declines_small_classes(rng):
     assert covered < 0.98
     with pytest.raises(ValueError, match="noncentral t"):
         bootstrap_interval(x[:2, :70], target[:70] & (np.arange(70) < 62), rng=rng, resamples=99)
-    with pytest.raises(ValueError, match="ten|10 observations"):
+    with pytest.raises(ValueError, match="10 observations"):
         bootstrap_interval(x[:2, :65], target[:65], rng=rng)
     assert np.isnan(bootstrap_interval(np.zeros((1, 120)), target, rng=rng).low).all()
 

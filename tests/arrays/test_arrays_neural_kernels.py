@@ -205,7 +205,9 @@ def test_weibull_recovers_its_parameters_and_refuses_a_flat_curve(rng):
     flat = [choice.fit_weibull(level, rng.binomial(n, 0.5), n).status for _ in range(20)]
     assert flat.count("not_identifiable") >= 18
     assert choice.fit_weibull(level, n * 0.75, n).status == "not_identifiable"
-    assert float(choice.weibull(7.0, 7.0, 3.0)) == pytest.approx(choice.THRESHOLD_SHARE) == pytest.approx(0.816, abs=5e-4)
+    assert (
+        float(choice.weibull(7.0, 7.0, 3.0)) == pytest.approx(choice.THRESHOLD_SHARE) == pytest.approx(0.816, abs=5e-4)
+    )
     with pytest.raises(ValueError, match="above 0"):
         choice.fit_weibull([0.0, 1.0], [1, 1], [2, 2])
 
@@ -303,11 +305,11 @@ def test_held_out_class_selectivity_has_no_floor(rng):
     # a ratio of noisy means is curved: -(CV²/4)(1/5 - 1/35) by the delta method, CV² = 1/2, 5 held-out stimuli a class
     floor = -(0.5 / 4) * (1 / 5 - 1 / 35)
     found = class_selectivity.class_selectivity(noise, label, rng=rng)
-    assert found.index.mean() == pytest.approx(floor, abs=0.02)
+    assert found.selectivity.mean() == pytest.approx(floor, abs=0.02)
     tuned = noise + 6 * (label == 3)
     found = class_selectivity.class_selectivity(tuned, label, rng=rng)
     assert (found.preferred == 3).mean() > 0.95
-    assert found.index.mean() == pytest.approx(6 / 10, abs=0.05)
+    assert found.selectivity.mean() == pytest.approx(6 / 10, abs=0.05)
     with pytest.raises(ValueError, match="negative"):
         class_selectivity.class_selectivity(-noise, label, rng=rng)
     with pytest.raises(ValueError, match="has one"):

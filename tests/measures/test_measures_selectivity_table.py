@@ -84,7 +84,9 @@ def test_a_contrast_with_a_name_leaves_others_out(recorded):
     found = selectivity(recorded, {"insects": (["ant", "bee"], "dog"), "cat": ("cat", ["ant", "dog"])})
     label = recorded["label"].values
     inside = np.isin(label, ["ant", "bee", "dog"])
-    alone = discrimination.discriminate(recorded["response"].values.T[:, inside], np.isin(label, ["ant", "bee"])[inside])
+    alone = discrimination.discriminate(
+        recorded["response"].values.T[:, inside], np.isin(label, ["ant", "bee"])[inside]
+    )
     np.testing.assert_array_equal(found["auc"].sel(task="insects"), alone.auc)
     np.testing.assert_array_equal(found["dprime"].sel(task="insects"), alone.dprime)
     assert found["n_distractor"].values.tolist() == [20, 32]
@@ -155,7 +157,9 @@ def test_a_lazy_recording_is_never_read_whole(recorded, monkeypatch):
     values = da.from_array(recorded["response"].values, chunks=(60, 1)).map_blocks(watch, dtype=np.float32)
     seen = []
     real = _selectivity_table._discriminate
-    monkeypatch.setattr(_selectivity_table, "_discriminate", lambda block, *rest: (seen.append(len(block.units)), real(block, *rest))[1])
+    monkeypatch.setattr(
+        _selectivity_table, "_discriminate", lambda block, *rest: (seen.append(len(block.units)), real(block, *rest))[1]
+    )
     selectivity(recorded.assign(response=(("stimulus", "unit"), values)))
     assert seen == [4, 4, 4]
     assert largest == 1
@@ -275,7 +279,11 @@ def test_neurons_by_mean_response_to_stimuli(neural, rng):
     many = NEURAL.check(
         xr.Dataset(
             {"response": (("trial", "unit"), rng.poisson(3.0, size=(24, 2)).astype(float))},
-            {"trial": np.arange(24), "unit": ["a", "b"], "stimulus": ("trial", np.tile([f"i{k}" for k in range(8)], 3))},
+            {
+                "trial": np.arange(24),
+                "unit": ["a", "b"],
+                "stimulus": ("trial", np.tile([f"i{k}" for k in range(8)], 3)),
+            },
         )
     )
     target = xr.DataArray(np.arange(8) < 4, {"stimulus": [f"i{k}" for k in range(8)]}, "stimulus")
