@@ -170,7 +170,8 @@ def _refuse_shared_sources(recorded: xr.Dataset) -> None:
     if (counts > 1).any():
         raise DataError(
             f"p-values by exchanging labels need stimuli that share no source; {int((counts > 1).sum())} sources are "
-            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 20-32 % of true nulls; "
+            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 20-32 % of true "
+            "nulls; "
             "use each source once, or leave family out"
         )
 

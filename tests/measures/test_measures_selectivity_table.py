@@ -170,6 +170,11 @@ def test_from_moments_is_from_stored_responses(recorded):
     np.testing.assert_allclose(streamed["dprime"], stored["dprime"], rtol=1e-10)
     assert (streamed["status"].values == stored["status"].values).all()
     assert streamed["auc"].isnull().all()
+    stored = selectivity(recorded, "dog", interval="noncentral_t")
+    streamed = selectivity_from_moments(class_moments(recorded), "dog", interval="noncentral_t")
+    np.testing.assert_allclose(streamed["dprime_low"], stored["dprime_low"], rtol=1e-9)
+    with pytest.raises(ConfigError, match="unknown interval of d' from moments 'bootstrap'"):
+        selectivity_from_moments(class_moments(recorded), interval="bootstrap")
 
 
 def test_intervals_of_dprime(recorded):
