@@ -22,7 +22,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from featattn_neuro.arrays import permutation
-from featattn_neuro.arrays.discrimination import delong_interval, discriminate, dprime
+from featattn_neuro.arrays.discrimination import delong_interval, discriminate, dprime, roc_area
 
 BASE = "np.argsort, units in rows, along stimuli"
 LOOP = "loop of sklearn roc_auc_score"
@@ -63,16 +63,18 @@ def contestants(stimuli: int, units: int, permutations: int, part: int) -> dict[
     def permuted_few() -> None:
         permutation.permutation_test(matrix.T, few, permutations=permutations, rng=np.random.default_rng(0))
 
+    def separately() -> None:
+        dprime(matrix.T, target)
+        roc_area(matrix.T, target)
+        delong_interval(matrix.T, target)
+
     return {
         BASE: argsort,
         "np.argsort again": argsort,
         "np.argsort as stored, along units": argsort_as_stored,
         "np.sort": lambda: np.sort(turned, axis=1),
         "d' + area (and DeLong variance)": lambda: discriminate(matrix.T, target),
-        "d' + area + DeLong interval, one call each": lambda: (
-            dprime(matrix.T, target),
-            delong_interval(matrix.T, target),
-        ),
+        "d', area, DeLong interval: one call each": separately,
         f"{permutations} label permutations of both": permuted,
         f"{permutations} label permutations of both, 1 target in 10": permuted_few,
         LOOP: loop,
