@@ -22,7 +22,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from featattn_neuro.arrays import permutation
-from featattn_neuro.arrays.discrimination import discriminate, dprime, roc_area
+from featattn_neuro.arrays.discrimination import delong_interval, discriminate, dprime, roc_area
 
 BASE = "np.argsort, units in rows, along stimuli"
 LOOP = "loop of sklearn roc_auc_score"
@@ -58,14 +58,25 @@ def contestants(stimuli: int, units: int, permutations: int, part: int) -> dict[
     def permuted() -> None:
         permutation.permutation_test(matrix.T, target, permutations=permutations, rng=np.random.default_rng(0))
 
+    few = np.random.default_rng(1).permutation(stimuli) < stimuli // 10  # one class of ten
+
+    def permuted_few() -> None:
+        permutation.permutation_test(matrix.T, few, permutations=permutations, rng=np.random.default_rng(0))
+
+    def separately() -> None:
+        dprime(matrix.T, target)
+        roc_area(matrix.T, target)
+        delong_interval(matrix.T, target)
+
     return {
         BASE: argsort,
         "np.argsort again": argsort,
         "np.argsort as stored, along units": argsort_as_stored,
         "np.sort": lambda: np.sort(turned, axis=1),
-        "d' + area": lambda: (dprime(matrix.T, target), roc_area(matrix.T, target)),
-        "d' + area + DeLong, one walk": lambda: discriminate(matrix.T, target),
+        "d' + area (and DeLong variance)": lambda: discriminate(matrix.T, target),
+        "d', area, DeLong interval: one call each": separately,
         f"{permutations} label permutations of both": permuted,
+        f"{permutations} label permutations of both, 1 target in 10": permuted_few,
         LOOP: loop,
     }
 
@@ -105,7 +116,9 @@ def memory(stimuli: int, units: int) -> str:
     discriminate(matrix.T, target)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return f"memory held beside the input: {peak / matrix.nbytes:.2f} of it ({peak / 1e6:.1f} MB of {matrix.nbytes / 1e6:.1f})"
+    return (
+        f"held beside the input of {matrix.nbytes / 1e6:.1f} MB: {peak / 1e6:.1f} MB, {peak / matrix.nbytes:.2f} of it"
+    )
 
 
 def growth(stimuli: int, units: int) -> str:

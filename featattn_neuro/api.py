@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,14 @@ import xarray as xr
 from torch import nn
 
 from featattn_neuro.arrays.discrimination import roc_area
+from featattn_neuro.arrays import choice as _choice
+from featattn_neuro.arrays import class_selectivity as _classes
+from featattn_neuro.arrays import discrimination as _discrimination
+from featattn_neuro.arrays import orientation as _orientation
+from featattn_neuro.arrays import signal_detection as _detection
+from featattn_neuro.arrays import sparseness as _sparseness
+from featattn_neuro.arrays import tuning_fits as _fits
+from featattn_neuro.arrays import variability as _variability
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import gain_files, manifest
 from featattn_neuro.io.neural import read_neural
@@ -35,6 +43,8 @@ from featattn_neuro.measures.simulated_population import simulate_population
 from featattn_neuro.measures.streaming import merge_moments, selectivity_from_moments
 from featattn_neuro.measures.tuning import tuning
 from featattn_neuro.measures.tuning_indices import tuning_indices
+from featattn_neuro.measures.selectivity import average_trials, selectivity
+from featattn_neuro.measures.streaming import class_moments, merge_moments, selectivity_from_moments
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.batches import as_tensor
@@ -76,19 +86,43 @@ __all__ = [
     "gain_selectivity",
     "import_gains",
     "gain_selectivity_in",
+    "average_trials",
+    "choice_probability",
+    "class_moments",
+    "class_selectivity",
+    "delong_interval",
+    "direction_selectivity",
+    "discriminate",
+    "dprime",
+    "eta_squared",
+    "fano_factor",
+    "fit_tuning",
+    "fold_gains",
+    "gain_saliency",
+    "gain_selectivity",
+    "grand_choice_probability",
     "learn_gains",
+    "lifetime_sparseness",
     "list_layers",
     "load_model",
     "load_stimuli",
     "localisation",
     "merge_moments",
     "neural_match",
+    "neurometric_function",
+    "noise_correlation",
     "open_kind",
     "parametric_stimuli",
     "quadrant_arrays",
     "read_neural",
     "record",
     "saliency_by_layer",
+    "orientation_selectivity",
+    "population_sparseness",
+    "read_neural",
+    "record",
+    "roc_area",
+    "roc_curve",
     "save_kind",
     "select_like_neurons",
     "selectivity",
@@ -99,9 +133,46 @@ __all__ = [
     "tuning_indices",
     "unfold_gains",
     "tuning_match",
+    "signal_detection",
     "with_gains",
     "with_stimulus_ids",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _public(kernel: Callable[P, R]) -> Callable[P, R]:
+    """`kernel` of `arrays`, whose complaints about its input become errors that the command line prints alone."""
+
+    @wraps(kernel)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return kernel(*args, **kwargs)
+        except ValueError as error:
+            raise DataError(f"{kernel.__name__}: {error}") from error
+
+    return call
+
+
+dprime = _public(_discrimination.dprime)
+roc_area = _public(_discrimination.roc_area)
+discriminate = _public(_discrimination.discriminate)
+delong_interval = _public(_discrimination.delong_interval)
+roc_curve = _public(_discrimination.roc_curve)
+signal_detection = _public(_detection.signal_detection)
+eta_squared = _public(_classes.eta_squared)
+class_selectivity = _public(_classes.class_selectivity)
+lifetime_sparseness = _public(_sparseness.lifetime_sparseness)
+population_sparseness = _public(_sparseness.population_sparseness)
+orientation_selectivity = _public(_orientation.orientation_selectivity)
+direction_selectivity = _public(_orientation.direction_selectivity)
+fit_tuning = _public(_fits.fit_tuning)
+fano_factor = _public(_variability.fano_factor)
+noise_correlation = _public(_variability.noise_correlation)
+choice_probability = _public(_choice.choice_probability)
+grand_choice_probability = _public(_choice.grand_choice_probability)
+neurometric_function = _public(_choice.neurometric_function)
 
 
 def load_model(

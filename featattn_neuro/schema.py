@@ -394,8 +394,26 @@ SELECTIVITY = Kind(
         "interval_status": Variable(
             ("unit",), "text", "why the interval is NaN: constant = area 0 or 1, else status", False, extra=("task",)
         ),
-        "n_target": Variable((), "int", "number of target stimuli", False, extra=("task",)),
-        "n_distractor": Variable((), "int", "number of distractor stimuli", False, extra=("task",)),
+        "n_target": Variable((), "int", "number of target stimuli", False, extra=("task", "unit")),
+        "n_distractor": Variable((), "int", "number of distractor stimuli", False, extra=("task", "unit")),
+        "auc_floor": Variable(("unit",), "float", "mean |area - .5| over label permutations", False, extra=("task",)),
+        "dprime_low": Variable(("unit",), "float", "lower end of the 95 % interval of d'", False, extra=("task",)),
+        "dprime_high": Variable(
+            ("unit",), "float", "upper end; the attribute dprime_interval says how", False, ("task",)
+        ),
+        "dprime_p": Variable(("unit",), "float", "two-sided permutation p of d'", False, ("task",), 0, 1),
+        "auc_p": Variable(("unit",), "float", "two-sided permutation p of the ROC area", False, ("task",), 0, 1),
+        "dprime_p_corrected": Variable(
+            ("unit",), "float", "the p of d' corrected over `family`", False, ("task",), 0, 1
+        ),
+        "auc_p_corrected": Variable(
+            ("unit",), "float", "the p of the area corrected over `family`", False, ("task",), 0, 1
+        ),
+        "family": Variable(("unit",), "text", "which tests are corrected together", False, extra=("task",)),
+        "family_size": Variable(("unit",), "int", "defined tests in the family (m)", False, extra=("task",)),
+        "eta_squared": Variable(("unit",), "float", "share of variance between labels", False, low=0, high=1),
+        "n_nonfinite": Variable(("unit",), "int", "responses that are NaN or infinite", False),
+        "first_nonfinite": _text("unit", meaning="first stimulus whose response is NaN or infinite; empty: none"),
         "mean_response": Variable(("unit",), "float", "mean response over all stimuli", False),
         "sd_response": Variable(("unit",), "float", "SD of the response over all stimuli", False),
         "zero_fraction": Variable(("unit",), "float", "fraction of stimuli with response 0", False, low=0, high=1),

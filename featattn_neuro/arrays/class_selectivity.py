@@ -77,9 +77,9 @@ def category_index(responses: ArrayLike, inside: ArrayLike, *, rectify: bool = F
 
 
 class ClassSelectivity(NamedTuple):
-    """index (units,) in [-1, 1] and the preferred class (units,), named by the other half of the stimuli."""
+    """Selectivity (units,) in [-1, 1], and the preferred class (units,), named by the other half of the stimuli."""
 
-    index: Float
+    selectivity: Float
     preferred: NDArray
 
 
@@ -97,7 +97,8 @@ def class_selectivity(
     Returns
     -------
     ClassSelectivity. Chosen and measured on the same stimuli the index would be above 0 for noise; here its expectation
-    is then 0, but for the curvature of a ratio (-CV²/4 over the held-out stimuli of a class). NaN where both means are 0.
+    is then 0, but for the curvature of a ratio (-CV²/4 over the held-out stimuli of a class). NaN where
+    both means are 0.
 
     Notes
     -----
@@ -105,7 +106,7 @@ def class_selectivity(
 
     >>> rng = np.random.default_rng(0)
     >>> found = class_selectivity([[3.0, 3.0, 1.0, 1.0]], ["a", "a", "b", "b"], rng=rng)
-    >>> float(found.index[0]), str(found.preferred[0])
+    >>> float(found.selectivity[0]), str(found.preferred[0])
     (0.5, 'a')
     """
     first, second, names = _half_means(responses, label, rng, rectify)

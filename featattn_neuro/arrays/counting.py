@@ -58,6 +58,10 @@ class PairCounts:
     squares1: Integers
     squares0: Integers
 
+    def part(self, index: Any) -> PairCounts:
+        """The tasks at `index`."""
+        return PairCounts(*(getattr(self, name)[index] for name in ("n1", "n0", "wins", "squares1", "squares0")))
+
     def area(self) -> Float:
         """ROC area, wins / (2 n1 n0) (Bamber 1975); NaN without pairs."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -127,7 +131,7 @@ def discrimination_counts(
             if order is None:
                 continue
             if isinstance(order, OrderedBlock):
-                tallied = [_array(value) for value in order.two_class_counts(kind == 1, kind == 0)]
+                tallied = np.stack([_array(value) for value in order.two_class_counts(kind == 1, kind == 0)])
             else:
                 tallied = np.empty((3, _width(part)), dtype=np.int64)
                 packed_sort.two_class_counts(*order, kind, tallied)
@@ -288,3 +292,30 @@ def prepared(responses: Any, target: Any, among: Any = None) -> tuple[Any, NDArr
         roles = np.where(inside, roles, np.int32(-1))
     shape = wanted.shape[:-1] + tuple(values.shape[:-1])
     return values.reshape(-1, values.shape[-1]), roles.reshape(-1, roles.shape[-1]), shape
+
+
+def against_rest(sums: ClassSums) -> ClassSums:
+    """Class sums (classes, 2, units) of each class (1) and of all others together (0), from those of classes.
+
+    Moments of a union: Chan, Golub & LeVeque 1983, eq. 2.1, all deviations taken from the grand mean.
+    """
+    n = sums.count[:, None].astype(np.float64)
+    total = n.sum()
+    mean = np.where(n > 0, sums.mean, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grand = (n * mean).sum(axis=0) / total
+        between = n * (mean - grand) ** 2
+        rest = (total * grand - n * mean) / (total - n)
+        spread = between.sum(axis=0) - between - (total - n) * (rest - grand) ** 2
+        squares = (sums.squares.sum(axis=0) - sums.squares) + np.maximum(spread, 0.0)
+    others = sums.count.sum() - sums.count
+    low, high = _least_of_others(sums.low), -_least_of_others(-sums.high)
+    # a response that is not finite is in the class or in its rest: the grand mean spoils the unit for all classes
+    fields = ((rest, sums.mean), (squares, sums.squares), (low, sums.low), (high, sums.high))
+    return ClassSums(np.stack([others, sums.count], axis=1), *(np.stack(pair, axis=1) for pair in fields))
+
+
+def _least_of_others(values: Float) -> Float:
+    """(classes, units): the smallest value of all other classes."""
+    ordered = np.sort(values, axis=0)
+    return np.where(values == ordered[0], ordered[1], ordered[0])

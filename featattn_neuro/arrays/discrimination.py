@@ -108,7 +108,10 @@ def discriminate(
 
 
 def discrimination_of(sums: ClassSums, counts: PairCounts | None, *, denominator: str = "rms") -> Discrimination:
-    """Fields (tasks, units): what follows from class sums (tasks, 2, units; class 1 = targets) and pair counts; area NaN without counts."""
+    """Fields (tasks, units) from class sums (tasks, 2, units; class 1 = targets) and pair counts.
+
+    Without counts the area is NaN.
+    """
     variance = sums.variance()
     n0, n1 = sums.count[:, 0], sums.count[:, 1]
     enough = (np.minimum(n1, n0) >= 2)[:, None]

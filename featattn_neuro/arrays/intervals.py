@@ -43,9 +43,9 @@ def noncentral_t_interval(
     Notes
     -----
     d'·s/sqrt(s1²/n1 + s0²/n0), with s the rms SD, is noncentral t with the degrees of freedom of s (Welch–Satterthwaite
-    1947: (s1² + s0²)²/(s1⁴/(n1-1) + s0⁴/(n0-1))); the noncentralities at which the observed value is at the (1 ± level)/2
-    quantiles are the ends (Cumming & Finch 2001). Exact for equal Gaussian classes of equal size; for skewed responses
-    at large d' use `bootstrap_interval`.
+    1947: (s1² + s0²)²/(s1⁴/(n1-1) + s0⁴/(n0-1))); the noncentralities at which the observed value is at the (1 ±
+    level)/2 quantiles are the ends (Cumming & Finch 2001). Exact for equal Gaussian classes of equal
+    size; for skewed responses at large d' it is too short: use `bootstrap_interval`.
 
     >>> found = noncentral_t_interval(0.0, 50, 50, 1.0, 1.0)
     >>> round(float(found.low), 3), round(float(found.high), 3)  # near ± 1.96 · sqrt(1/50 + 1/50)

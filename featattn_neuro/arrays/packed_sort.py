@@ -97,7 +97,7 @@ def ordered_keys(wide: NDArray) -> tuple[Integers, Integers]:
         block = np.empty(wide.shape[::-1])
         _turn(wide, block)
         _number(block, np.argsort(block, axis=1), keys)
-        filled[:] = block.shape[1]
+        filled[:] = wide.shape[0]
     return keys, filled
 
 

@@ -78,19 +78,53 @@ def permutation_test(
     >>> bool(found.auc_p < 0.3), float(found.auc_p) == float(found.auc_p_max)  # 2 of 20 relabellings are as extreme
     (True, True)
     """
-    if permutations < 1:
-        raise ValueError(f"permutations must be at least 1; came {permutations}")
-    values, roles, shape = prepared(responses, target, among)
-    tasks, units = roles.shape[0], values.shape[0]
+    shape = prepared(responses, target, among)[2]
     numbers = np.zeros(shape, dtype=np.intp) if family is None else np.asarray(family, dtype=np.intp)
     if numbers.shape != shape:
         raise ValueError(f"family must have the shape of the result, {shape}; came {numbers.shape}")
-    kinds, families = np.unique(numbers.reshape(tasks, units), return_inverse=True)
-    tally = _Tally(tasks, units, families.reshape(tasks, units), kinds.size, permutations)
+    found = relabel(responses, target, permutations=permutations, rng=rng, family=numbers, among=among)
+    p_max = [largest_p([found], measure).reshape(shape) for measure in range(2)]
+    return PermutationTest(
+        *(one.reshape(shape) for one in found.floors()), *(p.reshape(shape) for p in found.p()), *p_max
+    )
+
+
+def relabel(
+    responses: Any, target: Any, *, permutations: int, rng: np.random.Generator, family: ArrayLike, among: Any = None
+) -> Relabelled:
+    """What `permutation_test` counts, for a part of the units: parts with the same relabellings share their maxima.
+
+    Parameters as in `permutation_test`; family in the shape of the result.
+    """
+    if permutations < 1:
+        raise ValueError(f"permutations must be at least 1; came {permutations}")
+    values, roles, _ = prepared(responses, target, among)
+    families = np.asarray(family, dtype=np.intp).reshape(roles.shape[0], values.shape[0])
+    tally = Relabelled(families, permutations)
     for members, mine in _same_observations(roles):
         part = values if members.all() else values[:, np.flatnonzero(members)]
         _permute(part, roles[mine][:, members] == 1, mine, permutations, rng, tally)
-    return PermutationTest(*(one.reshape(shape) for one in tally.results()))
+    return tally
+
+
+def largest_p(parts: list[Relabelled], measure: int) -> Float:
+    """p against the largest value of the family over all parts, (tasks, units of all parts); 0 = d', 1 = area."""
+    largest: dict[int, NDArray] = {}
+    for part in parts:
+        for kind, row in zip(part.kinds.tolist(), part.largest[measure], strict=True):
+            largest[kind] = np.maximum(largest[kind], row) if kind in largest else row
+    slack = _TIE if measure == 0 else 0.0
+    results = []
+    for part in parts:
+        observed = part.observed[measure]
+        p = np.full(observed.shape, np.nan)
+        for number, kind in enumerate(part.kinds.tolist()):
+            mine = np.isfinite(observed) & (part.families == number)
+            ordered = np.sort(largest[kind])
+            limit = observed[mine] - slack * np.maximum(1.0, observed[mine])
+            p[mine] = (1 + ordered.size - np.searchsorted(ordered, limit)) / (1 + part.permutations)
+        results.append(p)
+    return np.concatenate(results, axis=1)
 
 
 def dprime_floor(responses: Any, target: Any, *, permutations: int, rng: np.random.Generator) -> Float:
@@ -122,16 +156,21 @@ def _same_observations(roles: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.bo
         yield pattern, np.flatnonzero(which.ravel() == number)
 
 
-class _Tally:
-    """Counts of exceedances, sums for the floor, and the largest value of each family in each relabelling."""
+class Relabelled:
+    """Counts of exceedances, sums for the floor, and the largest value of each family in each relabelling.
 
-    def __init__(self, tasks: int, units: int, families: NDArray[np.intp], kinds: int, permutations: int) -> None:
-        self.families, self.permutations = families, permutations
-        self.observed = np.full((2, tasks, units), np.nan)
-        self.exceedances = np.zeros((2, tasks, units), dtype=np.int64)
-        self.sums = np.zeros((2, tasks, units))
-        self.defined = np.zeros((2, tasks, units), dtype=np.int64)
-        self.largest = np.full((2, kinds, permutations), -np.inf)
+    observed, exceedances, sums, defined : (2, tasks, units), d' and area. kinds : the families, as they were numbered;
+    families : (tasks, units) places in kinds; largest : (2, kinds, permutations).
+    """
+
+    def __init__(self, family: NDArray[np.intp], permutations: int) -> None:
+        self.kinds, places = np.unique(family, return_inverse=True)
+        self.families, self.permutations = places.reshape(family.shape), permutations
+        self.observed = np.full((2, *family.shape), np.nan)
+        self.exceedances = np.zeros((2, *family.shape), dtype=np.int64)
+        self.sums = np.zeros((2, *family.shape))
+        self.defined = np.zeros((2, *family.shape), dtype=np.int64)
+        self.largest = np.full((2, self.kinds.size, permutations), -np.inf)
 
     def add(self, which: int, task: int, units: slice, chunk: slice, found: Float) -> None:
         """found (relabellings, units): |permuted|, NaN where it has no denominator."""
@@ -151,22 +190,14 @@ class _Tally:
             place = self.largest[which, kind, chunk]
             np.maximum(place, rows.max(axis=1), out=place)
 
-    def results(self) -> list[Float]:
-        """Floors, p, and p against the largest; each for d' and for the area."""
-        known = np.isfinite(self.observed)
+    def floors(self) -> Float:
+        """(2, tasks, units): mean |d'| and mean |area - .5| over relabellings."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            floors = np.where(known & (self.defined > 0), self.sums / self.defined, np.nan)
-        p = np.where(known, (1 + self.exceedances) / (1 + self.permutations), np.nan)
-        p_max = np.full_like(p, np.nan)
-        for which in range(2):
-            slack = _TIE if which == 0 else 0.0
-            for kind in range(self.largest.shape[1]):
-                mine = known[which] & (self.families == kind)
-                observed = self.observed[which][mine]
-                ordered = np.sort(self.largest[which, kind])
-                beyond = ordered.size - np.searchsorted(ordered, observed - slack * np.maximum(1.0, observed))
-                p_max[which][mine] = (1 + beyond) / (1 + self.permutations)
-        return [one for pair in (floors, p, p_max) for one in pair]
+            return np.where(np.isfinite(self.observed) & (self.defined > 0), self.sums / self.defined, np.nan)
+
+    def p(self) -> Float:
+        """(2, tasks, units): p of each on its own."""
+        return np.where(np.isfinite(self.observed), (1 + self.exceedances) / (1 + self.permutations), np.nan)
 
 
 def _permute(
@@ -175,7 +206,7 @@ def _permute(
     tasks: NDArray[np.intp],
     permutations: int,
     rng: np.random.Generator,
-    tally: _Tally,
+    tally: Relabelled,
 ) -> None:
     """All relabellings of some tasks over the same observations: values (units, n), targets (tasks, n)."""
     n = targets.shape[1]
@@ -201,7 +232,7 @@ def _permute(
         product = Products(values[units])
         for first in range(0, permutations, _CHUNK):
             chunk = slice(first, min(first + _CHUNK, permutations))
-            for row in np.flatnonzero(enough):
+            for row in np.flatnonzero(enough).tolist():
                 changed, area = product.statistics(labels.chunk(row, chunk))
                 tally.add(0, tasks[row], units, chunk, changed)
                 tally.add(1, tasks[row], units, chunk, area)

@@ -1,7 +1,7 @@
 """ROC area and what is known of its uncertainty: exact with ties, DeLong variance, covariance and interval, curves.
 
-Shapes as in `discrimination`: responses (..., n), target (n,) or (tasks, n), result (...) or (tasks, ...). Torch tensors
-are taken on any device, and computed there; results are NumPy arrays.
+Shapes as in `discrimination`: responses (..., n), target (n,) or (tasks, n), result (...) or (tasks, ...). Torch
+tensors are taken on any device, and computed there; results are NumPy arrays.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ class TuningFit:
     """One fitted curve.
 
     baseline, amplitude (>= 0) : units of the responses. preferred : in the units of the levels (degrees for von Mises).
-    width : κ of von Mises; SD of a Gaussian, in units of the level; SD of log level of a log-Gaussian. half_width : half
-    width at half height from the trough; half_width_asymptote : from the baseline (see `von_mises_half_width`; for
+    width : κ of von Mises; SD of a Gaussian, in units of the level; SD of log level of a log-Gaussian. half_width :
+    half width at half height from the trough; half_width_asymptote : from the baseline (see `von_mises_half_width`; for
     log-Gaussian in log units). r2 : share of the variance of the given means. status : "ok"; "constant" without
     variance; "too_few" with fewer levels than 4 parameters + 1; "nonfinite"; parameters are then NaN.
     """

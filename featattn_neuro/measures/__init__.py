@@ -1,6 +1,6 @@
 """Dataset(s) to Dataset: names, no sums. The arithmetic is in `featattn_neuro.arrays`.
 
-selectivity         how well each unit tells targets from distractors (d', ROC area)
+selectivity         how well each unit tells targets from distractors (d', ROC area); contrasts: what with what
 streaming           the same d' from moments: unstored recordings, shards, lazily opened files
 gain_selectivity    association of gains with selectivity, within layers; pooling over networks
 saliency_agreement  does gain-weighted saliency fall on the cued object

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 import xarray as xr
 
 from featattn_neuro.arrays import discrimination
-from featattn_neuro.errors import DataError, SchemaError, choose
+from featattn_neuro.errors import ConfigError, DataError, SchemaError, choose
 from featattn_neuro.measures._join import aligned, layers_of, source_ids, without_scalars
+from featattn_neuro.measures._selectivity_table import FAMILIES, Table, measure_blocks
+from featattn_neuro.measures.contrasts import Target, contrasts, resolve_target, targets_from_labels
 from featattn_neuro.schema import ACTIVATIONS, CONSTITUENT_SEPARATOR, NEURAL, SELECTIVITY
+
+__all__ = [
+    "LIVE_SHARE",
+    "UNIT_COORDINATES",
+    "average_trials",
+    "checked_activations",
+    "live_units",
+    "resolve_target",
+    "selectivity",
+    "single_reduction",
+    "targets_from_labels",
+    "trials_as_stimuli",
+]
 
 UNIT_COORDINATES = ("unit", "layer", "channel", "call", "stage", "y", "x", "node")
 """Coordinates of units that measures keep, where they are there."""
@@ -18,25 +31,43 @@ UNIT_COORDINATES = ("unit", "layer", "channel", "call", "stage", "y", "x", "node
 LIVE_SHARE = 1e-12
 """A filter is live if its variance exceeds this share of the largest in its layer, in each class of every task."""
 
+INTERVALS = ("noncentral_t", "bootstrap")
+CORRECTIONS = ("max", "holm", "bh", "by", "bonferroni")
+
 
 def selectivity(
     activations: xr.Dataset,
-    target: str | int | Sequence[str | int] | xr.DataArray,
+    target: Target = None,
     *,
+    pairs: bool = False,
     permutations: int = 0,
     seed: int = 0,
+    family: str | None = None,
+    correction: str = "max",
+    interval: str | None = None,
+    observations: str = "trial",
 ) -> xr.Dataset:
-    """d' and ROC area of every unit for one task or several.
+    """d' and ROC area of every unit for one task or many: one table, one call.
 
     Parameters
     ----------
-    activations : ACTIVATIONS, response(stimulus, unit). With several reductions, select one first. Recordings with
-        trials (NEURAL) go through `average_trials` first.
-    target : what counts as a target. A label value is compared with the coordinate `label` (composites "a|b" are
-        targets of both a and b); several label values make a task each; a boolean DataArray over `stimulus`, or over
-        (task, stimulus), is matched by stimulus id, in any order.
-    permutations : label permutations for the floor of |d'| (`dprime_floor`); 0 = not computed.
-    seed : seed of those permutations.
+    activations : ACTIVATIONS, response(stimulus, unit), in memory or opened lazily (then larger than memory: units go
+        by in blocks); with several reductions, select one first. Or NEURAL, response(trial, unit).
+    target : what counts as a target. None = every label against the rest, a task each. A label value (composites "a|b"
+        are targets of both a and b); several label values, a task each, against the rest; a mapping of contrasts by
+        name, {"animal": (["cat", "dog"], ["car"])}, targets and distractors, other stimuli left out; a boolean
+        DataArray over `stimulus`, or over (task, stimulus), matched by stimulus id, in any order.
+    pairs : compare every two labels (of those in `target`, or of all); tasks are named "a vs b", a being the target.
+    permutations : label permutations for the floors, and for p; 0 = none.
+    seed : of permutations and bootstrap.
+    family : None = no p-values. Which tests are corrected together: "all", "task" (all units of a task), "layer" (all
+        tasks of a layer's units) or "task_layer". Needs permutations.
+    correction : "max" against the largest value in the family under each permutation (Westfall & Young), which knows
+        how units depend on each other; "holm", "bonferroni", "bh", "by" of the permutation p.
+    interval : of d': "noncentral_t" (classes about Gaussian), "bootstrap" (BCa; ten stimuli or more a class), None.
+    observations : of NEURAL: "trial" = single trials, their stimulus as label (target may be a DataArray over
+        `stimulus`); "stimulus" = mean over the trials of each. A trial on which a unit was not recorded (NaN) is left
+        out for that unit.
 
     Returns
     -------
@@ -44,15 +75,22 @@ def selectivity(
     undefined; then it is NaN, never 0), `auc_low`, `auc_high` (95 % DeLong; NaN where the area is 0 or 1, since its
     variance is then 0; `interval_status` says so), `n_target`, `n_distractor`, `mean_response`, `sd_response` (ddof 1),
     `zero_fraction`, `live` (variance above 1e-12 of the layer's largest in each class of every task),
-    `selection_source` (source stimuli), and `leverage_dprime` where the activations carry `leverage`.
+    `n_nonfinite` and `first_nonfinite` (how many responses are NaN or infinite; the first such stimulus),
+    `selection_source` (source stimuli), `leverage_dprime` where the activations carry `leverage`, `eta_squared` where
+    tasks are labels. With permutations `dprime_floor`, `auc_floor` (mean |d'|, |area - .5|); with a family also
+    `dprime_p`, `auc_p`, `dprime_p_corrected`, `auc_p_corrected`, `family` (its name) and `family_size` (m, tests that
+    are defined). With an interval `dprime_low`, `dprime_high` (95 %).
 
     Raises
     ------
-    DataError : ids differ, target is not boolean, several reductions; ConfigError : unknown label value.
+    DataError : ids differ, target is not boolean, several reductions; a family is asked for where stimuli share
+    sources (exchanging labels of composites is then no null: 20-32 % false positives); bootstrap of a small class.
+    ConfigError : unknown label value or option, a family without permutations.
 
     Notes
     -----
-    d_a: Simpson & Fitter 1973; ROC area by mid-ranks: Bamber 1975; interval: DeLong et al. 1988.
+    d_a: Simpson & Fitter 1973; ROC area by mid-ranks: Bamber 1975; interval: DeLong et al. 1988; p: Phipson & Smyth
+    2010; maximum: Westfall & Young 1993.
 
     >>> import xarray as xr
     >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
@@ -62,75 +100,136 @@ def selectivity(
     >>> found = selectivity(recorded, "cat")
     >>> float(found.auc[0]), round(float(found.dprime[0]), 3)  # 3.5 of 4 pairs; (4 - 2)/sqrt 2
     (0.875, 1.414)
+    >>> selectivity(recorded).task.values.tolist(), selectivity(recorded, pairs=True).task.values.tolist()
+    (['cat', 'dog'], ['cat vs dog'])
     """
-    recorded = single_reduction(checked_activations(activations))
-    wanted = resolve_target(recorded, target)
-    stimuli = recorded["stimulus"].values
-    chosen = wanted.values
-    responses = recorded["response"].transpose("unit", "stimulus").values
-    dims = (*wanted.dims[:-1], "unit")
-    auc, status = discrimination.roc_area(responses, chosen), discrimination.status_codes(responses, chosen)
-    low, high = discrimination.delong_interval(responses, chosen)
-    values = {
-        "dprime": (dims, discrimination.dprime(responses, chosen)),
-        "auc": (dims, auc),
-        "status": (dims, status),
-        "interval_status": (dims, np.where(np.isfinite(auc) & np.isnan(low), "constant", status)),
-        "auc_low": (dims, low),
-        "auc_high": (dims, high),
-        "n_target": (dims[:-1], chosen.sum(axis=-1)),
-        "n_distractor": (dims[:-1], (~chosen).sum(axis=-1)),
-        "live": ("unit", live_units(recorded, discrimination.class_variances(responses, chosen))),
-        "selection_source": ("source", source_ids(recorded)),
-        **_response_summary(responses),
-    }
-    if permutations:
-        rng = np.random.default_rng(seed)
-        floor = discrimination.dprime_floor(responses, chosen, permutations=permutations, rng=rng)
-        values["dprime_floor"] = (dims, floor)
+    _check_options(permutations, family, correction, interval)
+    recorded, target, neural = _recorded(activations, target, observations)
+    tasks = contrasts(recorded, target, pairs=pairs)
+    if family is not None:
+        _refuse_shared_sources(recorded)
+    table = measure_blocks(
+        recorded, tasks, neural=neural, permutations=permutations, seed=seed, family=family, correction=correction,
+        interval=interval,
+    )  # fmt: skip
+    return _labelled(recorded, table, target, permutations=permutations, seed=seed, tasks_named=tasks.names)
+
+
+def _labelled(
+    recorded: xr.Dataset, table: Table, target: Target, *, permutations: int, seed: int, tasks_named: list[str] | None
+) -> xr.Dataset:
+    values = dict(table.variables)
+    values["live"] = ("unit", live_units(recorded, table.class_variances))
+    sources = "label" if recorded.attrs.get("observations") == "trial" else "stimulus"
+    values["selection_source"] = (
+        "source", np.unique(recorded[sources].values.astype(str)) if sources == "label" else source_ids(recorded)
+    )  # fmt: skip
     if "leverage" in recorded:
+        wanted = table.wanted if tasks_named is not None else table.wanted.isel(task=0, drop=True)
         leverage = _matching_leverage(recorded["leverage"], wanted, target).transpose(..., "unit", "stimulus").values
+        dims = ("task", "unit") if tasks_named is not None else ("unit",)
         if leverage.ndim == 3:
-            pairs = zip(leverage, chosen, strict=True)
-            values["leverage_dprime"] = (dims, np.stack([discrimination.dprime(one, mine) for one, mine in pairs]))
+            each = zip(leverage, wanted.values, strict=True)
+            values["leverage_dprime"] = (dims, np.stack([discrimination.dprime(one, mine) for one, mine in each]))
         else:
-            values["leverage_dprime"] = (dims, discrimination.dprime(leverage, chosen))
+            values["leverage_dprime"] = (dims, discrimination.dprime(leverage, wanted.values))
     names = [n for n in UNIT_COORDINATES if n in recorded.coords]
-    coordinates = {name: recorded[name] for name in names} | ({"task": wanted["task"]} if wanted.ndim == 2 else {})
+    coordinates = {name: recorded[name] for name in names}
+    if tasks_named is not None:
+        coordinates["task"] = xr.DataArray(tasks_named, dims="task")
     attributes: dict[str, str | int] = {
-        "n_stimuli": int(stimuli.size),
+        "n_stimuli": int(recorded.sizes["stimulus"]),
         "permutations": int(permutations),
         "seed": int(seed),
+        **table.attributes,
     }
-    if not isinstance(target, xr.DataArray):
+    if "observations" in recorded.attrs:
+        attributes["observations"] = str(recorded.attrs["observations"])
+    if isinstance(target, str | int | list | tuple):
         attributes["target"] = str(target)
     return SELECTIVITY.check(xr.Dataset(values, coordinates, attributes))
 
 
-def targets_from_labels(labels: xr.Dataset | xr.DataArray, tasks: Iterable[str | int]) -> xr.DataArray:
-    """Boolean (task, stimulus): which stimuli show each class; a composite labelled "a|b" shows a and b.
+def _check_options(permutations: int, family: str | None, correction: str, interval: str | None) -> None:
+    if permutations < 0:
+        raise ConfigError(f"permutations must be 0 or more; came {permutations}")
+    choose(correction, CORRECTIONS, "correction")
+    if interval is not None:
+        choose(interval, INTERVALS, "interval of d'")
+    if family is not None:
+        choose(family, FAMILIES, "family of tests")
+        if permutations < 1:
+            raise ConfigError("p-values come from label permutations; give permutations=999 or more beside family")
+
+
+def _refuse_shared_sources(recorded: xr.Dataset) -> None:
+    if "constituents" not in recorded.coords:
+        return
+    parts = [set(str(text).split(CONSTITUENT_SEPARATOR)) for text in recorded["constituents"].values]
+    names, counts = np.unique([one for part in parts for one in part], return_counts=True)
+    if (counts > 1).any():
+        raise DataError(
+            f"p-values by exchanging labels need stimuli that share no source; {int((counts > 1).sum())} sources are "
+            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 20-32 % of true "
+            "nulls; "
+            "use each source once, or leave family out"
+        )
+
+
+def _recorded(activations: xr.Dataset, target: Target, observations: str) -> tuple[xr.Dataset, Target, bool]:
+    """The recording as response(stimulus, unit), the target in its terms, and whether NaN means not recorded."""
+    if getattr(activations, "attrs", {}).get("kind") != "NEURAL":
+        return single_reduction(checked_activations(activations)), target, False
+    choose(observations, ("trial", "stimulus"), "observations")
+    if observations == "stimulus":
+        averaged = average_trials(activations)
+        return averaged.assign_coords(label=averaged["stimulus"]).assign_attrs(observations="stimulus"), target, True
+    trials = trials_as_stimuli(activations)
+    if isinstance(target, xr.DataArray) and "stimulus" in target.dims:
+        shown = trials["label"].values
+        found = aligned(target, "stimulus", np.unique(shown), name="the target", to="the recording")
+        target = found.sel(stimulus=shown).assign_coords(stimulus=trials["stimulus"].values)
+    return trials, target, True
+
+
+def trials_as_stimuli(neural: xr.Dataset) -> xr.Dataset:
+    """Single trials of a recording as ACTIVATIONS: each trial an observation, labelled by the stimulus it showed.
 
     Parameters
     ----------
-    labels : a Dataset with the coordinate `label` over `stimulus`, or that DataArray itself.
-    tasks : class names, which become the names of the tasks. Each must occur.
+    neural : NEURAL, response(trial, unit).
+
+    Returns
+    -------
+    ACTIVATIONS : `stimulus` is "trial N", `label` the stimulus; units as in `average_trials`; NaN = not recorded.
 
     >>> import xarray as xr
-    >>> shown = xr.DataArray(["cat|dog", "cow"], {"stimulus": ["x", "y"]}, "stimulus")
-    >>> targets_from_labels(shown, ["dog", "cow"]).values.tolist()
-    [[True, False], [False, True]]
+    >>> trials = {"trial": [4, 7], "unit": ["V4/1"], "stimulus": ("trial", ["face", "car"])}
+    >>> found = trials_as_stimuli(xr.Dataset({"response": (("trial", "unit"), [[1.0], [3.0]])}, trials))
+    >>> found.stimulus.values.tolist(), found.label.values.tolist()
+    (['trial 4', 'trial 7'], ['face', 'car'])
     """
-    texts = _labels(labels) if isinstance(labels, xr.Dataset) else labels
-    if texts.dims != ("stimulus",) or "stimulus" not in texts.coords:
-        raise DataError(f"labels must be over 'stimulus' with stimulus ids; came dimensions {texts.dims}")
-    parts = [set(str(text).split(CONSTITUENT_SEPARATOR)) for text in texts.values]
-    known = sorted({*set().union(*parts), *(str(text) for text in texts.values)})
-    names = [choose(str(task), known, "label") for task in tasks]
-    values = [
-        [name in part or name == str(text) for part, text in zip(parts, texts.values, strict=True)] for name in names
-    ]
-    coordinates = {"task": names, "stimulus": texts["stimulus"].values}
-    return xr.DataArray(np.array(values, dtype=bool), coordinates, ("task", "stimulus"), name="target")
+    recorded = NEURAL.check(without_scalars(neural))
+    names = [f"trial {int(one)}" for one in recorded["trial"].values]
+    shown = recorded["stimulus"].values.astype(str)
+    response = (("stimulus", "unit"), recorded["response"].transpose("trial", "unit").variable.data)
+    result = xr.Dataset(
+        {"response": response},
+        {"stimulus": names, "label": ("stimulus", shown), **_neuron_coordinates(recorded)},
+        {"observations": "trial"},
+    )
+    return ACTIVATIONS.check(result)
+
+
+def _neuron_coordinates(recorded: xr.Dataset) -> dict[str, tuple[str, np.ndarray]]:
+    """`unit`, its area as layer ("unknown" where the recording names none), and its number within the area."""
+    area = recorded["area"].values.astype(str) if "area" in recorded.coords else None
+    area = np.full(recorded.sizes["unit"], "unknown") if area is None else area
+    channel = np.zeros(area.size, dtype=np.int64)
+    for name in np.unique(area):
+        channel[area == name] = np.arange((area == name).sum())
+    unit = recorded["unit"].values.astype(str)
+    return {"unit": ("unit", unit), "layer": ("unit", area), "channel": ("unit", channel)}
 
 
 def average_trials(neural: xr.Dataset) -> xr.Dataset:
@@ -161,13 +260,8 @@ def average_trials(neural: xr.Dataset) -> xr.Dataset:
     np.add.at(counts, row, seen.astype(np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):
         means = np.where(counts > 0, sums / counts, np.nan)
-    area = recorded["area"].values.astype(str) if "area" in recorded.coords else np.full(values.shape[1], "unknown")
-    channel = np.zeros(area.size, dtype=np.int64)
-    for name in np.unique(area):
-        channel[area == name] = np.arange((area == name).sum())
-    coordinates = {"stimulus": names, "unit": recorded["unit"].values.astype(str)}
-    result = xr.Dataset({"response": (("stimulus", "unit"), means)}, coordinates)
-    return ACTIVATIONS.check(result.assign_coords(layer=("unit", area), channel=("unit", channel)))
+    coordinates = {"stimulus": names, **_neuron_coordinates(recorded)}
+    return ACTIVATIONS.check(xr.Dataset({"response": (("stimulus", "unit"), means)}, coordinates))
 
 
 def checked_activations(dataset: xr.Dataset) -> xr.Dataset:
@@ -190,45 +284,7 @@ def single_reduction(recorded: xr.Dataset) -> xr.Dataset:
     return recorded.isel(reduction=0, drop=True)
 
 
-def _labels(recorded: xr.Dataset) -> xr.DataArray:
-    if "label" not in recorded.coords:
-        raise DataError(
-            "a label value was given as target, but the activations have no coordinate 'label'; "
-            "record labelled stimuli, or pass a boolean DataArray over 'stimulus'"
-        )
-    return recorded["label"]
-
-
-def resolve_target(recorded: xr.Dataset, target: str | int | Sequence[str | int] | xr.DataArray) -> xr.DataArray:
-    """Boolean DataArray over (stimulus) or (task, stimulus) in the order of the recording."""
-    if isinstance(target, str | int | np.integer) and not isinstance(target, bool):
-        return targets_from_labels(_labels(recorded), [str(target)]).isel(task=0, drop=True)
-    if isinstance(target, list | tuple) and target:
-        return targets_from_labels(_labels(recorded), [str(one) for one in target])
-    if not isinstance(target, xr.DataArray):
-        raise DataError(
-            "target must be a label value, several of them, or a boolean DataArray over 'stimulus' or "
-            f"('task', 'stimulus'), which is matched by stimulus id; came {type(target).__name__}"
-        )
-    if set(target.dims) not in ({"stimulus"}, {"task", "stimulus"}) or target.dtype != bool:
-        raise DataError(
-            "target must be boolean over 'stimulus' or ('task', 'stimulus'); came "
-            f"{target.dtype} over {target.dims}; compare it with a value, or rename its dimensions"
-        )
-    if "task" in target.dims and "task" not in target.coords:
-        raise DataError("target has a dimension 'task' without names; give it the coordinate 'task'")
-    target = target.drop_vars([c for c in target.coords if c not in ("task", "stimulus")])
-    target = target if "task" in target.dims else target.drop_vars("task", errors="ignore")
-    ids = recorded["stimulus"].values
-    result = aligned(target, "stimulus", ids, name="the target", to="the activations").transpose(..., "stimulus")
-    if result.ndim == 2:
-        result = result.assign_coords(task=result["task"].values.astype(str))
-    return result
-
-
-def _matching_leverage(
-    leverage: xr.DataArray, wanted: xr.DataArray, target: str | int | Sequence[str | int] | xr.DataArray
-) -> xr.DataArray:
+def _matching_leverage(leverage: xr.DataArray, wanted: xr.DataArray, target: Target) -> xr.DataArray:
     """The leverage of the same tasks, in the same order."""
     if wanted.ndim == 2:
         if "task" not in leverage.dims:
@@ -254,13 +310,3 @@ def live_units(units: xr.Dataset, variances: np.ndarray) -> np.ndarray:
         inside = np.where(np.isfinite(rows[:, members]), rows[:, members], 0.0)
         live[members] = (inside > LIVE_SHARE * inside.max(axis=1, keepdims=True)).all(axis=0)
     return live
-
-
-def _response_summary(responses: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
-    values = np.asarray(responses, dtype=np.float64)
-    sd = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.full(values.shape[0], np.nan)
-    return {
-        "mean_response": ("unit", values.mean(axis=1)),
-        "sd_response": ("unit", sd),
-        "zero_fraction": ("unit", (values == 0).mean(axis=1)),
-    }

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.arrays import moments as kernel
+from featattn_neuro.arrays.intervals import noncentral_t_interval
 from featattn_neuro.arrays.moments import FIELDS, ClassMoments
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import same_ids, single, source_ids, without_scalars
@@ -124,7 +125,9 @@ def merge_moments(first: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:
     return MOMENTS.check(xr.Dataset(variables, coordinates, parts[0].attrs))
 
 
-def selectivity_from_moments(moments: xr.Dataset, target: str | int | Iterable[str | int] | None = None) -> xr.Dataset:
+def selectivity_from_moments(
+    moments: xr.Dataset, target: str | int | Iterable[str | int] | None = None, *, interval: str | None = None
+) -> xr.Dataset:
     """d' of every unit for one task or several, from moments: what `selectivity` gives on the stored recording.
 
     Parameters
@@ -132,6 +135,8 @@ def selectivity_from_moments(moments: xr.Dataset, target: str | int | Iterable[s
     moments : MOMENTS of one reduction.
     target : a label value or task name; several give a dimension `task`; None = every one that the moments have
         (composites "a|b" are targets of both a and b). One unnamed task needs none.
+    interval : "noncentral_t" adds the 95 % interval of d' (`dprime_low`, `dprime_high`), as in `selectivity`; None. A
+        bootstrap needs the responses.
 
     Returns
     -------
@@ -171,10 +176,17 @@ def selectivity_from_moments(moments: xr.Dataset, target: str | int | Iterable[s
         "live": ("unit", live_units(checked, np.stack([side.variance for side in sides]))),
         "selection_source": ("source", _sources(checked)),
     }
+    if interval is not None:
+        choose(interval, ("noncentral_t",), "interval of d' from moments")
+        counts = [side.count[:, None] for side in sides]
+        ends = noncentral_t_interval(dprime, *counts, *(side.variance for side in sides))
+        values |= {"dprime_low": (dims, ends.low[keep]), "dprime_high": (dims, ends.high[keep])}
     coordinates: dict[str, Any] = {name: checked[name] for name in UNIT_COORDINATES if name in checked.coords}
     if tasks is not None:
         coordinates["task"] = ("task", tasks)
     attributes: dict[str, str | int] = {"n_stimuli": int(everything.count[0]), "method": "moments"}
+    if interval is not None:
+        attributes["dprime_interval"] = interval
     if isinstance(target, str | int):
         attributes["target"] = str(target)
     return SELECTIVITY.check(xr.Dataset(values, coordinates, attributes))

@@ -143,7 +143,7 @@ def test_bootstrap_covers_a_skewed_unit_and_declines_small_classes(rng):
     assert covered < 0.98
     with pytest.raises(ValueError, match="noncentral t"):
         bootstrap_interval(x[:2, :70], target[:70] & (np.arange(70) < 62), rng=rng, resamples=99)
-    with pytest.raises(ValueError, match="ten|10 observations"):
+    with pytest.raises(ValueError, match="10 observations"):
         bootstrap_interval(x[:2, :65], target[:65], rng=rng)
     assert np.isnan(bootstrap_interval(np.zeros((1, 120)), target, rng=rng).low).all()
 

@@ -305,11 +305,11 @@ def test_held_out_class_selectivity_has_no_floor(rng):
     # a ratio of noisy means is curved: -(CV²/4)(1/5 - 1/35) by the delta method, CV² = 1/2, 5 held-out stimuli a class
     floor = -(0.5 / 4) * (1 / 5 - 1 / 35)
     found = class_selectivity.class_selectivity(noise, label, rng=rng)
-    assert found.index.mean() == pytest.approx(floor, abs=0.02)
+    assert found.selectivity.mean() == pytest.approx(floor, abs=0.02)
     tuned = noise + 6 * (label == 3)
     found = class_selectivity.class_selectivity(tuned, label, rng=rng)
     assert (found.preferred == 3).mean() > 0.95
-    assert found.index.mean() == pytest.approx(6 / 10, abs=0.05)
+    assert found.selectivity.mean() == pytest.approx(6 / 10, abs=0.05)
     with pytest.raises(ValueError, match="negative"):
         class_selectivity.class_selectivity(-noise, label, rng=rng)
     with pytest.raises(ValueError, match="has one"):

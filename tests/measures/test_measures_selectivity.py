@@ -187,11 +187,6 @@ def test_trials_are_averaged_by_stimulus_without_inventing_zeros(trials):
     assert found["channel"].values.tolist() == [0, 1]
 
 
-def test_trials_need_averaging_first(trials):
-    with pytest.raises(SchemaError, match="call average_trials"):
-        selectivity(trials, "a")
-
-
 def test_several_labels_are_several_tasks():
     shown = xr.Dataset(
         {"response": (("stimulus", "unit"), [[1.0], [2.0], [4.0], [3.0], [6.0], [9.0]])},
