@@ -221,18 +221,18 @@ def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
 def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
     """Gains refitted to permuted labels at `statistics.refit_layers`, read-out included."""
     settings = job.config.statistics
-    chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
-    schedule = Schedule(
-        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]),
-        batch_size=job.config.learning.batch_size, epochs=job.config.learning.epochs, seed=job.index,
-    )  # fmt: skip
+    learning = job.config.learning
+    schedules = [
+        Schedule(rate=rate, penalty=penalty, batch_size=learning.batch_size, epochs=learning.epochs, seed=job.index)
+        for rate, penalty in job.config.arms["gain"].choices()
+    ]
     cut = CutNetwork(job.network.module, job.refit_layers, job.head)
     rows = cut.prefix(job.images("G"))
     features = head_inputs(job.network.module, job.head, job.single_images("R"))
-    pooled = all(row.ndim == 2 for row in rows)
     gains = refit_gains(
-        cut, rows, job.target_matrix("G"), features, job.targets(job.splits["R"]).values, schedule,
-        refits=settings.refits, seed=[settings.seed, job.index], block=200 if pooled else 2,
+        cut, rows, job.target_matrix("G"), features, job.targets(job.splits["R"]).values, schedules,
+        refits=settings.refits, seed=[settings.seed, job.index],
+        choice_rows=cut.prefix(job.images("V")), choice_target=job.target_matrix("V"),
         progress=lambda done, total: progress(done / total),
     )  # fmt: skip
     units = job.detector_set.sel(unit=np.isin(job.detector_set["layer"].values, cut.layers))
@@ -240,7 +240,7 @@ def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
         {"gain": (("gain_set", "task", "unit"), gains)},
         coords={"gain_set": [f"refit_{k}" for k in range(len(gains))], "task": job.classes,
                 **{c: units[c] for c in ("unit", "layer", "channel", "stage")}},
-        attrs={"kind": "GAINS", "null": "labels of composites and of the read-out permuted, everything refitted"},
+        attrs={"kind": "GAINS", "null": "labels permuted; read-out, rate and penalty, gains made again"},
     )  # fmt: skip
     save_kind(dataset, job.out / "refits" / f"{job.name}.nc")
     return [f"refits/{job.name}.nc"]
