@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featattn_neuro.api import (
+        GainSets,
         Preprocessing,
+        compose_gains,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -25,13 +27,16 @@ if TYPE_CHECKING:
         record,
         save_kind,
         selectivity,
+        switchable_gains,
         with_gains,
     )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GainSets",
     "Preprocessing",
+    "compose_gains",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -45,6 +50,7 @@ __all__ = [
     "record",
     "save_kind",
     "selectivity",
+    "switchable_gains",
     "with_gains",
 ]
 
