@@ -151,6 +151,13 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         )
     )
     association_needs = [gain, f"selectivity.{name}", f"halves.{name}"]
+    if config.statistics.reference_gain:
+        singles = config.splits["G"].per_class * n_tasks * config.learning.epochs * n_tasks
+        found.append(
+            stage("reference_gain", "gains", "learn_reference_gain", [base, gain], learning,
+                  gain_images=float(singles), fits=1)
+        )  # fmt: skip
+        association_needs.append(f"reference_gain.{name}")
     if refit_layers:
         refits = config.statistics.refits
         refitted = {"refits": refits, "refit_layers": refit_layers}
@@ -166,7 +173,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
             "associate",
             "associate",
             association_needs,
-            {**permutations, "refit_layers": refit_layers},
+            {**permutations, "refit_layers": refit_layers, "reference_gain": config.statistics.reference_gain},
             code=measure,
             fixed_seconds=3.0,
         )
