@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featattn_neuro.api import (
+        GainSets,
         Preprocessing,
         export_gains,
+        compose_gains,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -28,14 +30,17 @@ if TYPE_CHECKING:
         save_kind,
         selectivity,
         unfold_gains,
+        switchable_gains,
         with_gains,
     )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GainSets",
     "Preprocessing",
     "export_gains",
+    "compose_gains",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -51,6 +56,7 @@ __all__ = [
     "save_kind",
     "selectivity",
     "unfold_gains",
+    "switchable_gains",
     "with_gains",
 ]
 

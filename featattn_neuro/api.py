@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -26,33 +26,42 @@ from featattn_neuro.measures.neural_match import neural_match
 from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
+from featattn_neuro.nets.arms import ArmRule, arm_network, arm_start
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.channels import ChannelAxis
-from featattn_neuro.nets.cutting import CutNetwork, require_head
+from featattn_neuro.nets.cutting import require_head
 from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_source
 from featattn_neuro.nets.detectors import Detector, feature_scale, logistic_detectors
 from featattn_neuro.nets.fingerprint import digest, recording_inputs
 from featattn_neuro.nets.folding import fold_gains, unfold_gains
+from featattn_neuro.nets.folding import fold_gains
+from featattn_neuro.nets.gain_collections import GainSets, GainSwitch, compose_gains
+from featattn_neuro.nets.gain_collections import switchable_gains as _switchable_gains
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
-from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.learning import Schedule, fit_tasks
 from featattn_neuro.nets.loading import usual_workers
 from featattn_neuro.nets.onnx_export import check_onnx, onnx_bytes
 from featattn_neuro.nets.peft_layout import gains_from_peft, peft_layout
 from featattn_neuro.nets.plan import make_plan, select_layers
+from featattn_neuro.nets.modulation import COMBINATIONS
+from featattn_neuro.nets.plan import make_plan
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
 from featattn_neuro.nets.selection import Layers
+from featattn_neuro.nets.sites import select_sites
 from featattn_neuro.nets.training import head_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 __all__ = [
+    "GainSets",
     "Preprocessing",
     "export_gains",
+    "compose_gains",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -68,6 +77,7 @@ __all__ = [
     "save_kind",
     "selectivity",
     "unfold_gains",
+    "switchable_gains",
     "with_gains",
 ]
 
@@ -280,6 +290,11 @@ def learn_gains(
     batch_size: int = 60,
     seed: int = 0,
     device: str | torch.device | None = None,
+    per: str = "filter",
+    shift: bool = False,
+    parameterisation: str = "log",
+    combination: str = "multiplicative",
+    penalty_norm: str = "l2",
 ) -> xr.Dataset:
     """Learn one multiplicative gain per filter for a detection task, the network frozen.
 
@@ -288,12 +303,20 @@ def learn_gains(
     stimuli : as in `record`. labels : one per stimulus: booleans (or 0 and 1) for one task; more values make one
         detection task each (class against the rest); or a boolean DataArray over stimulus, or (task, stimulus),
         matched by id.
-    layers : gained sites (names, globs, stages); a gain multiplies the site's output.
+    layers : gained sites (names, globs, stages); a gain multiplies the site's output, or with ".input" behind the
+        pattern ("relu1.input") what goes into it.
     head_stimuli, head_labels : other images on which a read-out is fitted first (balanced logistic regression, C = 1)
         and then kept frozen. Without them the read-out starts at 0 and is learned together with the gains; then only
         gain times weight is identified at the last layer, and gains should not be compared with selectivity.
     train_head : False = frozen (default with `head_stimuli`), True = learned with the gains (default without).
     rate, penalty, epochs, batch_size, seed : Adam; penalty times mean (log gain)^2 pulls gains to 1.
+    per : "filter" one gain each; "layer" one for all filters of a layer; "position" one per place of a layer's maps
+        (`spatial`); "filter and position" both, acting together as `combination` says: "multiplicative" g s, or
+        "additive" 1 + (g - 1) + (s - 1).
+    shift : a number per filter is learned too, added to the gained map (`shift`).
+    parameterisation : "log" g = exp theta; "free", "non_negative", "bounded(low, high)", "log(low, high)"; with
+        "+layer_mean" the gains of a layer keep the mean 1. The penalty is of log g where that is what is learned, of
+        g - 1 otherwise. penalty_norm : "l2" squares, "l1" absolute values.
 
     Returns
     -------
@@ -328,14 +351,16 @@ def learn_gains(
                 raise DataError(f"head_labels must name the same tasks as labels ({names}); came {other_names}")
             features = head_inputs(network.module, head, as_tensor(others, other_preprocess).to(place))
             detector = logistic_detectors(features, other_target)
-        cut = CutNetwork(network.module, select_layers(network.module, layers), head, place)
+        rule = _gain_rule(per, shift, parameterisation, combination)
+        cut = arm_network(network.module, select_sites(network.module, layers), head, rule.place, place)
+        assert cut is not None  # only norms can be absent
     rows = cut.prefix(pixels)
     fit = fit_tasks(
         cut,
         rows,
         target,
-        start(cut, detector),
-        Schedule(rate=rate, penalty=penalty, batch_size=batch_size, epochs=epochs, seed=seed),
+        arm_start(rule, cut, detector, network.module, pixels[:1]),
+        Schedule(rate=rate, penalty=penalty, batch_size=batch_size, epochs=epochs, seed=seed, norm=penalty_norm),
         train_gains=True,
         train_head=learns_head,
         names=names or ["target"],
@@ -355,16 +380,54 @@ def learn_gains(
     return gains if names is not None else gains.isel(task=0, drop=True)
 
 
+_PER = {
+    "filter": ArmRule("filter"),
+    "layer": ArmRule("layer"),
+    "position": ArmRule(spatial=True),
+    "filter and position": ArmRule("filter", spatial=True),
+}
+
+
+def _gain_rule(per: str, shift: bool, parameterisation: str, combination: str) -> ArmRule:
+    """What `learn_gains` is to learn; a combination is refused where there is nothing to combine."""
+    rule = _PER[choose(per, _PER, "kind of gain")].with_settings(parameterisation)
+    choose(combination, COMBINATIONS, "combination")
+    if combination != "multiplicative" and per != "filter and position":
+        raise ConfigError(f"combination={combination!r} is for per='filter and position'; came per={per!r}")
+    return replace(rule, shift=shift, combination=combination)
+
+
+def switchable_gains(
+    model: nn.Module | Network, sets: Mapping[str, xr.Dataset]
+) -> AbstractContextManager[GainSwitch]:
+    """Switch between named gain sets inside a `with`: `switch("cat")`, `switch("cat", "dog")` for both, `switch()`.
+
+    Parameters
+    ----------
+    sets : `GainSets`, or a mapping from names to GAINS of one task. At first none of them acts.
+
+    Every switch places hooks anew and divides nothing out: what it gives does not depend on what was before.
+    """
+    return _switchable_gains(_network(model).module, sets)
+
+
 def with_gains(
-    model: nn.Module | Network, gains: xr.Dataset, *, task: str | None = None
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    *,
+    task: str | None = None,
+    channel_axis: ChannelAxis = None,
 ) -> AbstractContextManager[nn.Module]:
     """Multiply each gained layer's output by its gains inside a `with`; the network is given back on the way out.
 
     Parameters
     ----------
-    gains : GAINS, `gain(unit)`; with several tasks, `task` names one.
+    gains : GAINS, `gain(unit)`; with several tasks, `task` names one. Shifts, gains per position and sites before a
+        layer ("relu1.input") act too where the set has them.
+    channel_axis : as in `record`, for layers in which neither a rule nor the number of gains says where filters are.
 
-    All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends.
+    All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends. Sets may be nested;
+    `GainSets` names them, `compose_gains` multiplies them, `switchable_gains` switches between them.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
     >>> _ = nn.init.constant_(net[0].weight, 1.0)
@@ -374,7 +437,7 @@ def with_gains(
     ...     gained(torch.ones(1, 1, 1, 1)).item()
     3.0
     """
-    return _gains.with_gains(_network(model).module, gains, task=task)
+    return _gains.with_gains(_network(model).module, gains, task=task, channel_axis=channel_axis)
 
 
 def export_gains(

@@ -265,6 +265,26 @@ GAINS = Kind(
     },
 )
 
+_AGAINST = {
+    f"{name}_{reference}": Variable(("arm", "task"), "float", f"{meaning} {reference}, paired by image", False)
+    for reference in ("probe", "ungained")
+    for name, meaning in (
+        ("difference", "ROC area minus that of arm"),
+        ("difference_low", "lower end of the 95 % DeLong interval of the difference from arm"),
+        ("difference_high", "upper end of the 95 % DeLong interval of the difference from arm"),
+    )
+}
+_SPEED = {
+    f"{name}_{axis}": Variable(("arm", "task") if name != "criterion" else ("task",), "float", meaning, False)
+    for axis, unit in (("updates", "updates"), ("examples", "examples per class"))
+    for name, meaning in (
+        ("criterion", f"ROC area on P that counts as learned, one for all arms, of curves over {unit}"),
+        ("to_criterion", f"{unit} at which the curve first reaches the criterion; NaN = never"),
+        ("area", f"area under the curve over {unit}, ROC area on P"),
+    )
+}
+_BESIDE_ARMS = {**_AGAINST, **_SPEED}
+
 SCORES = Kind(
     "SCORES",
     "performance of the arms of one or more networks on the test split P",
@@ -276,6 +296,19 @@ SCORES = Kind(
         "novel": Variable(("task",), "int", "1 if reference training omitted the class", False, extra=("network",)),
         "rate": Variable(("arm",), "float", "learning rate used", False, extra=("network",)),
         "penalty": Variable(("arm",), "float", "penalty used", False, extra=("network",)),
+        "arm_status": Variable(("arm",), "text", "ok, or not_applicable: the network has not what the arm needs", False),
+        "strength": Variable(("arm",), "float", "strength of gains from theory, chosen on V", False),
+        "strength_best_on_test": Variable(("arm",), "float", "the strength that is best on P: circular", False),
+        "auc_best_on_test": Variable(
+            ("arm", "task"), "float", "ROC area on P at that strength: circular, for comparison", False, (), 0, 1
+        ),
+        "reference_score": Variable(
+            ("arm", "task"), "float", "accuracy on the reference task with the arm's changes on", False, (), 0, 1
+        ),
+        "reference_score_off": Variable(
+            ("arm", "task"), "float", "the same with them off again; NaN where they cannot be", False, (), 0, 1
+        ),
+        **_BESIDE_ARMS,
     },
     {**_STIMULUS, "stimulus": _text("stimulus", meaning="content id of the stimulus")},
 )
@@ -299,6 +332,7 @@ CURVES = Kind(
         "examples": _int("examples", meaning="composites per class (m targets and m distractors)"),
         "rate": Variable(("choice",), "float", "learning rate of the choice", False),
         "penalty": Variable(("choice",), "float", "penalty of the choice", False),
+        "strength": Variable(("choice",), "float", "strength of gains from theory of the choice", False),
     },
 )
 
@@ -440,6 +474,22 @@ MASKED_MAPS = Kind(
     },
 )
 
+DOSES = Kind(
+    "DOSES",
+    "performance with learned log gains scaled by doses, and how large the gains then are",
+    {
+        "auc": Variable(("dose", "task"), "float", "ROC area on P", extra=("network",), low=0, high=1),
+        "sd_log_gain": Variable(
+            ("dose", "layer", "task"), "float", "population SD of log gain over the filters", extra=("network",), low=0
+        ),
+    },
+    {
+        "dose": Variable(("dose",), "float", "factor on log gain; 0 = un-gained, 1 = as learned", True),
+        "layer": _text("layer", meaning="dotted module name of the layer", required=True),
+        "task": _text("task", meaning="name of the task", required=True),
+    },
+)
+
 NEURAL = Kind(
     "NEURAL",
     "responses of recorded neurons, one row per presentation; NaN where a unit was not recorded",
@@ -543,6 +593,7 @@ KINDS = {
         SALIENCY,
         AGREEMENT,
         MASKED_MAPS,
+        DOSES,
         NEURAL,
         TUNING,
         MATCH,

@@ -34,3 +34,21 @@ def area_over(updates: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
     0.75
     """
     return _trapezoid(np.asarray(updates, dtype=np.float64), values, "updates")
+
+
+def first_reach(places: ArrayLike, values: ArrayLike, criterion: ArrayLike) -> NDArray[np.float64]:
+    """First place at which a curve is not below a criterion; NaN where it never is, or either is undefined.
+
+    Parameters
+    ----------
+    places : (n,), increasing. values : (..., n). criterion : broadcast to values without the last axis.
+
+    >>> first_reach([0, 10, 20], [[0.5, 0.7, 0.9], [0.5, 0.5, 0.6]], 0.7).tolist()
+    [10.0, nan]
+    """
+    at = np.asarray(places, dtype=np.float64)
+    heights = np.asarray(values, dtype=np.float64)
+    if at.ndim != 1 or heights.shape[-1:] != at.shape or not (np.diff(at) > 0).all():
+        raise ValueError(f"increasing places (n,) and values (..., n) wanted; came {at.shape} and {heights.shape}")
+    reached = heights >= np.asarray(criterion, dtype=np.float64)[..., None]
+    return np.where(reached.any(axis=-1), at[reached.argmax(axis=-1)], np.nan)

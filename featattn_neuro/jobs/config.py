@@ -13,7 +13,14 @@ from featattn_neuro.errors import ConfigError
 
 GAIN_ARMS = ("gain", "gain_head", "uniform")
 ARMS = ("ungained", "probe", "gain", "gain_head", "full", "uniform", "permuted", "permuted_head")
-"""All arms of a run, in the order of tables and figures; `ungained` is the frozen detector itself."""
+"""The arms that every run may have, in the order of tables and figures; `ungained` is the frozen detector itself."""
+THEORY_ARMS = ("tuning", "gradient")
+"""Arms whose gains are derived and not learned; their strength is chosen on V."""
+MORE_ARMS = (
+    "bounded", "shift", "shift_head", "gain_shift", "gain_shift_head", "norm_affine", "norm_affine_head", "adabn",
+    "spatial", "feature_spatial", *THEORY_ARMS,
+)  # fmt: skip
+"""Further arms, which a configuration may name under `arms`; they come behind the others."""
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -77,15 +84,32 @@ class SplitConfig(_Strict):
 
 
 class ArmConfig(_Strict):
-    """Choices of learning rate and penalty of one arm; with more than one the best mean ROC area on V is taken."""
+    """Choices of learning rate and penalty of one arm; with more than one the best mean ROC area on V is taken.
 
-    rates: list[Rate]
+    `parameterisation` and `combination` of gains, `penalty_norm` l2 or l1. Arms from theory have `strengths` instead of
+    rates, `mode` (bidirectional or positive) and `clip` (no factor below 0). AdaBN has nothing to choose.
+    """
+
+    rates: list[Rate] = []
     penalties: list[Penalty] = [0.0]
+    penalty_norm: Literal["l2", "l1"] = "l2"
+    parameterisation: str | None = None
+    combination: Literal["multiplicative", "additive"] | None = None
+    strengths: list[Penalty] = []
+    mode: Literal["bidirectional", "positive"] = "bidirectional"
+    clip: bool = True
 
     @model_validator(mode="after")
     def _some(self) -> ArmConfig:
-        if not self.rates or not self.penalties:
+        if not self.penalties:
             raise ValueError("give at least one rate and one penalty")
+        if self.parameterisation is not None:
+            from featattn_neuro.nets.parameterisations import Parameterisation
+
+            try:
+                Parameterisation.parse(self.parameterisation)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
         return self
 
     def choices(self) -> list[tuple[float, float]]:
@@ -94,11 +118,15 @@ class ArmConfig(_Strict):
 
 
 class LearningConfig(_Strict):
-    """Batches and length of learning, the same for all arms; `shuffles` of the permuted arms."""
+    """Batches and length of learning, the same for all arms; `shuffles` of the permuted arms.
+
+    `reference`: whether every arm's score on the reference task (naming single images of P) is measured afterwards.
+    """
 
     batch_size: Positive = 60
     epochs: Positive = 30
     shuffles: Positive = 5
+    reference: bool = False
 
 
 class CurvesConfig(_Strict):
@@ -115,8 +143,11 @@ class CurvesConfig(_Strict):
     def _both(self) -> CurvesConfig:
         for name in ("rates_examples", "rates_updates"):
             rates: dict[str, list[float]] = getattr(self, name)
-            if set(rates) != {"gain_head", "full"} or not all(rates.values()):
+            if not set(rates) >= {"gain_head", "full"} or not all(rates.values()):
                 raise ValueError(f"{name} needs rates for gain_head and for full")
+        if set(self.rates_examples) != set(self.rates_updates):
+            only = sorted(set(self.rates_examples) ^ set(self.rates_updates))
+            raise ValueError(f"rates_examples and rates_updates must name the same arms; {only[0]} is in one of them")
         if self.updates % self.every:
             raise ValueError(f"updates ({self.updates}) must be a multiple of every ({self.every})")
         if sorted(self.examples) != self.examples or self.examples[0] != 1:
@@ -125,12 +156,16 @@ class CurvesConfig(_Strict):
 
 
 class StatisticsConfig(_Strict):
-    """Permutations of the tests, and the refit null: how many relabellings, at which layers (empty: none)."""
+    """Permutations of the tests, and the refit null: how many relabellings, at which layers (empty: none).
+
+    `reference_gain`: whether gains are also learned on the reference task, and given to partial correlations.
+    """
 
     permutations: Positive = 9999
     seed: int = 0
     refits: Positive = 50
     refit_layers: list[str] = []
+    reference_gain: bool = False
 
 
 class SaliencyConfig(_Strict):
@@ -168,15 +203,21 @@ class RunConfig(_Strict):
     curves: CurvesConfig | None = None
     statistics: StatisticsConfig = StatisticsConfig()
     saliency: SaliencyConfig | None = None
+    doses: list[Annotated[float, Field(ge=0)]] = []
     workers: Positive = 2
 
     @model_validator(mode="after")
     def _complete(self) -> RunConfig:
         _keys("splits", self.splits, "RGVSP")
         _keys("composites", self.composites, "GVSP")
-        _keys("arms", self.arms, ("probe", "gain", "gain_head", "uniform"), ("full",))
+        _keys("arms", self.arms, ("probe", "gain", "gain_head", "uniform"), ("full", *MORE_ARMS))
+        for name, arm in self.arms.items():
+            _check_arm(name, arm)
         if self.curves is not None and "full" not in self.arms:
             raise ValueError("curves compare gain_head with full; add the arm full, or leave curves out")
+        for name in self.curves.rates_examples if self.curves is not None else ():
+            if name not in self.arms or not self.arms[name].rates:
+                raise ValueError(f"curves: {name} has no learning curve; name arms that learn and are under `arms`")
         return self
 
     def network_names(self) -> list[str]:
@@ -189,7 +230,30 @@ class RunConfig(_Strict):
     def arm_names(self) -> list[str]:
         """Arms of this run in table order."""
         learned = [*self.arms, "ungained", "permuted", "permuted_head"]
-        return [arm for arm in ARMS if arm in learned]
+        return [arm for arm in (*ARMS, *MORE_ARMS) if arm in learned]
+
+    def curve_arms(self) -> list[str]:
+        """Arms that have learning curves, in table order."""
+        return [] if self.curves is None else [arm for arm in self.arm_names() if arm in self.curves.rates_examples]
+
+
+def _check_arm(name: str, arm: ArmConfig) -> None:
+    """Refuse settings that an arm would ignore, and an arm that has nothing to choose from."""
+    theory, adapted = name in THEORY_ARMS, name == "adabn"
+    if not (theory or adapted) and not arm.rates:
+        raise ValueError(f"arms.{name}: give at least one rate and one penalty")
+    if theory and not arm.strengths:
+        raise ValueError(f"arms.{name}: give at least one of the strengths")
+    given = [key for key, field in ArmConfig.model_fields.items() if getattr(arm, key) != field.default]
+    learns_gains = not (theory or adapted or name in ("probe", "full", "shift", "shift_head")) and "norm" not in name
+    unused = {
+        "rates": theory or adapted, "penalties": theory or adapted, "penalty_norm": theory or adapted or name == "full",
+        "strengths": not theory, "mode": not theory, "clip": not theory,
+        "parameterisation": not learns_gains, "combination": name != "feature_spatial",
+    }  # fmt: skip
+    wrong = sorted(key for key in given if unused.get(key))
+    if wrong:
+        raise ValueError(f"arms.{name}: this arm has no {wrong[0]}; leave it out")
 
 
 def _known_keys(where: tuple[str | int, ...]) -> list[str]:

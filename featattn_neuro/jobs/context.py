@@ -19,6 +19,7 @@ from featattn_neuro.io.store import load_kind
 from featattn_neuro.jobs.config import PretrainedConfig, RunConfig, parse_config
 from featattn_neuro.measures.selectivity import targets_from_labels
 from featattn_neuro.nets.adapters import Network
+from featattn_neuro.nets.arms import arm_network
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.detectors import Detector
@@ -210,6 +211,18 @@ class NetworkJob:
     def cut(self) -> CutNetwork:
         """The frozen network behind a cut before its first gained layer."""
         return CutNetwork(self.network.module, self.layers, self.head)
+
+    @lru_cache(maxsize=4)  # noqa: B019 - jobs live as long as the worker
+    def arm_cut(self, place: str) -> CutNetwork | None:
+        """The frozen network that arms of one place learn on, see `nets.arms`; None where the arm does not apply."""
+        return self.cut if place == "positive" else arm_network(self.network.module, self.layers, self.head, place)
+
+    @lru_cache(maxsize=3)  # noqa: B019 - as above
+    def arm_rows(self, place: str, split: str) -> tuple[torch.Tensor, ...]:
+        """Everything before the first site of `arm_cut(place)`, for a split's composites."""
+        cut = self.arm_cut(place)
+        assert cut is not None
+        return self.rows(split) if place == "positive" else cut.prefix(self.images(split))
 
     def images(self, split: str) -> torch.Tensor:
         """Network input of a split's composites (N, C, H, W)."""

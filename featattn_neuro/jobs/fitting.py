@@ -11,10 +11,23 @@ import xarray as xr
 
 from featattn_neuro.arrays.discrimination import roc_area
 from featattn_neuro.errors import ConfigError
-from featattn_neuro.jobs.config import ArmConfig
+from featattn_neuro.jobs.config import THEORY_ARMS, ArmConfig
 from featattn_neuro.jobs.context import NetworkJob
+from featattn_neuro.jobs.reference import ReferenceTask
+from featattn_neuro.nets.arms import ArmRule, arm_rule, arm_start
+from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
-from featattn_neuro.nets.learning import Fit, Schedule, Trained, fit_tasks, learn_full, logits, permute_gains, start
+from featattn_neuro.nets.learning import (
+    Fit,
+    Schedule,
+    Trained,
+    features_of,
+    fit_tasks,
+    learn_full,
+    logits,
+    permute_gains,
+    start,
+)
 
 Progress = Callable[[float], None]
 
@@ -30,23 +43,12 @@ class ArmFit:
     choices: xr.Dataset | None = None
     rate: float = float("nan")
     penalty: float = float("nan")
-
-
-@dataclass(frozen=True)
-class ArmRule:
-    """What an arm trains."""
-
-    gains: bool
-    head: bool
-    per_filter: bool = True
-
-
-RULES = {
-    "probe": ArmRule(gains=False, head=True),
-    "gain": ArmRule(gains=True, head=False),
-    "gain_head": ArmRule(gains=True, head=True),
-    "uniform": ArmRule(gains=True, head=False, per_filter=False),
-}
+    status: str = "ok"
+    reference: np.ndarray | None = None
+    reference_off: np.ndarray | None = None
+    strength: float = float("nan")
+    strength_best_on_test: float = float("nan")
+    auc_best_on_test: np.ndarray | None = None
 
 
 def mean_auc(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -64,16 +66,33 @@ def fit_arm(job: NetworkJob, arm: str, progress: Progress, *, origin: xr.Dataset
         if origin is None:
             raise ConfigError(f"arm {arm!r} needs the gains that are permuted")
         return _permuted(job, origin, refit_head=arm == "permuted_head", progress=progress)
+    config = job.config.arms[arm]
     if arm == "full":
-        return _full(job, job.config.arms["full"], progress)
-    return _frozen(job, arm, RULES[arm], job.config.arms[arm], progress)
+        return _full(job, config, progress)
+    if arm == "adabn" or arm in THEORY_ARMS:
+        from featattn_neuro.jobs.derived_arms import fit_adabn, fit_theory
+
+        return fit_adabn(job, progress) if arm == "adabn" else fit_theory(job, arm, config, progress)
+    return _frozen(job, arm, rule_of(arm, config), config, progress)
 
 
-def _schedule(job: NetworkJob, rate: float, penalty: float) -> Schedule:
+def rule_of(arm: str, config: ArmConfig) -> ArmRule:
+    """The rule of an arm with the configuration's parameterisation and combination."""
+    return arm_rule(arm, parameterisation=config.parameterisation, combination=config.combination)
+
+
+def not_applicable(job: NetworkJob) -> ArmFit:
+    """What an arm says of a network that has not what the arm needs: no number, and a status that says so."""
+    undefined = np.full((len(job.classes), job.config.composites["P"]), np.nan)
+    return ArmFit(undefined, 0, auc=np.full(len(job.classes), np.nan), status="not_applicable")
+
+
+def _schedule(job: NetworkJob, rate: float, penalty: float, norm: str = "l2") -> Schedule:
     config = job.config.learning
     return Schedule(
-        rate=rate, penalty=penalty, batch_size=config.batch_size, epochs=config.epochs, updates=None, seed=job.index
-    )
+        rate=rate, penalty=penalty, batch_size=config.batch_size, epochs=config.epochs, updates=None, seed=job.index,
+        norm=norm,
+    )  # fmt: skip
 
 
 def _choice_table(job: NetworkJob, arm: str, choices: list[tuple[float, float]], found: list[np.ndarray]) -> xr.Dataset:
@@ -91,17 +110,20 @@ def _choice_table(job: NetworkJob, arm: str, choices: list[tuple[float, float]],
 
 
 def _frozen(job: NetworkJob, arm: str, rule: ArmRule, config: ArmConfig, progress: Progress) -> ArmFit:
-    rows, target = job.rows("G"), job.target_matrix("G")
+    cut = job.arm_cut(rule.place)
+    if cut is None:
+        return not_applicable(job)
+    rows, target = job.arm_rows(rule.place, "G"), job.target_matrix("G")
     choices = config.choices()
     several = len(choices) > 1
-    evaluation = (*job.rows("V"), *()) if several else ()
+    evaluation = job.arm_rows(rule.place, "V") if several else ()
     best: tuple[float, int, Fit] | None = None
     on_v: list[np.ndarray] = []
     for index, (rate, penalty) in enumerate(choices):
-        initial = start(job.cut, job.detector, per_filter=rule.per_filter)
+        initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         fit = fit_tasks(
-            job.cut, rows, target, initial, _schedule(job, rate, penalty),
-            train_gains=rule.gains, train_head=rule.head, evaluate=evaluation,
+            cut, rows, target, initial, _schedule(job, rate, penalty, config.penalty_norm),
+            train_gains=rule.on_network, train_head=rule.head, evaluate=evaluation,
         )  # fmt: skip
         score = 0.0
         if several:
@@ -113,26 +135,39 @@ def _frozen(job: NetworkJob, arm: str, rule: ArmRule, config: ArmConfig, progres
     assert best is not None
     _, index, fit = best
     gains = None
-    if rule.gains:
+    if rule.on_network and not rule.norm:  # affine weights are no gains on the network as it is
         head_rule = "learned with the gains" if rule.head else "frozen"
         gains = to_gain_set(
-            job.cut, fit.state, job.classes, job.composites["G"].stimuli.sources(),
+            cut, fit.state, job.classes, job.composites["G"].stimuli.sources(),
             attrs={"arm": arm, "head_rule": head_rule, "network_name": job.name},
         )  # fmt: skip
+    reference, reference_off = reference_scores(job, cut, fit.state)
     return ArmFit(
-        logits(job.cut, job.rows("P"), fit.state),
-        trained_numbers(job, rule),
+        logits(cut, job.arm_rows(rule.place, "P"), fit.state),
+        fit.state.trained_numbers(head=rule.head) if rule.on_network else _head_numbers(job),
         gains=gains,
+        reference=reference,
+        reference_off=reference_off,
         choices=_choice_table(job, arm, choices, on_v) if several else None,
         rate=choices[index][0],
         penalty=choices[index][1],
     )
 
 
-def trained_numbers(job: NetworkJob, rule: ArmRule) -> int:
-    """Numbers trained per task, the head's included."""
-    gains = sum(job.cut.n_filters.values()) if rule.per_filter else len(job.layers)
-    return (gains if rule.gains else 0) + (job.detector.weight.shape[1] + 1 if rule.head else 0)
+def _head_numbers(job: NetworkJob) -> int:
+    return job.detector.weight.shape[1] + 1
+
+
+def reference_scores(
+    job: NetworkJob, cut: CutNetwork, state: Trained
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Score of each task's modulation on the reference task, and with all taken off again; None unless asked for."""
+    if not job.config.learning.reference:
+        return None, None
+    reference = ReferenceTask(job)
+    rows = cut.prefix(reference.images)
+    on = np.array([reference.accuracy(features) for features in features_of(cut, rows, state)])
+    return on, np.full(len(on), reference.ungained())
 
 
 def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress: Progress) -> ArmFit:
@@ -157,8 +192,8 @@ def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress
             ).state  # fmt: skip
         areas.append(mean_auc(logits(job.cut, rows_p, state), target_p))
         progress((shuffle + 1) / job.config.learning.shuffles)
-    rule = ArmRule(gains=False, head=refit_head)
-    return ArmFit(None, trained_numbers(job, rule), auc=np.mean(areas, axis=0), rate=rate, penalty=penalty)
+    numbers = _head_numbers(job) if refit_head else 0
+    return ArmFit(None, numbers, auc=np.mean(areas, axis=0), rate=rate, penalty=penalty)
 
 
 def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
@@ -169,10 +204,12 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
     evaluation = torch.cat([images_v, images_p])
     images, target_v = job.images("G"), job.target_matrix("V")
     job.rows("P")  # counts the filters
-    best: tuple[float, int, np.ndarray] | None = None
+    reference = ReferenceTask(job) if job.config.learning.reference else None
+    best: tuple[float, int, np.ndarray, list[float]] | None = None
     on_v: list[np.ndarray] = []
     for index, (rate, penalty) in enumerate(choices):
-        found = []
+        found: list[np.ndarray] = []
+        kept: list[float] = []
         for task in range(len(target)):
             found.append(
                 learn_full(
@@ -183,6 +220,7 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
                     task,
                     _schedule(job, rate, penalty),
                     evaluate=evaluation,
+                    afterwards=None if reference is None else lambda net, kept=kept: kept.append(reference.of(net)),
                 )[-1]
             )
             progress((index + (task + 1) / len(target)) / len(choices))
@@ -192,7 +230,7 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
             on_v.append(mean_auc(scores[:, : len(images_v)], target_v))
             score = float(on_v[-1].mean())
         if best is None or score > best[0]:
-            best = (score, index, scores[:, len(images_v) :])
+            best = (score, index, scores[:, len(images_v) :], kept)
     assert best is not None
     return ArmFit(
         best[2],
@@ -200,6 +238,9 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
         choices=_choice_table(job, "full", choices, on_v) if several else None,
         rate=choices[best[1]][0],
         penalty=choices[best[1]][1],
+        reference=np.array(best[3]) if reference is not None else None,
+        # the base weights have changed: there is nothing to take off again
+        reference_off=np.full(len(target), np.nan) if reference is not None else None,
     )
 
 
@@ -231,6 +272,8 @@ def fit_curves(job: NetworkJob, arm: str, progress: Progress) -> xr.Dataset:
     settings = job.config.curves
     assert settings is not None
     target = job.target_matrix("G")
+    if arm != "full" and job.arm_cut(rule_of(arm, job.config.arms[arm]).place) is None:
+        return _no_curves(job, arm)
     steps = list(range(0, settings.updates + 1, settings.every))
     sizes = [min(2 * m, settings.batch_size) for m in settings.examples]
     rates = settings.rates_examples[arm], settings.rates_updates[arm]
@@ -265,6 +308,22 @@ def fit_curves(job: NetworkJob, arm: str, progress: Progress) -> xr.Dataset:
         },
         coords={"arm": [arm], "task": job.classes, "examples": settings.examples, "updates": steps},
         attrs={"kind": "CURVES", f"rate_examples_{arm}": rate_examples, f"rate_updates_{arm}": rate_updates},
+    )
+
+
+def _no_curves(job: NetworkJob, arm: str) -> xr.Dataset:
+    """Curves of an arm that does not apply to the network: undefined, in the shape of the others."""
+    settings = job.config.curves
+    assert settings is not None
+    steps = list(range(0, settings.updates + 1, settings.every))
+    axes = {"examples": list(settings.examples), "updates": steps}
+    return xr.Dataset(
+        {
+            f"auc_{axis}": (("arm", "task", axis), np.full((1, len(job.classes), len(values)), np.nan))
+            for axis, values in axes.items()
+        },
+        coords={"arm": [arm], "task": job.classes, **axes},
+        attrs={"kind": "CURVES"},
     )
 
 
@@ -303,9 +362,15 @@ def _curve_fit(
             axis=1,
         )  # fmt: skip
     else:
-        rows = [torch.cat(list(parts)) for parts in zip(*(job.rows(split) for split in split_names), strict=True)]
+        rule = rule_of(arm, job.config.arms[arm])
+        cut = job.arm_cut(rule.place)
+        assert cut is not None  # `fit_curves` has asked
+        parts = (job.arm_rows(rule.place, split) for split in split_names)
+        rows = [torch.cat(list(column)) for column in zip(*parts, strict=True)]
+        learned_from = job.arm_rows(rule.place, "G")
+        initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         found = fit_tasks(
-            job.cut, job.rows("G"), target, start(job.cut, job.detector), schedule, train_gains=True, train_head=True,
+            cut, learned_from, target, initial, schedule, train_gains=rule.on_network, train_head=rule.head,
             evaluate=rows, at=at, chosen=chosen,
         ).logits  # fmt: skip
     areas, begin = [], 0

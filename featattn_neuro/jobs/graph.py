@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featattn_neuro.jobs.config import RunConfig
+from featattn_neuro.jobs.config import THEORY_ARMS, RunConfig
 
 STEPS = ("network", "record", "gains", "selectivity", "associate", "saliency", "report")
 """Steps of a run in order, as the scripts in analyses/ name them; `until=` stops after one."""
@@ -19,7 +19,8 @@ class Stage:
     Attributes
     ----------
     id : name of its record. step : the step it belongs to. needs : ids that come first. settings : the part of the
-    configuration it depends on. code : groups of source files it depends on. cost : images times passes, relative.
+    configuration it depends on. code : groups of source files it depends on. *_images : images times passes of arms
+    with gains behind pooling, full fine-tuning, arms at the very sites, and arms of affine norms.
     """
 
     id: str
@@ -32,6 +33,8 @@ class Stage:
     code: tuple[str, ...]
     gain_images: float = 0.0
     full_images: float = 0.0
+    any_images: float = 0.0
+    norm_images: float = 0.0
     fixed_seconds: float = 1.0
     fits: int = 0
 
@@ -95,11 +98,12 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         settings = {**learning, "arm": whole["arms"].get(arm)}
         choices = len(config.arms[arm].choices()) if arm in config.arms else 1
         needs = {"permuted": [f"arm_gain.{name}"], "permuted_head": [f"arm_gain_head.{name}"]}.get(arm, [base])
-        cost = {"gain": "gain_images", "gain_head": "gain_images", "uniform": "gain_images", "full": "full_images"}.get(
-            arm
-        )
+        cost = cost_of(config, arm)
         more = {cost: float(images * choices)} if cost else {}
-        fits = choices * n_tasks if arm in config.arms else 0
+        fits = choices * n_tasks if cost or arm == "probe" else 0
+        if arm in THEORY_ARMS:  # a forward pass over V and P for every strength
+            splits = config.composites["V"] + config.composites["P"]
+            more = {"any_images": float(splits * n_tasks * len(config.arms[arm].strengths))}
         found.append(stage(f"arm_{arm}", "gains", "learn_arm", needs, settings, arm=arm, fits=fits, **more))
     if config.curves is not None:
         curves = _sections(config, "curves")
@@ -107,16 +111,20 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
             n_tasks * config.curves.updates * sum(min(2 * m, config.curves.batch_size) for m in config.curves.examples),
             n_tasks * config.curves.updates * config.curves.batch_size,
         )
-        for arm in ("gain_head", "full"):
+        for arm in config.curve_arms():
             rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])
-            cost = "full_images" if arm == "full" else "gain_images"
-            settings = {**curves, "penalty": whole["arms"][arm]["penalties"][0]}
+            cost = cost_of(config, arm) or "gain_images"
+            own = {axis: {arm: curves["curves"][axis][arm]} for axis in ("rates_examples", "rates_updates")}
+            made = {key: whole["arms"][arm][key] for key in ("parameterisation", "combination")}
+            settings = {"curves": {**curves["curves"], **own}, **made}
             found.append(
                 stage(f"curve_{arm}", "gains", "learn_curves", [base], settings, arm=arm,
                       fits=n_tasks * (rates[0] * len(config.curves.examples) + rates[1]),
                       **{cost: float(per_rate[0] * rates[0] + per_rate[1] * rates[1])})
             )  # fmt: skip
     gain = f"arm_gain.{name}"
+    if config.doses:
+        found.append(stage("doses", "gains", "measure_doses", [base, gain], {"doses": whole["doses"]}))
     found.append(
         stage(
             "halves",
@@ -143,6 +151,13 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         )
     )
     association_needs = [gain, f"selectivity.{name}", f"halves.{name}"]
+    if config.statistics.reference_gain:
+        singles = config.splits["G"].per_class * n_tasks * config.learning.epochs * n_tasks
+        found.append(
+            stage("reference_gain", "gains", "learn_reference_gain", [base, gain], learning,
+                  gain_images=float(singles), fits=1)
+        )  # fmt: skip
+        association_needs.append(f"reference_gain.{name}")
     if refit_layers:
         refits = config.statistics.refits
         refit_choices = len(config.arms["gain"].choices())
@@ -159,7 +174,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
             "associate",
             "associate",
             association_needs,
-            {**permutations, "refit_layers": refit_layers},
+            {**permutations, "refit_layers": refit_layers, "reference_gain": config.statistics.reference_gain},
             code=measure,
             fixed_seconds=3.0,
         )
@@ -178,9 +193,21 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
             )
         )
     arms = [f"arm_{arm}.{name}" for arm in config.arm_names()]
-    curves_done = [f"curve_{arm}.{name}" for arm in ("gain_head", "full")] if config.curves is not None else []
-    found.append(stage("gather", "report", "gather", arms + curves_done, {"arms": config.arm_names()}))
+    curves_done = [f"curve_{arm}.{name}" for arm in config.curve_arms()]
+    found.append(stage("gather", "report", "gather", arms + curves_done, {"arms": config.arm_names()}, code=measure))
     return found
+
+
+def cost_of(config: RunConfig, arm: str) -> str | None:
+    """Which cost of a `Stage` an arm has; None for arms that learn nothing per image on the network."""
+    if arm == "full":
+        return "full_images"
+    if arm not in config.arms or arm in ("probe", "adabn", *THEORY_ARMS):
+        return None
+    from featattn_neuro.nets.arms import arm_rule
+
+    place = arm_rule(arm, parameterisation=config.arms[arm].parameterisation).place
+    return {"positive": "gain_images", "any": "any_images", "norm": "norm_images"}[place]
 
 
 def _early(config: RunConfig, name: str) -> float:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
-from featattn_neuro.jobs.context import network_job
+from featattn_neuro.jobs.context import NetworkJob, network_job
+from featattn_neuro.nets.arms import arm_network, arm_rule, arm_start
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.learning import Schedule, fit_tasks, learn_full, start
@@ -18,8 +20,12 @@ TASKS = 2
 """Tasks of the timed updates."""
 
 
-def seconds_per_image(config_text: str, out: str, name: str) -> tuple[float, float]:
-    """Seconds that one thread needs for one image and task in one update: of gains, and of full fine-tuning."""
+def seconds_per_image(config_text: str, out: str, name: str) -> dict[str, float]:
+    """Seconds that one thread needs for one image and task in one update, by what learns.
+
+    "gain" (behind pooling where that is the same), "any" (at the very sites, with a shift), "norm" (affine norms) and
+    "full" fine-tuning; 0 for what the configuration has no arm of.
+    """
     job = network_job(config_text, out, name)
     network = job.build()
     head = require_head(network.head, network.name)
@@ -38,13 +44,35 @@ def seconds_per_image(config_text: str, out: str, name: str) -> tuple[float, flo
     def gains() -> None:
         fit_tasks(cut, rows, target, start(cut, detector), schedule, train_gains=True, train_head=True)
 
-    per_gain = _best(gains) / (2 * TASKS * len(images))
-    if "full" not in job.config.arms:
-        return per_gain, 0.0
-    per_full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1])) / (
-        2 * len(images)
-    )
-    return per_gain, per_full
+    found = {"gain": _best(gains) / (2 * TASKS * len(images)), "any": 0.0, "norm": 0.0, "full": 0.0}
+    for kind in ("any", "norm"):
+        found[kind] = _arm_seconds(job, network.module, head, kind, images, target, detector, schedule)
+    if "full" in job.config.arms:
+        full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1]))
+        found["full"] = full / (2 * len(images))
+    return found
+
+
+def _arm_seconds(
+    job: NetworkJob, module: nn.Module, head: str, kind: str, images: torch.Tensor, target: np.ndarray,
+    detector: Detector, schedule: Schedule,
+) -> float:  # fmt: skip
+    """The same for the dearest arm of one place; 0 where the run has none, or the network not what it needs."""
+    from featattn_neuro.jobs.graph import cost_of
+
+    if not any(cost_of(job.config, arm) == f"{kind}_images" for arm in job.config.arms):
+        return 0.0
+    rule = arm_rule("norm_affine_head" if kind == "norm" else "gain_shift_head")
+    cut = arm_network(module, job.layers, head, kind)
+    if cut is None:
+        return 0.0
+    rows = cut.prefix(images)
+
+    def learn() -> None:
+        initial = arm_start(rule, cut, detector, module, images)
+        fit_tasks(cut, rows, target, initial, schedule, train_gains=True, train_head=True)
+
+    return _best(learn) / (2 * TASKS * len(images))
 
 
 def _best(work: Callable[[], object], times: int = 3) -> float:

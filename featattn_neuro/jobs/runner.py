@@ -79,7 +79,7 @@ def expected_seconds(
     from featattn_neuro.jobs.probe import seconds_per_image
     from featattn_neuro.jobs.workers import apart
 
-    costs: dict[str, tuple[float, float]] = {}
+    costs: dict[str, dict[str, float]] = {}
     found = {}
     for stage in stages:
         if stage.id in settled:
@@ -90,8 +90,9 @@ def expected_seconds(
             costs[stage.network] = (
                 next(iter(costs.values())) if replicas else apart(seconds_per_image, text, str(out), stage.network)
             )
-        per_gain, per_full = costs[stage.network]
-        found[stage.id] = stage.fixed_seconds + stage.gain_images * per_gain + stage.full_images * per_full
+        images = {"gain": stage.gain_images, "full": stage.full_images, "any": stage.any_images, "norm": stage.norm_images}
+        per_image = costs[stage.network]
+        found[stage.id] = stage.fixed_seconds + sum(count * per_image[kind] for kind, count in images.items())
     return found
 
 

@@ -15,9 +15,10 @@ from featattn_neuro.arrays.agreement import exclusive_masks
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.io.splits import near_duplicates
 from featattn_neuro.io.store import load_kind, save_kind, write_bytes_atomic, write_text_atomic
-from featattn_neuro.jobs.config import GAIN_ARMS
+from featattn_neuro.jobs.config import GAIN_ARMS, THEORY_ARMS
 from featattn_neuro.jobs.context import SPLITS, NetworkJob, labels_of
-from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves, mean_auc
+from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves, mean_auc, rule_of
+from featattn_neuro.measures.arms import describe_arms
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.saliency_agreement import mass_in_masks, saliency_agreement
@@ -25,7 +26,8 @@ from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
-from featattn_neuro.nets.gain_sets import to_gain_set
+from featattn_neuro.nets.doses import dose_curve
+from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.recording import record_activations
 from featattn_neuro.nets.refit import refit_gains
@@ -182,16 +184,77 @@ def _scores(job: NetworkJob, arm: str, fit: ArmFit) -> xr.Dataset:
             "novel": ("task", [int(name in job.omitted) for name in job.classes]),
             "rate": ("arm", [fit.rate]),
             "penalty": ("arm", [fit.penalty]),
+            "arm_status": ("arm", [fit.status]),
+            "strength": ("arm", [fit.strength]),
+            "strength_best_on_test": ("arm", [fit.strength_best_on_test]),
+            **{name: (("arm", "task"), values[None]) for name, values in _beside(job, fit).items()},
         },
         coords={"arm": [arm], "task": job.classes, "stimulus": np.asarray(composites.id), **composites.coordinates()},
         attrs={"kind": "SCORES", "network_name": job.name, "seed": job.index},
     )
 
 
+def _beside(job: NetworkJob, fit: ArmFit) -> dict[str, np.ndarray]:
+    """What is kept of an arm per task beside its score; the same variables for every arm of a run."""
+    nothing = np.full(len(job.classes), np.nan)
+    found = {}
+    if any(arm in THEORY_ARMS for arm in job.config.arms):
+        found["auc_best_on_test"] = nothing if fit.auc_best_on_test is None else fit.auc_best_on_test
+    if job.config.learning.reference:
+        found["reference_score"] = nothing if fit.reference is None else fit.reference
+        found["reference_score_off"] = nothing if fit.reference_off is None else fit.reference_off
+    return found
+
+
 def learn_curves(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
     """Learning curves of one arm over examples per class and over updates."""
     save_kind(fit_curves(job, arm, progress), job.out / "curve_parts" / job.name / f"{arm}.nc")
     return [f"curve_parts/{job.name}/{arm}.nc"]
+
+
+def measure_doses(job: NetworkJob, progress: Progress) -> list[str]:
+    """The gain arm (frozen head) with its log gains scaled: ROC area on P, and the SD of log g."""
+    place = rule_of("gain", job.config.arms["gain"]).place
+    cut = job.arm_cut(place)
+    assert cut is not None
+    rows = job.arm_rows(place, "P")
+    learned = from_gain_set(cut, load_kind(job.out / "arms" / job.name / "gain.gains.nc", "GAINS"))
+    scores, spread = dose_curve(cut, rows, learned, job.config.doses)
+    target = job.target_matrix("P")
+    dataset = xr.Dataset(
+        {
+            "auc": (("dose", "task"), np.stack([mean_auc(z, target) for z in scores])),
+            "sd_log_gain": (("dose", "layer", "task"), spread),
+        },
+        coords={"dose": np.asarray(job.config.doses, dtype=float), "task": job.classes, "layer": list(cut.layers)},
+        attrs={"kind": "DOSES", "network_name": job.name},
+    )
+    save_kind(dataset, job.out / "doses" / f"{job.name}.nc")
+    progress(1.0)
+    return [f"doses/{job.name}.nc"]
+
+
+def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
+    """One set of gains for the reference task: every class detected at once on single images of G, read-outs frozen.
+
+    What it amplifies, naming images amplifies, whatever the cued task: a covariate, never subtracted.
+    """
+    chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
+    config = job.config.learning
+    schedule = Schedule(
+        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]), batch_size=config.batch_size,
+        epochs=config.epochs, seed=job.index,
+    )  # fmt: skip
+    rows = job.cut.prefix(job.single_images("G"))
+    target = job.targets(job.splits["G"]).transpose("task", "stimulus").values
+    initial = start(job.cut, job.detector, shared=True)
+    fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False)
+    attrs: dict[str, str | float | int] = {"arm": "reference", "head_rule": "frozen", "network_name": job.name}
+    shared = to_gain_set(job.cut, fit.state, job.classes, job.splits["G"].sources(), attrs=attrs)
+    one = shared.isel(task=0, drop=True).drop_vars(["head_weight", "head_bias"])
+    save_kind(one, job.out / "arms" / job.name / "reference.gains.nc")
+    progress(1.0)
+    return [f"arms/{job.name}/reference.gains.nc"]
 
 
 def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
@@ -297,6 +360,9 @@ def _covariates(job: NetworkJob, measured: xr.Dataset) -> xr.Dataset:
     layer, channel = measured["layer"].values.astype(str), measured["channel"].values
     if set(layer) <= set(norms):
         table["weight_norm"] = ("unit", np.array([norms[a][b] for a, b in zip(layer, channel, strict=True)]))
+    if job.config.statistics.reference_gain:
+        reference = load_kind(job.out / "arms" / job.name / "reference.gains.nc", "GAINS")["gain"]
+        table["reference_gain"] = np.log(reference.sel(unit=measured["unit"].values).reset_coords(drop=True))
     weight = np.abs(job.detector.weight)
     last = layer == job.layers[-1]
     if weight.shape[1] == int(last.sum()):
@@ -354,18 +420,20 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
     parts = [load_kind(folder / f"{arm}.nc", "SCORES") for arm in job.config.arm_names()]
     scores = xr.concat(parts, "arm", data_vars="minimal", coords="minimal", join="exact", compat="equals",
                        combine_attrs="drop_conflicts")  # fmt: skip
-    save_kind(scores, job.out / "scores" / f"{job.name}.nc")
-    arms = [arm for arm in GAIN_ARMS if arm in job.config.arms]
+    curves = None
+    if job.config.curves is not None:
+        made = [load_kind(job.out / "curve_parts" / job.name / f"{a}.nc", "CURVES") for a in job.config.curve_arms()]
+        curves = xr.concat(made, "arm", join="exact", combine_attrs="drop_conflicts")
+    save_kind(describe_arms(scores, curves), job.out / "scores" / f"{job.name}.nc")
+    arms = [arm for arm in (*GAIN_ARMS, "bounded") if arm in job.config.arms]
     sets = [load_kind(folder / f"{arm}.gains.nc", "GAINS").expand_dims(arm=[arm]) for arm in arms]
     shared = sets[0][["training_source", "feature_scale"]].isel(arm=0, drop=True)
     gains = xr.concat([s.drop_vars(["training_source", "feature_scale"]) for s in sets], "arm", join="exact",
                       combine_attrs="drop_conflicts")  # fmt: skip
     save_kind(gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
     files = [f"scores/{job.name}.nc", f"gains/{job.name}.nc"]
-    if job.config.curves is not None:
-        curves = [load_kind(job.out / "curve_parts" / job.name / f"{a}.nc", "CURVES") for a in ("gain_head", "full")]
-        joined = xr.concat(curves, "arm", join="exact", combine_attrs="drop_conflicts")
-        save_kind(joined.assign_attrs(network_name=job.name), job.out / "curves" / f"{job.name}.nc")
+    if curves is not None:
+        save_kind(curves.assign_attrs(network_name=job.name), job.out / "curves" / f"{job.name}.nc")
         files.append(f"curves/{job.name}.nc")
     progress(1.0)
     return files

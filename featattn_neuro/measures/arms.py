@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
+from featattn_neuro.arrays.curves import area_over, area_over_log2, first_reach
 from featattn_neuro.arrays.discrimination import paired_delong, roc_area
 from featattn_neuro.arrays.multiplicity import adjust
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import single, without_scalars
-from featattn_neuro.schema import SCORES
+from featattn_neuro.schema import CURVES, SCORES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,90 @@ def compare_arms(
         for arm in (one for one in arms if one != reference):
             rows += _compare(checked, arm, reference, level)
     return pd.DataFrame(rows)
+
+
+def describe_arms(scores: xr.Dataset, curves: xr.Dataset | None = None, *, share: float = 0.5) -> xr.Dataset:
+    """SCORES with, for every arm and task, what the score says beside other arms, and how soon the arm learned.
+
+    Parameters
+    ----------
+    scores : SCORES of one network, with logit(arm, task, stimulus) where arms have logits.
+    curves : CURVES of that network, or None.
+    share : of the common criterion, in (0, 1].
+
+    Returns
+    -------
+    SCORES with further variables: `difference_probe`, `difference_ungained` and the ends of their 95 % DeLong intervals
+    (paired by image; NaN where one of the arms has no logits, as the permuted ones, which are means); per axis
+    (updates, examples) `criterion`, `to_criterion` and `area`.
+
+    The criterion of a network and task is one ROC area for all arms of the curves: lowest first point of any arm plus
+    `share` of the way to the highest last point of any arm. `to_criterion` is the first point of the axis at which an
+    arm's curve is not below it, NaN if that never happens; 0 updates means that it was good enough before learning.
+    Areas are trapezoids over updates, or over log2 examples, divided by the range.
+    """
+    checked = SCORES.check(single(without_scalars(scores), ("network",), name="the scores"))
+    found = _with_differences(checked)
+    if curves is None:
+        return SCORES.check(found)
+    known = CURVES.check(single(without_scalars(curves), ("network",), name="curves"))
+    if not 0 < share <= 1:
+        raise DataError(f"share of the criterion must be in (0, 1]; came {share}")
+    same_tasks = set(known["task"].values.tolist()) == set(checked["task"].values.tolist())
+    if not same_tasks:
+        raise DataError("scores and curves must be of the same tasks; pass those of one network")
+    for axis, area in (("updates", area_over), ("examples", area_over_log2)):
+        if f"auc_{axis}" in known:
+            found = found.assign(_speed(known, axis, area, share, found))
+    return SCORES.check(found.assign_attrs(criterion_share=float(share)))
+
+
+def _speed(
+    curves: xr.Dataset, axis: str, area: Callable[..., np.ndarray], share: float, scores: xr.Dataset
+) -> dict[str, xr.DataArray]:
+    """Criterion, first reach and area of the curves over one axis, over the arms and tasks of the scores."""
+    import xarray as xr
+
+    curve = curves[f"auc_{axis}"].transpose("arm", "task", axis)
+    low = curve.isel({axis: 0}).min("arm")
+    high = curve.isel({axis: -1}).max("arm")
+    criterion = low + share * (high - low)
+    places = curves[axis].values.astype(float)
+    reached = first_reach(places, curve.values, criterion.values[None])
+    tables = {"to_criterion": reached, "area": area(places, curve.values)}
+    coords = {"arm": curve["arm"].values, "task": curve["task"].values}
+    made = {f"criterion_{axis}": criterion.drop_vars(axis, errors="ignore").reindex(task=scores["task"].values)}
+    for name, values in tables.items():
+        array = xr.DataArray(values, coords, ("arm", "task"))
+        made[f"{name}_{axis}"] = array.reindex(arm=scores["arm"].values, task=scores["task"].values)
+    return made
+
+
+def _with_differences(scores: xr.Dataset) -> xr.Dataset:
+    """Paired differences from the arms probe and ungained, where these and the logits are there."""
+    if "logit" not in scores or "target" not in scores:
+        return scores
+    logit = scores["logit"].transpose("arm", "task", "stimulus")
+    targets = scores["target"].transpose("task", "stimulus").values != 0
+    there = np.isfinite(logit.values).all(axis=(1, 2))
+    arms = [str(arm) for arm in scores["arm"].values]
+    width = float(stats.norm.ppf(0.975))
+    made = {}
+    for reference in ("probe", "ungained"):
+        if reference not in arms or not there[arms.index(reference)]:
+            continue
+        other = logit.values[arms.index(reference)]
+        table = np.full((3, len(arms), len(targets)), np.nan)
+        for a in np.flatnonzero(there):
+            if arms[a] == reference:
+                continue
+            for t, target in enumerate(targets):
+                difference, variance = (float(v) for v in paired_delong(logit.values[a, t], other[t], target))
+                half = width * np.sqrt(variance) if variance > 1e-24 else float("nan")
+                table[:, a, t] = difference, difference - half, difference + half
+        for name, values in zip(("difference", "difference_low", "difference_high"), table, strict=True):
+            made[f"{name}_{reference}"] = (("arm", "task"), values)
+    return scores.assign(made)
 
 
 def _compare(scores: xr.Dataset, arm: str, reference: str, level: float) -> list[dict[str, object]]:

@@ -10,13 +10,20 @@ TABLES_VERSION = 1
 
 _NETWORK = {"network": "name of the replicate network"}
 _TASK = {"task": "name of the task: the class that is to be detected"}
-_ARM = {"arm": "what was trained: ungained, probe, gain, gain_head, full, uniform, permuted, permuted_head"}
+_ARM = {
+    "arm": "what was trained: ungained, probe, gain, gain_head, full, uniform, permuted, permuted_head; bounded, shift, "
+    "shift_head, gain_shift, gain_shift_head, norm_affine, norm_affine_head, spatial, feature_spatial; nothing: adabn, "
+    "tuning, gradient"
+}
 _UNIT = {
     "unit": "stable id of the filter, layer/channel",
     "layer": "dotted module name of the layer",
     "channel": "index of the filter in its layer, from 0",
 }
 _STATUS = {"status": "ok, or why the value is undefined: dead, constant, too_few, single_class, nonfinite"}
+_ARM_STATUS = {
+    "status": "ok, single_class (undefined), or not_applicable: the network has not what the arm needs (batch norm)"
+}
 
 COLUMNS: dict[str, dict[str, str]] = {
     "selectivity": {
@@ -77,11 +84,28 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_ARM,
         **_TASK,
         "auc": "ROC area of the detector's logit on the test split P",
-        **_STATUS,
+        **_ARM_STATUS,
         "novel": "1 if the reference training of this network left the class out",
         "trained_numbers": "numbers trained per task in this arm, head included",
         "rate": "learning rate used",
         "penalty": "penalty on mean squared log gain used",
+        "difference_probe": "auc minus auc of the arm probe on the same images",
+        "difference_low_probe": "lower end of its paired 95 % DeLong interval (this network, this task)",
+        "difference_high_probe": "upper end",
+        "difference_ungained": "auc minus auc of the arm ungained on the same images",
+        "difference_low_ungained": "lower end of its paired 95 % DeLong interval",
+        "difference_high_ungained": "upper end",
+        "criterion_updates": "ROC area that counts as learned over updates, one for all arms of network and task",
+        "to_criterion_updates": "updates after which the arm first reaches it; empty = never",
+        "area_updates": "area under the curve over updates, as a ROC area",
+        "criterion_examples": "ROC area that counts as learned over examples per class, one for all arms",
+        "to_criterion_examples": "examples per class with which the arm first reaches it; empty = never",
+        "area_examples": "area under the curve over log2 examples per class, as a ROC area",
+        "reference_score": "accuracy on the reference task (naming single images of P) with the arm's changes on",
+        "reference_score_off": "the same with them taken off again; empty where they cannot be (full)",
+        "strength": "strength of gains from theory, chosen on V",
+        "strength_best_on_test": "the strength that would be best on P: circular, for comparison only",
+        "auc_best_on_test": "auc at that strength: circular, for comparison only",
     },
     "curves": {
         **_NETWORK,
@@ -110,6 +134,14 @@ COLUMNS: dict[str, dict[str, str]] = {
         "stimulus": "content id of the composite",
         "label": "its two classes, joined by |",
         "cue_swap": "cue-swap score of this composite, in SDs of the map",
+    },
+    "doses": {
+        **_NETWORK,
+        **_TASK,
+        "dose": "factor on the learned log gains: 0 = un-gained, 1 = as learned",
+        "layer": "dotted module name of the layer",
+        "sd_log_gain": "population SD of log gain over the filters of the layer at that dose; cortex: about .05 to .26",
+        "auc": "ROC area on P at that dose (the same number in the row of every layer)",
     },
     "claims": {
         "claim": "T1 transfer, T2 speed, T3 selective gain, T4 saliency",

@@ -30,7 +30,7 @@ from featattn_neuro.report.style import (
     styled,
     zero_line,
 )
-from featattn_neuro.schema import CLAIMS, CURVES, GAINS, SCORES, SELECTIVITY
+from featattn_neuro.schema import CLAIMS, CURVES, DOSES, GAINS, SCORES, SELECTIVITY
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -243,6 +243,34 @@ def gains_figure(gains: Datasets, *, arm: str = "gain") -> Figure:
     for axes in grid.ravel()[len(values) :]:
         axes.set_visible(False)
     grid[0, 0].set_ylabel("how many")
+    return figure
+
+
+@styled
+def doses_figure(doses: Datasets) -> Figure:
+    """ROC area over the size of the gains (SD of log gain, mean over layers and tasks): a line per network.
+
+    The grey band is 5–30 % up or down, the range reported for attention in visual cortex.
+
+    Parameters
+    ----------
+    doses : DOSES by network.
+    """
+    figure = new_figure(4.8, 3.2)
+    axes = figure.subplots()
+    axes.axvspan(np.log(1.05), np.log(1.30), color=FAINT, alpha=0.8, linewidth=0)
+    for dataset in (DOSES.check(ds) for ds in doses.values()):
+        area, size = dataset["auc"].mean("task"), dataset["sd_log_gain"].mean(("layer", "task"))
+        axes.plot(size, area, color=VERMILION, alpha=0.35, linewidth=0.9)
+        for dose in dataset["dose"].values:
+            learned = bool(dose == 1)
+            face = VERMILION if learned else "white"
+            axes.plot(size.sel(dose=dose), area.sel(dose=dose), "o", color=VERMILION, markerfacecolor=face, markersize=4.5)
+    axes.set_xlabel("SD of log gain (mean over layers and tasks)")
+    axes.set_ylabel("ROC area on test composites,\nmean over tasks")
+    axes.grid(axis="y")
+    marks = [Line2D([], [], marker="o", linestyle="", color=VERMILION, markerfacecolor=c) for c in (VERMILION, "white")]
+    axes.legend(marks, ["gains as learned", "other doses"], loc="lower right", handletextpad=0.2)
     return figure
 
 

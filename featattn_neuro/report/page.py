@@ -42,6 +42,8 @@ CAPTIONS = {
     "curves": "How fast each arm learns. Thin lines are networks, thick lines their mean.",
     "gains": "How large the learned gains are (arm gain, frozen head). Grey: 5–30 % up or down, the size reported for "
     "attention in visual cortex.",
+    "doses": "Performance with the learned log gains scaled: how much gain is needed. Grey: a SD of log gain as in "
+    "visual cortex, 5–30 % up or down..",
     "live_filters": "Filters that respond with any variance in each class of every task. The others are counted and "
     "left out.",
     "gain_selectivity": "One network ({network}): gain of every live filter against its |d′|, colours are tasks. "
@@ -113,6 +115,7 @@ def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
         "task_matrix": (square, lambda: association_figures.task_matrix_figure(r.association)),
         "refit_null": (refitted, lambda: association_figures.refit_null_figure(r.association)),
         "gains": (bool(r.gains), lambda: figures.gains_figure(r.gains)),
+        "doses": (bool(r.doses), lambda: figures.doses_figure(r.doses)),
         "live_filters": (live, lambda: figures.live_filters_figure(r.selectivity)),
         "agreement": (bool(r.agreement), lambda: saliency_figures.agreement_figure(r.agreement)),
     }

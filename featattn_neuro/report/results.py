@@ -7,6 +7,7 @@ Layout (every part but `claims.nc` may be absent, e.g. while a run is going on):
     gains/NETWORK.nc                GAINS         selectivity/NETWORK.nc SELECTIVITY
     association/NETWORK.nc, association/pooled.nc                        ASSOCIATION
     agreement/NETWORK.nc            AGREEMENT     saliency/NAME.nc       SALIENCY
+    doses/NETWORK.nc                DOSES
     facts.json                      what the run did, in words and rows (see `Results.facts`)
     stimuli/shown.json + images     the stimuli that are shown, with their ids
 """
@@ -23,7 +24,18 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import StoreError
-from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, GAINS, SALIENCY, SCORES, SELECTIVITY, Kind
+from featattn_neuro.schema import (
+    AGREEMENT,
+    ASSOCIATION,
+    CLAIMS,
+    CURVES,
+    DOSES,
+    GAINS,
+    SALIENCY,
+    SCORES,
+    SELECTIVITY,
+    Kind,
+)
 
 PER_NETWORK: dict[str, Kind] = {
     "scores": SCORES,
@@ -32,6 +44,7 @@ PER_NETWORK: dict[str, Kind] = {
     "selectivity": SELECTIVITY,
     "association": ASSOCIATION,
     "agreement": AGREEMENT,
+    "doses": DOSES,
     "saliency": SALIENCY,
 }
 """Sub-folder of a result folder → kind of the files in it."""
@@ -47,7 +60,7 @@ class Results:
     ----------
     folder : where they are.
     claims : CLAIMS, or None before the last stage.
-    scores, curves, gains, selectivity, association, agreement, saliency : Dataset by network (file name).
+    scores, curves, gains, selectivity, association, agreement, doses, saliency : Dataset by network (file name).
     pooled : ASSOCIATION over all networks, or None.
     facts : contents of facts.json: `title`, `lead` (one sentence), `command` (text); `config`, `provenance` (name →
         value); `networks`, `splits`, `timings`, `secondary` (lists of rows with the same keys; `secondary` has keys
@@ -64,6 +77,7 @@ class Results:
     selectivity: dict[str, xr.Dataset] = field(default_factory=dict)
     association: dict[str, xr.Dataset] = field(default_factory=dict)
     agreement: dict[str, xr.Dataset] = field(default_factory=dict)
+    doses: dict[str, xr.Dataset] = field(default_factory=dict)
     saliency: dict[str, xr.Dataset] = field(default_factory=dict)
     pooled: xr.Dataset | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ import xarray as xr
 from featattn_neuro.errors import SchemaError, StoreError, choose
 from featattn_neuro.report.columns import COLUMNS
 from featattn_neuro.report.results import POOLED, Results
-from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, GAINS, SCORES, SELECTIVITY
+from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, DOSES, GAINS, SCORES, SELECTIVITY
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -71,8 +71,12 @@ def arms_table(scores: Datasets) -> pd.DataFrame:
     """One row per network, arm and task. `scores` is SCORES by network; an undefined area has status single_class."""
 
     def rows(dataset: xr.Dataset) -> pd.DataFrame:
-        frame = _flat(_present(dataset, ["auc", "novel", "trained_numbers", "rate", "penalty"]))
-        return frame.assign(status=frame["auc"].notna().map({True: "ok", False: "single_class"}))
+        beside = [name for name in COLUMNS["arms"] if name not in ("network", "arm", "task", "status")]
+        frame = _flat(_present(dataset, [*beside, "arm_status"]))
+        status = frame["auc"].notna().map({True: "ok", False: "single_class"})
+        if "arm_status" in frame:
+            status = status.where(frame["arm_status"] == "ok", frame["arm_status"])
+        return frame.assign(status=status)
 
     return _stack("arms", scores, lambda ds: rows(SCORES.check(ds)))
 
@@ -102,6 +106,11 @@ def saliency_stimuli_table(agreement: Datasets) -> pd.DataFrame:
     """One row per network, layer and composite, where the per-composite scores were kept."""
     kept = {name: ds for name, ds in agreement.items() if "cue_swap" in ds}
     return _stack("saliency_stimuli", kept, lambda ds: _flat(AGREEMENT.check(ds)[["cue_swap"]]))
+
+
+def doses_table(doses: Datasets) -> pd.DataFrame:
+    """One row per network, task, dose and layer. `doses` is DOSES by network."""
+    return _stack("doses", doses, lambda ds: _flat(DOSES.check(ds)))
 
 
 def claims_table(claims: xr.Dataset) -> pd.DataFrame:
@@ -137,6 +146,7 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "curves": (bool(r.curves), lambda: curves_table(r.curves)),
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
         "saliency_stimuli": (bool(r.agreement), lambda: saliency_stimuli_table(r.agreement)),
+        "doses": (bool(r.doses), lambda: doses_table(r.doses)),
         "claims": (r.claims is not None, lambda: claims_table(_required(r.claims))),
         "secondary": (bool(r.facts.get("secondary")), lambda: secondary_table(r.facts["secondary"])),
         "claims_by_network": (r.claims is not None, lambda: claims_by_network_table(_required(r.claims))),

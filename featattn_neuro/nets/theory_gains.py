@@ -1,0 +1,260 @@
+"""Gains from theory instead of learning: tuning values and gradient values (Lindsay & Miller 2018, eLife 7:e38105)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from featattn_neuro.errors import ConfigError, DataError, choose
+from featattn_neuro.nets.arms import map_shapes
+from featattn_neuro.nets.cutting import CutNetwork
+from featattn_neuro.nets.detectors import Detector
+from featattn_neuro.nets.learning import start
+from featattn_neuro.schema import ACTIVATIONS, GAINS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MODES = ("bidirectional", "positive")
+NORMALISATIONS = ("layer", "filter")
+QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
+
+
+def tuning_values(activations: xr.Dataset, target: xr.DataArray) -> xr.DataArray:
+    """How far each filter's mean response to a category is from its mean over all images, in SDs over all images.
+
+    f_c = (mean of r over images of c - mean of r) / SD of r, with r the spatial mean of the map and the population SD
+    (1/N) over *all* images; it is no d'. With balanced categories that every image belongs to one of, the mean of f_c
+    over categories is 0.
+
+    Parameters
+    ----------
+    activations : ACTIVATIONS, `response(stimulus, unit)` of one reduction, spatial means (attribute `reduction`).
+    target : boolean (task, stimulus), the images of each category; joined by stimulus id.
+
+    Returns
+    -------
+    (task, unit), SDs; NaN for a filter without variance.
+
+    Raises
+    ------
+    DataError : stimuli that do not match, a category without images, another reduction than the spatial mean.
+    """
+    import xarray as xr
+
+    checked = ACTIVATIONS.check(activations)
+    if "reduction" in checked["response"].dims or str(checked.attrs.get("reduction", "mean")) != "mean":
+        raise DataError("tuning values are of spatial means; record with reduce='mean'")
+    known = checked["stimulus"].values
+    missing = set(known.tolist()) ^ set(target["stimulus"].values.tolist())
+    if missing:
+        raise DataError(f"target and activations differ in {len(missing)} stimuli, one is {min(missing)!r}; match them")
+    members = target.sel(stimulus=known).transpose("task", "stimulus").values.astype(bool)
+    values = tuning_values_of(checked["response"].values.astype(np.float64), members)
+    keep = [name for name in ("unit", "layer", "channel", "stage") if name in checked.coords]
+    coords = {**{name: checked[name] for name in keep}, "task": target["task"].values}
+    return xr.DataArray(values, coords, ("task", "unit"), name="tuning_value")
+
+
+def tuning_values_of(responses: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """(T, K) tuning values of responses (N, K) for categories (T, N) of images.
+
+    >>> tuning_values_of(np.array([[0.0], [2.0]]), np.array([[True, False], [False, True]])).tolist()
+    [[-1.0], [1.0]]
+    """
+    count = members.sum(axis=1)
+    if (count == 0).any():
+        raise DataError(f"category {int(np.flatnonzero(count == 0)[0])} has no image; leave it out")
+    centred = responses - responses.mean(axis=0)
+    sd = centred.std(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sd > 0, (members @ centred) / count[:, None] / sd, np.nan)
+
+
+def tuning_quality(values: np.ndarray) -> np.ndarray:
+    """(K,) largest absolute tuning value of each filter over categories, of values (T, K); NaN stays NaN.
+
+    >>> tuning_quality(np.array([[0.1, -0.2], [-0.4, 0.0]])).tolist()
+    [0.4, 0.2]
+    """
+    return np.abs(values).max(axis=0)
+
+
+def gradient_values(
+    cut: CutNetwork,
+    images: torch.Tensor,
+    target: np.ndarray,
+    detector: Detector,
+    *,
+    normalise: str = "layer",
+    sign: int = -1,
+    chunk: int = 50,
+) -> np.ndarray:
+    """(T, K) how much more of each filter would lower the detector's error on images of its category.
+
+    -(mean over images of category c of the spatial mean of dE/dx), E the binary cross-entropy of the detector for c on
+    that image (label 1), x the filter's map at the gained site; divided by the largest absolute value of the layer.
+
+    Parameters
+    ----------
+    cut : network made with `past_pools=False`; its layers are the sites, K filters of all of them.
+    images : (N, C, H, W). target : (T, N) bool, images of each category. detector : T read-outs.
+    normalise : "layer" as in the paper, or "filter": each filter by its largest absolute value over categories, as the
+        authors' script for objects does. sign : -1 as in the paper; +1 as that script.
+
+    Returns
+    -------
+    float64 in [-1, 1]; NaN where all that it would be divided by is 0.
+
+    Raises
+    ------
+    ConfigError : a network whose sites may lie behind pooling; an unknown option. DataError : a category without images.
+    """
+    choose(normalise, NORMALISATIONS, "normalisation")
+    if sign not in (-1, 1):
+        raise ConfigError(f"sign must be -1 (the paper) or 1 (the authors' script); came {sign}")
+    members = np.asarray(target, dtype=bool)
+    if not members.any(axis=1).all():
+        raise DataError(f"category {int(np.flatnonzero(~members.any(axis=1))[0])} has no image; leave it out")
+    cut.prefix(images[:1])
+    # a shift that is added everywhere on a map has the sum over positions of dE/dx as its gradient
+    state = start(cut, detector, gain=False, shift=True)
+    shifts = [state.shift[layer].requires_grad_(True) for layer in cut.layers]
+    total = [np.zeros(shift.shape) for shift in shifts]
+    tasks = len(members)
+    for begin in range(0, len(images), chunk):
+        rows = cut.prefix(images[begin : begin + chunk])
+        repeated = [row.repeat(tasks, *[1] * (row.ndim - 1)) for row in rows]
+        z = state.logits(cut.features(repeated, state.modulations()))
+        here = torch.as_tensor(members[:, begin : begin + chunk], dtype=z.dtype, device=z.device)
+        error = binary_cross_entropy_with_logits(z, torch.ones_like(z), here, reduction="sum")
+        for sums, gradient in zip(total, torch.autograd.grad(error, shifts), strict=True):
+            sums += gradient.double().cpu().numpy()
+    positions = _positions(cut, images)
+    count = members.sum(axis=1)[:, None]
+    values = [sign * sums / count / n for sums, n in zip(total, positions, strict=True)]
+    with np.errstate(invalid="ignore"):
+        axis = 1 if normalise == "layer" else 0
+        scaled = [v / np.abs(v).max(axis=axis, keepdims=True) for v in values]
+    return np.concatenate(scaled, axis=1)
+
+
+def _positions(cut: CutNetwork, images: torch.Tensor) -> list[int]:
+    try:
+        shapes = map_shapes(cut, images)
+    except DataError:  # vectors: one position, and a sum over it is its mean
+        shapes = {}
+    return [int(np.prod(shapes.get(layer, (1,)))) for layer in cut.layers]
+
+
+def theory_factors(values: np.ndarray, strength: float, *, mode: str = "bidirectional", clip: bool = False) -> np.ndarray:
+    """1 + strength * f, the factor on a map for tuning or gradient values f; 1 where f is NaN (the filter is dead).
+
+    Parameters
+    ----------
+    values : f, any shape. strength : beta >= 0, no units.
+    mode : "bidirectional", or "positive": negative f become 0.
+    clip : factors below 0 become 0 (the authors' code; not the paper's equation).
+
+    >>> theory_factors(np.array([0.5, -2.0, np.nan]), 1.0).tolist()
+    [1.5, -1.0, 1.0]
+    >>> theory_factors(np.array([0.5, -2.0]), 1.0, clip=True).tolist(), theory_factors(-1.0, 1.0, mode="positive").item()
+    ([1.5, 0.0], 1.0)
+    """
+    choose(mode, MODES, "mode")
+    if not strength >= 0:
+        raise ConfigError(f"the strength of attention must be 0 or more; came {strength}")
+    known = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0)
+    factor = 1 + strength * (np.maximum(known, 0) if mode == "positive" else known)
+    return np.maximum(factor, 0) if clip else factor
+
+
+def theory_gains(
+    values: xr.DataArray, strength: float, *, mode: str = "bidirectional", clip: bool = False
+) -> xr.Dataset:
+    """GAINS of tuning or gradient values (task, unit): x -> (1 + beta f) x at the sites that the values are of.
+
+    Placed after a ReLU that is Lindsay & Miller's multiplicative attention. `strength`, `mode` and `clip` as in
+    `theory_factors`; they are kept as attributes.
+    """
+    import xarray as xr
+
+    factor = theory_factors(values.values, strength, mode=mode, clip=clip)
+    attrs: dict[str, str | float | int] = {
+        "kind": "GAINS", "strength": float(strength), "mode": mode, "clipped": "yes" if clip else "no",
+        "parameterisation": "non_negative" if (factor >= 0).all() else "free",
+    }  # fmt: skip
+    return GAINS.check(xr.Dataset({"gain": (values.dims, factor)}, dict(values.coords), attrs))
+
+
+def additive_gains(values: xr.DataArray, mean_activity: xr.DataArray, strength: float) -> xr.Dataset:
+    """GAINS that add instead of multiply: relu(x + mu beta f), as shifts of what goes into the nonlinearity.
+
+    Parameters
+    ----------
+    values : f (task, unit), at the outputs of activation modules.
+    mean_activity : mu (layer), mean response of the layer over its filters, positions and images; joined by name.
+
+    Returns
+    -------
+    GAINS at the inputs of those modules ("relu1.input"), gain 1, `shift` in units of the maps.
+    """
+    import xarray as xr
+
+    names = values["layer"].values.astype(str)
+    unknown = sorted(set(names.tolist()) - set(mean_activity["layer"].values.astype(str).tolist()))
+    if unknown:
+        raise DataError(f"mean_activity names no layer {unknown[0]!r}; give the mean of every layer")
+    mu = mean_activity.sel(layer=names).values
+    shift = mu * strength * np.nan_to_num(values.values, nan=0.0)
+    channel = values["channel"].values
+    coords = {
+        "task": values["task"].values,
+        "unit": [f"{name}.input/{k:03d}" for name, k in zip(names, channel, strict=True)],
+        "layer": ("unit", [f"{name}.input" for name in names]),
+        "channel": ("unit", channel),
+    }
+    table = {"gain": (("task", "unit"), np.ones_like(shift)), "shift": (("task", "unit"), shift)}
+    return GAINS.check(xr.Dataset(table, coords, {"kind": "GAINS", "strength": float(strength)}))
+
+
+def quadrant_factor(shape: Sequence[int], quadrant: str, strength: float) -> np.ndarray:
+    """(H, W) spatial attention 1 + beta_s f_s: f_s = 1 in the attended quadrant, -1 elsewhere.
+
+    The middle row (column) of an odd size belongs to the lower (right) half.
+
+    >>> quadrant_factor((2, 2), "upper left", 0.5).tolist()
+    [[1.5, 0.5], [0.5, 0.5]]
+    """
+    choose(quadrant, QUADRANTS, "quadrant")
+    height, width = shape
+    vertical, horizontal = quadrant.split()
+    f = np.full((height, width), -1.0)
+    rows = slice(0, height // 2) if vertical == "upper" else slice(height // 2, None)
+    columns = slice(0, width // 2) if horizontal == "left" else slice(width // 2, None)
+    f[rows, columns] = 1.0
+    return 1 + strength * f
+
+
+def with_spatial(gains: xr.Dataset, factors: dict[str, np.ndarray], *, combination: str = "additive") -> xr.Dataset:
+    """GAINS with factors per position (H, W) of some layers beside the gains per filter.
+
+    `combination` "additive" is the paper's (1 + beta f + beta_s s); of the same factors for all tasks.
+    """
+    known = set(gains["layer"].values.astype(str).tolist())
+    for layer in factors:
+        choose(layer, known, "gained layer")
+    places = {layer: np.indices(grid.shape).reshape(2, -1) for layer, grid in factors.items()}
+    named = gains.assign(spatial=("position", np.concatenate([grid.ravel() for grid in factors.values()])))
+    return GAINS.check(
+        named.assign_coords(
+            position=[f"{layer}/{y},{x}" for layer, grid in places.items() for y, x in grid.T],
+            position_layer=("position", [layer for layer, grid in places.items() for _ in grid.T]),
+            position_y=("position", np.concatenate([grid[0] for grid in places.values()])),
+            position_x=("position", np.concatenate([grid[1] for grid in places.values()])),
+        ).assign_attrs(combination=combination)
+    )

@@ -1,0 +1,142 @@
+"""All arms in one run: tables, status where an arm does not apply, doses, the plan, the reference task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featattn_neuro.io.store import load_kind
+from featattn_neuro.jobs import runner
+from featattn_neuro.jobs.config import ARMS, MORE_ARMS
+from tests.jobs.conftest import Started, changed, make_images, write_config
+
+NETWORKS = """
+import torch
+from torch import nn
+
+def build(norm):
+    parts = [nn.Conv2d(3, 16, 3, padding=1)] + ([nn.BatchNorm2d(16)] if norm else [nn.Identity()]) + [nn.ReLU(), nn.MaxPool2d(2)]
+    parts += [nn.Conv2d(16, 12, 3, padding=1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 6)]
+    torch.manual_seed(0)
+    net = nn.Sequential(*parts)
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight)
+    return net.eval()
+
+def with_norm():
+    return build(True)
+
+def without():
+    return build(False)
+"""
+LEARNED = [arm for arm in MORE_ARMS if arm not in ("adabn", "tuning", "gradient")]
+
+
+@pytest.fixture(scope="module")
+def arms_config(tiny: dict[str, Any]) -> dict[str, Any]:
+    networks = [
+        {"name": name, "model": f"my_arms:{name}", "layers": ["2", "5"], "head": "8"} for name in ("with_norm", "without")
+    ]
+    arms = {
+        **tiny["arms"],
+        **{arm: {"rates": [0.03, 0.1], "penalties": [0.001]} for arm in LEARNED},
+        "adabn": {},
+        "tuning": {"strengths": [0.0, 0.5, 3.0]},
+        "gradient": {"strengths": [0.5], "clip": False, "mode": "positive"},
+    }
+    arms["feature_spatial"]["combination"] = "additive"
+    arms["bounded"]["parameterisation"] = "bounded(0.8, 1.2)"
+    curves = {
+        **tiny["curves"],
+        **{f"rates_{axis}": {"gain_head": [0.03], "full": [0.003], "probe": [0.03], "norm_affine": [0.03]} for axis in ("examples", "updates")},
+    }
+    return changed(
+        tiny, stimuli="photos", networks={"pretrained": networks}, arms=arms, curves=curves, saliency=None,
+        statistics__refit_layers=[], statistics__reference_gain=True, learning__reference=True, doses=[0.0, 0.5, 1.0],
+    )  # fmt: skip
+
+
+def test_every_arm_of_a_run(
+    arms_config: dict[str, Any], tmp_path: Path, start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_images(tmp_path / "photos", colour=True)
+    (tmp_path / "my_arms.py").write_text(NETWORKS)
+    write_config(tmp_path, arms_config, "mine.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    said = runner.plan(Path("mine.yaml"), Path("results"))
+    assert "min" in said
+    code, printed = start("run", "mine.yaml", "--out", "results", draw=True).wait()
+    assert code == 0, printed
+    assert "Warning" not in printed
+    table = pd.read_csv("results/tables/arms.csv")
+    assert list(dict.fromkeys(table["arm"])) == [*ARMS, *MORE_ARMS]
+    needs_norm = table["arm"].isin(["norm_affine", "norm_affine_head", "adabn"])
+    absent = needs_norm & (table["network"] == "without")
+    assert (table.loc[absent, "status"] == "not_applicable").all()
+    assert table.loc[absent, ["auc", "difference_probe", "reference_score", "area_updates"]].isna().all(axis=None)
+    assert (table.loc[~absent, "status"] == "ok").all()
+    assert table.loc[~absent, "auc"].notna().all()
+    # what is paired by image agrees with the areas; means over shuffles have no images to pair
+    probe = table[table["arm"] == "probe"].set_index(["network", "task"])["auc"]
+    paired = table[~absent & ~table["arm"].isin(["probe", "permuted", "permuted_head"])].set_index(["network", "task"])
+    np.testing.assert_allclose(paired["difference_probe"], paired["auc"] - probe.reindex(paired.index), atol=1e-12)
+    assert table.loc[table["arm"].isin(["probe", "permuted"]), "difference_probe"].isna().all()
+    varied = paired.dropna(subset=["difference_low_probe"])
+    assert (varied["difference_low_probe"] <= varied["difference_probe"]).all()
+    # numbers trained: two sites of 16 and 12 filters, maps of 12 x 12 and 6 x 6, a read-out of 12 + 1
+    numbers = table[table["network"] == "with_norm"].groupby("arm")["trained_numbers"].first().to_dict()
+    assert {arm: numbers[arm] for arm in ("ungained", "probe", "gain", "gain_head", "uniform", "bounded", "adabn", "tuning")} == {
+        "ungained": 0, "probe": 13, "gain": 28, "gain_head": 41, "uniform": 2, "bounded": 28, "adabn": 0, "tuning": 0
+    }  # fmt: skip
+    assert (numbers["shift_head"], numbers["gain_shift"], numbers["gain_shift_head"]) == (41, 56, 69)
+    assert (numbers["spatial"], numbers["feature_spatial"]) == (144 + 36, 144 + 36 + 28)
+    assert (numbers["norm_affine"], numbers["norm_affine_head"]) == (32, 45)
+    # with everything taken off again nothing of the reference task is lost, exactly, and nothing trained stays
+    off = table["reference_score_off"]
+    base = table.loc[table["arm"] == "ungained"]
+    assert base["reference_score"].isna().all()
+    for name in ("with_norm", "without"):
+        assert off[(table["network"] == name) & off.notna()].nunique() == 1
+    assert off[table["arm"] == "full"].isna().all()
+    assert table.loc[table["arm"] == "full", "reference_score"].notna().all()
+    assert (table.loc[table["arm"] == "probe", "reference_score"] == off[table["arm"] == "probe"]).all()
+    # theory: strength 0 is the un-gained network; the best on test is never worse than what V chose
+    theory = table[table["arm"].isin(["tuning", "gradient"])]
+    assert theory["strength"].isin([0.0, 0.5, 3.0]).all()
+    means = theory.groupby(["network", "arm"])[["auc", "auc_best_on_test"]].mean()
+    assert (means["auc_best_on_test"] >= means["auc"] - 1e-12).all()
+    # one criterion for all arms of a network and task
+    with_curves = table.dropna(subset=["criterion_updates"])
+    assert with_curves.groupby(["network", "task"])["criterion_updates"].nunique().eq(1).all()
+    assert set(table[table["area_updates"].notna() & (table["network"] == "with_norm")]["arm"]) == {
+        "probe", "gain_head", "full", "norm_affine",
+    }  # fmt: skip
+    bounded = load_kind(Path("results/gains/without.nc"), "GAINS")["gain"].sel(arm="bounded")
+    assert float(bounded.min()) >= 0.8 - 1e-6
+    assert float(bounded.max()) <= 1.2 + 1e-6
+    doses = pd.read_csv("results/tables/doses.csv")
+    gain = table[table["arm"].isin(["gain", "ungained"])].pivot(index=["network", "task"], columns="arm", values="auc")
+    for dose, arm in ((0.0, "ungained"), (1.0, "gain")):
+        found = doses[doses["dose"] == dose].groupby(["network", "task"])["auc"].first()
+        np.testing.assert_allclose(found.sort_index(), gain[arm].sort_index(), atol=0.02)
+    assert (doses.loc[doses["dose"] == 0, "sd_log_gain"] == 0).all()
+    checks = pd.read_csv("results/tables/association_checks.csv")
+    covariate = checks[(checks["check"] == "partial") & (checks["item"] == "reference_gain")]
+    assert set(covariate["network"]) == {"with_norm", "without"}
+    assert covariate["value"].notna().any()
+    reference = load_kind(Path("results/arms/without/reference.gains.nc"), "GAINS")
+    assert reference["gain"].dims == ("unit",)
+    assert float(abs(np.log(reference["gain"])).max()) > 0.001
+    assert Path("results/figures/doses.png").stat().st_size > 5000
+    assert "not_applicable" in Path("results/tables/arms.csv").read_text()
+    assert json.loads(Path("results/facts.json").read_text())["config"]
+    resolved, text = runner.resolve(Path("mine.yaml"))
+    assert runner._work(resolved, text, Path("results")).pending == []
