@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from featattn_neuro.api import (
         GainSets,
         Preprocessing,
-        export_gains,
         compose_gains,
+        export_gains,
         fold_gains,
         gain_saliency,
         gain_selectivity,
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
         load_stimuli,
         neural_match,
         open_kind,
+        prefix_cache,
         read_neural,
         record,
         save_kind,
         selectivity,
-        unfold_gains,
         switchable_gains,
+        unfold_gains,
         with_gains,
     )
 
@@ -39,8 +40,8 @@ __version__ = "0.1.0"
 __all__ = [
     "GainSets",
     "Preprocessing",
-    "export_gains",
     "compose_gains",
+    "export_gains",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
@@ -51,12 +52,13 @@ __all__ = [
     "load_stimuli",
     "neural_match",
     "open_kind",
+    "prefix_cache",
     "read_neural",
     "record",
     "save_kind",
     "selectivity",
-    "unfold_gains",
     "switchable_gains",
+    "unfold_gains",
     "with_gains",
 ]
 

@@ -177,6 +177,7 @@ _STIMULUS = {
     "path": _text("stimulus", meaning="file name relative to the stimulus folder"),
 }
 _TASKS = ("network", "arm", "task", "gain_set")
+_READ_OUTS = (*_TASKS, "output")
 
 ACTIVATIONS = Kind(
     "ACTIVATIONS",
@@ -249,14 +250,15 @@ GAINS = Kind(
         "gain": Variable(("unit",), "float", "factor on the filter's map, no units; 1 = unchanged", extra=_TASKS),
         "shift": Variable(("unit",), "float", "added to the filter's gained map, units of the map", False, _TASKS),
         "spatial": Variable(("position",), "float", "factor on all maps of a layer at a position", False, _TASKS),
-        "head_weight": Variable(("feature",), "float", "read-out weight per scaled feature", False, extra=_TASKS),
-        "head_bias": Variable((), "float", "read-out bias, logit units", False, extra=_TASKS),
+        "head_weight": Variable(("feature",), "float", "read-out weight per scaled feature", False, extra=_READ_OUTS),
+        "head_bias": Variable((), "float", "read-out bias, logit units", False, extra=_READ_OUTS),
         "feature_scale": Variable(("feature",), "float", "divisor of the feature before the read-out", False),
         "training_source": _text("source", meaning="ids of the source stimuli that the gains were learned from"),
     },
     {
         **_UNIT,
         "task": _text("task", meaning="name of the task"),
+        "output": _text("output", meaning="class or label of a read-out, where one set of gains serves several"),
         "arm": _text("arm", meaning="name of the arm"),
         "position": _text("position", meaning="layer and place, layer/y,x"),
         "position_layer": _text("position", meaning="dotted module name of the layer of a position"),
@@ -296,7 +298,9 @@ SCORES = Kind(
         "novel": Variable(("task",), "int", "1 if reference training omitted the class", False, extra=("network",)),
         "rate": Variable(("arm",), "float", "learning rate used", False, extra=("network",)),
         "penalty": Variable(("arm",), "float", "penalty used", False, extra=("network",)),
-        "arm_status": Variable(("arm",), "text", "ok, or not_applicable: the network has not what the arm needs", False),
+        "arm_status": Variable(
+            ("arm",), "text", "ok, or not_applicable: the network has not what the arm needs", False
+        ),
         "strength": Variable(("arm",), "float", "strength of gains from theory, chosen on V", False),
         "strength_best_on_test": Variable(("arm",), "float", "the strength that is best on P: circular", False),
         "auc_best_on_test": Variable(

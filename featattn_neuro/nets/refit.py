@@ -133,9 +133,7 @@ def _pooled_gains(
             optimiser.step()
         if not torch.isfinite(theta).all():
             task = int((~torch.isfinite(theta)).any(dim=1).nonzero()[0])
-            raise DataError(
-                f"the gains of task {task} are not finite; lower the rate ({schedule.rate})"
-            )
+            raise DataError(f"the gains of task {task} are not finite; lower the rate ({schedule.rate})")
         return theta.exp()
 
 
