@@ -3,7 +3,7 @@
     python benchmarks/refit_null.py [--networks 12] [--refits 100] [--joint 0] [--quick] [--json FILE]
 
 Trains the networks of the digits job (own images each), measures held-out selectivity |d'| on S, un-gained and with the
-true labels, and correlates (Spearman, live filters, mean over the ten tasks and the refits) gains learned from permuted
+true labels, and correlates (Spearman, live filters, mean over tasks and refits) gains learned from permuted
 labels with it. Wanted: the 99 % t interval over networks contains 0 and lies within +-.10; keeping the read-out that was
 fitted on true labels shifts it: the trap. Networks are the replicates; refits only sharpen each network's location.
 
@@ -76,7 +76,9 @@ def locations(job: NetworkJob, layers: list[str], refits: int, schedules: list[S
         score = np.abs(here["dprime"].sel(task=job.classes).transpose("task", "unit").values)
         live = here["live"].values.astype(bool)
         own = gains[..., begin : begin + width][..., live]
-        rho = spearman(own, np.broadcast_to(score[:, live], own.shape)) if live.sum() >= MIN_LIVE else np.array([np.nan])
+        rho = (
+            spearman(own, np.broadcast_to(score[:, live], own.shape)) if live.sum() >= MIN_LIVE else np.array([np.nan])
+        )
         found.append(float(np.nanmean(rho)))
         begin += width
     return np.array(found)
@@ -88,7 +90,10 @@ def report(label: str, values: np.ndarray, *, null: bool) -> dict[str, Any]:
     low, high = t_interval(values, 0.99)
     met = (-BOUND < low < 0 < high < BOUND) if null else high < 0 or low > 0
     wanted = f"contains 0, within ±{BOUND:g}" if null else "does not contain 0"
-    print(f"| {label} | {values.mean():+.4f} | {low:+.4f} to {high:+.4f} | {wanted} | {'yes' if met else 'NO'} |", flush=True)
+    print(
+        f"| {label} | {values.mean():+.4f} | {low:+.4f} to {high:+.4f} | {wanted} | {'yes' if met else 'NO'} |",
+        flush=True,
+    )
     return {"label": label, "values": values.tolist(), "low": low, "high": high, "met": met}
 
 

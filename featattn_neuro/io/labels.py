@@ -51,7 +51,8 @@ def read_labels(path: str | Path, stimuli: Any) -> xr.DataArray:
     missing = [name for name in map(str, own) if not known.get(name)]
     if missing:
         raise DataError(
-            f"{str(path)!r} has no label for {len(missing)} of {len(own)} stimuli, the first is {missing[0]!r}; add them"
+            f"{str(path)!r} has no label for {len(missing)} of {len(own)} stimuli, the first is {missing[0]!r}; "
+            "add them"
         )
     found = np.array([known[str(name)] for name in own], dtype=str)
     return xr.DataArray(found, {"stimulus": np.asarray(stimuli.id)}, ("stimulus",), name="label")

@@ -202,8 +202,8 @@ def check_alive(cut: CutNetwork, rows: Sequence[Any], chunk: int = 32) -> None:
                 return
     layer = next(layer for layer in cut.layers if layer in silent)
     raise DataError(
-        f"all {cut.n_filters[layer]} filters of layer {layer!r} are dead: none answers to any of the {len(rows[0])} images, "
-        "so gains there do nothing; choose another layer, or check the images and their preprocessing"
+        f"all {cut.n_filters[layer]} filters of layer {layer!r} are dead: none answers to any of the {len(rows[0])} "
+        "images, so gains there do nothing; choose another layer, or check the images and their preprocessing"
     )
 
 

@@ -42,7 +42,8 @@ def declared_weights(target: np.ndarray, names: Sequence[str], kind: str, declar
     ConfigError : names that are missing or unknown, weights that are not positive numbers.
     DataError : a class without images, or a label that all images have.
 
-    >>> declared_weights(np.array([[True, False, False]]), ["a"], "detection", {"target": 2, "distractor": 0.5}).tolist()
+    >>> flags = np.array([[True, False, False]])
+    >>> declared_weights(flags, ["a"], "detection", {"target": 2, "distractor": 0.5}).tolist()
     [[2.0, 0.5, 0.5]]
     """
     choose(kind, KINDS, "kind of task")
@@ -65,7 +66,7 @@ def declared_weights(target: np.ndarray, names: Sequence[str], kind: str, declar
     else:
         if set(declared) != set(wanted):
             raise ConfigError(
-                f"class weights must name each of {', '.join(wanted)}; came {', '.join(map(str, declared))}; name them all"
+                f"class weights must name each of {', '.join(wanted)}; came {', '.join(map(str, declared))}; name all"
             )
         each = np.array([float(declared[name]) for name in wanted])
         if not (np.isfinite(each).all() and (each > 0).all()):
