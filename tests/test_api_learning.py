@@ -117,6 +117,9 @@ def test_declared_weights(network: Network) -> None:
     classes = learn(network, images, images.label, task="multiclass", class_weight={"a": 1, "b": 1, "c": 1})
     plain = learn(network, images, images.label, task="multiclass")
     np.testing.assert_allclose(classes["gain"], plain["gain"], rtol=1e-5)
+    skewed = learn(network, images, images.label, task="multiclass", class_weight={"a": 1000, "b": 1, "c": 1})
+    favoured, fair = (z[:, 0] - z[:, 1:].mean(axis=1) for z in (logits(network, images, g) for g in (skewed, plain)))
+    assert favoured.mean() > fair.mean()
     with pytest.raises(ConfigError, match="must name each of a, b, c; came a, b; name all"):
         learn(network, images, images.label, task="multiclass", class_weight={"a": 1, "b": 1})
     with pytest.raises(ConfigError, match="must be positive numbers"):
