@@ -5,7 +5,8 @@
 Trains the networks of the digits job (own images each), measures held-out selectivity |d'| on S, un-gained and with the
 true labels, and correlates (Spearman, live filters, mean over tasks and refits) gains learned from permuted
 labels with it. Wanted: the 99 % t interval over networks contains 0 and lies within +-.10; keeping the read-out
-that was fitted on true labels shifts it: the trap. Networks are the replicates; refits only sharpen each network's location.
+that was fitted on true labels shifts it: the trap. Networks are the replicates; refits only sharpen each
+network's location.
 
 Gains at the last layer, nine choices in every relabelling: about 12 minutes for 12 networks on one quiet core, of which
 most is training. `--joint N` adds N refits of all three layers together, one choice (rate .1, penalty .01): about 40 s
