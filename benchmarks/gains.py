@@ -215,8 +215,8 @@ def part_prefix(rounds: int, quick: bool) -> None:
     contestants["U again"] = lambda: theirs.fit(channels_last, target[0], one)
     seconds = race(contestants, rounds)
     head(
-        f"Cached prefix against peft, both channels-last (ResNet-18, {side} px, blocks of {count} images; figures for 2,000 "
-        "images and 10 epochs: 10 U / (P + 10 S))"
+        f"Cached prefix against peft, both channels-last (ResNet-18, {side} px, blocks of {count} images; figures for "
+        "2,000 images and 10 epochs: 10 U / (P + 10 S))"
     )
     for label, least in (("last stage", 2.8), ("last block", 4.3), ("pooling commutes", 9.5)):
         own = seconds[f"P {label}"] + 10 * seconds[f"S {label}"] / updates[label]

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featattn_neuro.api import (
+        GainSets,
         Preprocessing,
         apply_filter_sets,
         attention_effects,
         causal_check,
+        compose_gains,
         export_gains,
         fold_gains,
         gain_saliency,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         open_kind,
         parametric_stimuli,
         quadrant_arrays,
+        prefix_cache,
         read_neural,
         record,
         saliency_by_layer,
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
         stream_moments,
         tuning,
         tuning_indices,
+        switchable_gains,
         unfold_gains,
         tuning_match,
         signal_detection,
@@ -76,10 +80,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GainSets",
     "Preprocessing",
     "apply_filter_sets",
     "attention_effects",
     "causal_check",
+    "compose_gains",
     "export_gains",
     "fold_gains",
     "gain_saliency",
@@ -114,6 +120,7 @@ __all__ = [
     "open_kind",
     "parametric_stimuli",
     "quadrant_arrays",
+    "prefix_cache",
     "read_neural",
     "record",
     "saliency_by_layer",
@@ -131,6 +138,7 @@ __all__ = [
     "stream_moments",
     "tuning",
     "tuning_indices",
+    "switchable_gains",
     "unfold_gains",
     "tuning_match",
     "signal_detection",

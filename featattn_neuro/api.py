@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -25,6 +27,7 @@ from featattn_neuro.arrays import tuning_fits as _fits
 from featattn_neuro.arrays import variability as _variability
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import gain_files, manifest
+from featattn_neuro.io.labels import SEPARATOR, label_matrix, read_labels
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.parametric_stimuli import parametric_stimuli, quadrant_arrays
@@ -35,6 +38,10 @@ from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.filter_matching import gain_selectivity_in, select_like_neurons, tuning_match
+from featattn_neuro.io.row_store import RowFolder
+from featattn_neuro.io.splits import check_disjoint
+from featattn_neuro.io.stimuli import Stimuli, load_stimuli
+from featattn_neuro.io.store import BlobFolder, open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.measures.neural_match import neural_match
@@ -47,21 +54,35 @@ from featattn_neuro.measures.selectivity import average_trials, selectivity
 from featattn_neuro.measures.streaming import class_moments, merge_moments, selectivity_from_moments
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
+from featattn_neuro.nets.arms import ArmRule, arm_network, arm_start
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.causal import causal_check as _causal_check
 from featattn_neuro.nets.channels import ChannelAxis
+from featattn_neuro.nets.checkpoints import Checkpoints
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_source
-from featattn_neuro.nets.detectors import Detector, feature_scale, logistic_detectors
-from featattn_neuro.nets.fingerprint import digest, recording_inputs
+from featattn_neuro.nets.detectors import Detector, as_tensors, feature_scale, logistic_detectors
+from featattn_neuro.nets.fingerprint import digest, recording_inputs, surroundings
 from featattn_neuro.nets.folding import fold_gains, unfold_gains
 from featattn_neuro.nets.gain_sets import detector_of, to_gain_set
+from featattn_neuro.nets.gain_collections import GainSets, GainSwitch, compose_gains
+from featattn_neuro.nets.gain_collections import switchable_gains as _switchable_gains
+from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
-from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.learning import Schedule, Trained, fit_tasks
 from featattn_neuro.nets.loading import usual_workers
+from featattn_neuro.nets.modulation import COMBINATIONS
 from featattn_neuro.nets.onnx_export import check_onnx, onnx_bytes
 from featattn_neuro.nets.peft_layout import gains_from_peft, peft_layout
-from featattn_neuro.nets.plan import make_plan, select_layers
+from featattn_neuro.nets.plan import make_plan
+from featattn_neuro.nets.prefix_cache import (
+    MEMORY_LIMIT,
+    Augmentation,
+    PrefixCache,
+    augmented_rows,
+    check_alive,
+    count_filters,
+)
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
@@ -69,6 +90,8 @@ from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
 from featattn_neuro.nets.saliency import saliency_by_layer as _saliency_by_layer
 from featattn_neuro.nets.selection import Layers
 from featattn_neuro.nets.streaming import MomentsSink
+from featattn_neuro.nets.sites import select_sites
+from featattn_neuro.nets.tasks import KINDS, ClassWeight, declared_weights, learn_jointly, softmax_read_out
 from featattn_neuro.nets.training import head_inputs
 from featattn_neuro.schema import GAINS, SCORES
 
@@ -76,10 +99,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 __all__ = [
+    "GainSets",
     "Preprocessing",
     "apply_filter_sets",
     "attention_effects",
     "causal_check",
+    "compose_gains",
     "export_gains",
     "fold_gains",
     "gain_saliency",
@@ -114,6 +139,7 @@ __all__ = [
     "open_kind",
     "parametric_stimuli",
     "quadrant_arrays",
+    "prefix_cache",
     "read_neural",
     "record",
     "saliency_by_layer",
@@ -131,6 +157,7 @@ __all__ = [
     "stream_moments",
     "tuning",
     "tuning_indices",
+    "switchable_gains",
     "unfold_gains",
     "tuning_match",
     "signal_detection",
@@ -456,6 +483,17 @@ def learn_gains(
     batch_size: int = 60,
     seed: int = 0,
     device: str | torch.device | None = None,
+    per: str = "filter",
+    shift: bool = False,
+    parameterisation: str = "log",
+    combination: str = "multiplicative",
+    penalty_norm: str = "l2",
+    task: str = "detection",
+    class_weight: ClassWeight = "balanced",
+    cache: str | Path | PrefixCache | None = None,
+    augment: Augmentation | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 50,
 ) -> xr.Dataset:
     """Learn one multiplicative gain per filter for a detection task, the network frozen.
 
@@ -463,84 +501,260 @@ def learn_gains(
     ----------
     stimuli : as in `record`. labels : one per stimulus: booleans (or 0 and 1) for one task; more values make one
         detection task each (class against the rest); or a boolean DataArray over stimulus, or (task, stimulus),
-        matched by id.
-    layers : gained sites (names, globs, stages); a gain multiplies the site's output.
+        matched by id; or the path of a CSV file with columns label and id or path ("cat|dog" = two labels).
+    layers : gained sites (names, globs, stages); a gain multiplies the site's output, or with ".input" behind the
+        pattern ("relu1.input") what goes into it.
     head_stimuli, head_labels : other images on which a read-out is fitted first (balanced logistic regression, C = 1)
         and then kept frozen. Without them the read-out starts at 0 and is learned together with the gains; then only
         gain times weight is identified at the last layer, and gains should not be compared with selectivity.
     train_head : False = frozen (default with `head_stimuli`), True = learned with the gains (default without).
     rate, penalty, epochs, batch_size, seed : Adam; penalty times mean (log gain)^2 pulls gains to 1.
+    per : "filter" one gain each; "layer" one for all filters of a layer; "position" one per place of a layer's maps
+        (`spatial`); "filter and position" both, acting together as `combination` says: "multiplicative" g s, or
+        "additive" 1 + (g - 1) + (s - 1).
+    shift : a number per filter is learned too, added to the gained map (`shift`).
+    parameterisation : "log" g = exp theta; "free", "non_negative", "bounded(low, high)", "log(low, high)"; with
+        "+layer_mean" the gains of a layer keep the mean 1. The penalty is of log g where that is what is learned, of
+        g - 1 otherwise. penalty_norm : "l2" squares, "l1" absolute values.
+    task : "detection" = gains of their own for each task or class; "multiclass" = one set of gains for all classes
+        (softmax, each image has one); "multilabel" = one set of gains for all labels (a sigmoid each).
+    class_weight : in the loss. "balanced" = equal mass for targets and distractors, or for all classes; "equal" = every
+        image counts the same; or declared: {"target": 2, "distractor": 1}, and for "multiclass" {class: weight}.
+    cache : the part of the network that no gain reaches is computed once per image and kept, in memory or, above 2 GiB,
+        in a temporary folder. A path keeps it there for other calls and processes; a `PrefixCache` keeps it for further
+        tasks on the same images, network and layers. Known again by content.
+    augment : function of images (B, C, H, W) and a `torch.Generator`, drawn anew for every batch. Nothing can be kept
+        then: attribute `frozen_part_cached` says so, and a warning if a cache was asked for.
+    checkpoint : folder that learning writes to every `checkpoint_every` updates. Called again with the same arguments
+        after an interruption, it goes on from there and ends bit for bit as if it had not stopped; removed at the end.
 
     Returns
     -------
     GAINS : `gain(unit)`, or `gain(task, unit)` with several tasks; positive (g = exp theta, theta starts at 0); with
         the read-out (`head_weight`, `head_bias`, `feature_scale`) and the ids of the source stimuli
-        (`training_source`). Attribute `head_rule` says whether the head was frozen.
+        (`training_source`). Attribute `head_rule` says whether the head was frozen. One `gain(unit)` and read-outs
+        over `output` for "multiclass" and "multilabel".
 
     Raises
     ------
     ConfigError : no head found (name it with `load_model(..., head=)`). DataError : one class only, labels that do not
-        fit, read-out images that are among `stimuli`, a loss that is not finite.
+        fit, read-out images that are among `stimuli`, a loss that is not finite, a layer whose filters are all silent.
+        StoreError : the checkpoint is of other learning.
     """
     network = _network(model)
     head = require_head(network.head, network.name)
     images, preprocess = _stimuli(stimuli, network)
-    target, names = _targets(labels, images)
+    target, names = _task_targets(labels, images, task)
+    weights = declared_weights(target, names or ["target"], task, class_weight)
     if (head_stimuli is None) != (head_labels is None):
         raise ConfigError("head_stimuli and head_labels belong together; give both or neither")
     if head_stimuli is None and train_head is False:
         raise ConfigError("a frozen head needs other images to be fitted on: give head_stimuli= and head_labels=")
     learns_head = head_stimuli is None if train_head is None else train_head
-    pixels = as_tensor(images, preprocess)
+    schedule = Schedule(rate=rate, penalty=penalty, batch_size=batch_size, epochs=epochs, seed=seed, norm=penalty_norm)
+    rule = _gain_rule(per, shift, parameterisation, combination)
     with placed(network.module, device) as place:
-        if head_stimuli is None:
-            scale = feature_scale(head_inputs(network.module, head, pixels.to(place)))
-            detector = Detector(np.zeros((len(target), len(scale))), np.zeros(len(target)), scale)
-        else:
+        detector = None
+        if head_stimuli is not None:
             others, other_preprocess = _stimuli(head_stimuli, network)
             check_disjoint(stimuli=images, head_stimuli=others)
-            other_target, other_names = _targets(head_labels, others)
+            other_target, other_names = _task_targets(head_labels, others, task)
             if other_names != names:
                 raise DataError(f"head_labels must name the same tasks as labels ({names}); came {other_names}")
             features = head_inputs(network.module, head, as_tensor(others, other_preprocess).to(place))
-            detector = logistic_detectors(features, other_target)
-        cut = CutNetwork(network.module, select_layers(network.module, layers), head, place)
-    rows = cut.prefix(pixels)
-    fit = fit_tasks(
-        cut,
-        rows,
-        target,
-        start(cut, detector),
-        Schedule(rate=rate, penalty=penalty, batch_size=batch_size, epochs=epochs, seed=seed),
-        train_gains=True,
-        train_head=learns_head,
-        names=names or ["target"],
-    )
-    attrs: dict[str, str | float | int] = {
-        "network_name": network.name,
-        "weights_sha256": network.weights_sha256,
-        "head_rule": "learned with the gains" if learns_head else "frozen",
-        "rate": rate,
-        "penalty": penalty,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "frozen_part_cached": "yes" if cut.cached else f"no: {cut.reason}",
-    }
-    gains = to_gain_set(cut, fit.state, names or ["target"], images.sources(), attrs=attrs)
-    return gains if names is not None else gains.isel(task=0, drop=True)
+            fit_head = softmax_read_out if task == "multiclass" else logistic_detectors
+            detector = fit_head(features, other_target)
+        cut = arm_network(network.module, select_sites(network.module, layers), head, rule.place, place)
+        assert cut is not None  # only norms can be absent
+        with _frozen_rows(cut, images, preprocess, head=head, cache=cache, augment=augment, seed=seed) as (rows, kept):
+            check_alive(cut, rows)
+            if detector is None:
+                scale = feature_scale(_plain_features(cut, rows))
+                detector = Detector(np.zeros((len(target), len(scale))), np.zeros(len(target)), scale)
+            single = Detector(detector.weight[:1], detector.bias[:1], detector.scale)
+            first = as_tensor(images, preprocess, 0, 1)
+            initial = arm_start(rule, cut, detector if task == "detection" else single, network.module, first)
+            settings: dict[str, str | float | int] = {
+                "network_name": network.name,
+                "weights_sha256": network.weights_sha256,
+                "head_rule": "learned with the gains" if learns_head else "frozen",
+                "rate": rate,
+                "penalty": penalty,
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "seed": seed,
+                "frozen_part_cached": kept,
+            }
+            if task != "detection" or class_weight != "balanced":
+                shown = class_weight if isinstance(class_weight, str) else dict(class_weight)
+                settings |= {"task_kind": task, "class_weight": str(shown)}
+            checkpoints, blobs = None, None
+            if checkpoint is not None:
+                blobs = BlobFolder(checkpoint)
+                inputs = {
+                    **settings, "frozen_part_cached": "", "sites": list(cut.layers), "rule": str(rule),
+                    "norm": penalty_norm, "target": target, "weights": weights.numpy(), "names": names,
+                    "detector": [detector.weight, detector.bias, detector.scale], "stimuli": images.digest(),
+                    "preprocessing": digest(preprocess), "augment": digest(augment),
+                    "versions": digest(surroundings(cut.device)),
+                }  # fmt: skip
+                checkpoints = Checkpoints(blobs, digest(inputs), checkpoint_every)
+            if task == "detection":
+                state = fit_tasks(
+                    cut, rows, target, initial, schedule, train_gains=True, train_head=learns_head,
+                    names=names or ["target"], image_weights=None if class_weight == "balanced" else weights,
+                    checkpoints=checkpoints,
+                ).state  # fmt: skip
+                gains = to_gain_set(cut, state, names or ["target"], images.sources(), attrs=settings)
+            else:
+                outputs = as_tensors(detector, cut.device)
+                joint = replace(initial, weight=outputs[0].clone(), bias=outputs[1].clone(), scale=outputs[2])
+                state = learn_jointly(
+                    cut, rows, target, joint, schedule, kind=task, image_weights=weights, train_head=learns_head,
+                    keeper=None if checkpoints is None else checkpoints.keeper("joint"),
+                )  # fmt: skip
+                gains = _joint_gain_set(cut, state, names or [], images.sources(), settings)
+    if blobs is not None:
+        blobs.remove()
+    return gains if names is not None and task == "detection" else gains.isel(task=0, drop=True)
+
+
+def _task_targets(labels: Any, stimuli: Any, task: str) -> tuple[np.ndarray, list[str] | None]:
+    """(T, N) bool and names: tasks for detection, classes or labels otherwise."""
+    choose(task, KINDS, "kind of task")
+    if isinstance(labels, str | Path):
+        labels = read_labels(labels, stimuli)
+    array = labels.values if isinstance(labels, xr.DataArray) else np.asarray(labels)
+    several = array.dtype.kind in "UO" and any(SEPARATOR in str(one) for one in array.ravel())
+    if several and task == "multiclass":
+        raise DataError(f"each image has one class in a multiclass task; one has several ({SEPARATOR}); use multilabel")
+    if several:
+        if isinstance(labels, xr.DataArray):
+            array = labels.sel(stimulus=np.asarray(stimuli.id)).values
+        if array.shape != (len(stimuli),):
+            raise DataError(f"labels must be one text per stimulus ({len(stimuli)}); came shape {array.shape}")
+        return label_matrix(array)
+    target, names = _targets(labels, stimuli)
+    if task == "multiclass" and names is None:
+        return np.concatenate([~target, target]), ["0", "1"]
+    return target, names if task == "detection" or names is not None else ["target"]
+
+
+@contextmanager
+def _frozen_rows(
+    cut: CutNetwork,
+    images: Any,
+    preprocess: Any,
+    *,
+    head: str,
+    cache: str | Path | PrefixCache | None,
+    augment: Augmentation | None,
+    seed: int,
+) -> Iterator[tuple[Sequence[Any], str]]:
+    """What learning reads images from, and in words whether it was kept."""
+    if augment is not None:
+        if cache is not None:
+            warnings.warn(
+                "the cache is off: augment draws the images anew for every batch, so nothing can be kept", stacklevel=3
+            )
+        rows = augmented_rows(cut, images, preprocess, augment, seed=seed)
+        yield rows, "no: images are drawn anew for every batch (augment)"
+        return
+    if not cut.cached:
+        count_filters(cut, images, preprocess)
+        yield cut.prefix(as_tensor(images, preprocess)), f"no: {cut.reason}"
+        return
+    if isinstance(cache, PrefixCache):
+        yield cache.rows(cut, images, preprocess, head=head)[0], "yes"
+    elif cache is not None:
+        yield PrefixCache(RowFolder(cache), keep=True).rows(cut, images, preprocess, head=head)[0], "yes"
+    else:
+        with tempfile.TemporaryDirectory(prefix="featattn_rows_") as folder:
+            yield PrefixCache(RowFolder(folder)).rows(cut, images, preprocess, head=head)[0], "yes"
+
+
+def prefix_cache(folder: str | Path | None = None, *, memory_limit: int = MEMORY_LIMIT) -> PrefixCache:
+    """A cache for `learn_gains(cache=…)`: the frozen part of a network is computed once for any number of calls.
+
+    Parameters
+    ----------
+    folder : None = in memory, as long as the object lives; otherwise also on disk, for other processes and for what is
+        larger than `memory_limit` bytes.
+
+    >>> prefix_cache().entries
+    {}
+    """
+    if folder is None:
+        return PrefixCache(memory_limit=memory_limit)
+    return PrefixCache(RowFolder(folder), memory_limit, keep=True)
+
+
+def _plain_features(cut: CutNetwork, rows: Sequence[Any], chunk: int = 60) -> np.ndarray:
+    """(N, F) inputs of the head of the un-gained network."""
+    ones = {layer: torch.ones(1, cut.n_filters[layer], device=cut.device) for layer in cut.layers}
+    with torch.no_grad():
+        parts = [cut.features([row[k : k + chunk] for row in rows], ones) for k in range(0, len(rows[0]), chunk)]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _joint_gain_set(
+    cut: CutNetwork, state: Trained, names: list[str], sources: Sequence[str], attrs: dict[str, str | float | int]
+) -> xr.Dataset:
+    """GAINS of one task whose read-outs are over `output`."""
+    detector = state.detector()
+    alone = replace(state, weight=state.weight[:1], bias=state.bias[:1])
+    gains = to_gain_set(cut, alone, ["all"], sources, attrs=attrs).drop_vars(["head_weight", "head_bias"])
+    return gains.assign(
+        head_weight=(("output", "feature"), detector.weight), head_bias=("output", detector.bias)
+    ).assign_coords(output=names)  # fmt: skip
+
+
+_PER = {
+    "filter": ArmRule("filter"),
+    "layer": ArmRule("layer"),
+    "position": ArmRule(spatial=True),
+    "filter and position": ArmRule("filter", spatial=True),
+}
+
+
+def _gain_rule(per: str, shift: bool, parameterisation: str, combination: str) -> ArmRule:
+    """What `learn_gains` is to learn; a combination is refused where there is nothing to combine."""
+    rule = _PER[choose(per, _PER, "kind of gain")].with_settings(parameterisation)
+    choose(combination, COMBINATIONS, "combination")
+    if combination != "multiplicative" and per != "filter and position":
+        raise ConfigError(f"combination={combination!r} is for per='filter and position'; came per={per!r}")
+    return replace(rule, shift=shift, combination=combination)
+
+
+def switchable_gains(model: nn.Module | Network, sets: Mapping[str, xr.Dataset]) -> AbstractContextManager[GainSwitch]:
+    """Switch between named gain sets inside a `with`: `switch("cat")`, `switch("cat", "dog")` for both, `switch()`.
+
+    Parameters
+    ----------
+    sets : `GainSets`, or a mapping from names to GAINS of one task. At first none of them acts.
+
+    Every switch places hooks anew and divides nothing out: what it gives does not depend on what was before.
+    """
+    return _switchable_gains(_network(model).module, sets)
 
 
 def with_gains(
-    model: nn.Module | Network, gains: xr.Dataset, *, task: str | None = None
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    *,
+    task: str | None = None,
+    channel_axis: ChannelAxis = None,
 ) -> AbstractContextManager[nn.Module]:
     """Multiply each gained layer's output by its gains inside a `with`; the network is given back on the way out.
 
     Parameters
     ----------
-    gains : GAINS, `gain(unit)`; with several tasks, `task` names one.
+    gains : GAINS, `gain(unit)`; with several tasks, `task` names one. Shifts, gains per position and sites before a
+        layer ("relu1.input") act too where the set has them.
+    channel_axis : as in `record`, for layers in which neither a rule nor the number of gains says where filters are.
 
-    All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends.
+    All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends. Sets may be nested;
+    `GainSets` names them, `compose_gains` multiplies them, `switchable_gains` switches between them.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
     >>> _ = nn.init.constant_(net[0].weight, 1.0)
@@ -550,7 +764,7 @@ def with_gains(
     ...     gained(torch.ones(1, 1, 1, 1)).item()
     3.0
     """
-    return _gains.with_gains(_network(model).module, gains, task=task)
+    return _gains.with_gains(_network(model).module, gains, task=task, channel_axis=channel_axis)
 
 
 def export_gains(

@@ -292,8 +292,16 @@ def gains(
     rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 0.03,
     penalty: Annotated[float, typer.Option(min=0, help="Pull towards gain 1: weight of the mean squared log.")] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 30,
+    task: Annotated[
+        str, typer.Option(help="detection (gains for each target), multiclass or multilabel (one set for all).")
+    ] = "detection",
+    class_weight: Annotated[
+        str, typer.Option(help="balanced, equal, or declared: target=2,distractor=1 (multiclass: each class).")
+    ] = "balanced",
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the frozen part, for further tasks.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder from which interrupted learning goes on.")] = None,
 ) -> None:
-    """Learn one gain per filter for the detection of each target label (GAINS).
+    """Learn one gain per filter for the detection of each target label, or for several classes together (GAINS).
 
     Without --head-images the read-out is learned together with the gains, and gains should not be compared with
     selectivity.
@@ -306,16 +314,20 @@ def gains(
         raise ConfigError("--head-labels names the labels of --head-images; came alone; give both or neither")
     if head_images is not None:
         others = _stimuli(head_images, head_labels, None)
-        heads = {"head_stimuli": others, "head_labels": _targets(others, head_images, target)}
+        heads = {"head_stimuli": others, "head_labels": _task_labels(others, head_images, target, task)}
     learned = api.learn_gains(
         network,
         stimuli,
-        _targets(stimuli, images, target),
+        _task_labels(stimuli, images, target, task),
         _names(layers),
         rate=rate,
         penalty=penalty,
         epochs=epochs,
         seed=seed,
+        task=task,
+        class_weight=_class_weight(class_weight),
+        cache=cache,
+        checkpoint=checkpoint,
         **heads,
     )
     _save(learned, out)
@@ -581,6 +593,16 @@ def _numbers(text: str, option: str) -> list[float]:
 def _stimuli(images: str, labels: Path | None, limit: int | None, *, corrupt: str = "error") -> Any:
     from featattn_neuro import api
 
+    if labels is not None and labels.is_file():
+        with open(labels, encoding="utf-8-sig") as table:
+            by_id = "id" in [name.strip().strip('"') for name in table.readline().split(",")]
+        if by_id:
+            from dataclasses import replace
+
+            from featattn_neuro.io.labels import read_labels
+
+            stimuli = api.load_stimuli(images, label=None, limit=limit, corrupt=corrupt)
+            return replace(stimuli, label=read_labels(labels, stimuli).values)
     return api.load_stimuli(images, label="folder" if labels is None else labels, limit=limit, corrupt=corrupt)
 
 
@@ -623,6 +645,49 @@ def _targets(stimuli: Any, images: str, text: str) -> xr.DataArray:
     tasks = _names(text)
     targets = targets_from_labels(found, tasks)
     return targets.isel(task=0, drop=True) if len(tasks) == 1 else targets
+
+
+def _task_labels(stimuli: Any, images: str, text: str, task: str) -> Any:
+    """What `learn_gains` wants: the class of every image for multiclass, who is a target otherwise."""
+    if task != "multiclass":
+        return _targets(stimuli, images, text)
+    names = _names(text)
+    _targets(stimuli, images, text)  # refuses names that no image has
+    odd = [label for label in stimuli.label.tolist() if label not in names]
+    if odd:
+        raise ConfigError(
+            f"--task multiclass wants every image in one of {', '.join(names)}; one is {odd[0]!r}; name it too"
+        )
+    return stimuli.label
+
+
+def _class_weight(text: str) -> str | dict[str, float]:
+    """The words balanced and equal, or name=weight, comma-separated."""
+    if "=" not in text:
+        return text
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(weight) for name, weight in pairs}
+    except ValueError as error:
+        raise ConfigError(f"wanted --class-weight name=number, comma-separated; came {text!r}") from error
+
+
+@app.command()
+def export(
+    gains: Annotated[Path, typer.Argument(help="GAINS file.")],
+    out: Annotated[Path, typer.Option(help=".safetensors, .onnx (folded network), or a folder (peft IA3 adapter).")],
+    model: Annotated[str | None, typer.Option(help="Network, for .onnx and peft; as in the other commands.")] = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    task: Annotated[str | None, typer.Option(help="Which task, where the gains have several.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Which arm, where the gains have several.")] = None,
+) -> None:
+    """Write gains for other tools: safetensors, ONNX of the folded network, or a peft adapter."""
+    from featattn_neuro import api
+
+    learned = _one_arm(api.open_kind(gains, "GAINS").load(), arm)
+    network = None if model is None else api.load_model(model, weights=weights, seed=seed)
+    typer.echo(str(api.export_gains(learned, out, model=network, task=task)))
 
 
 def _save(dataset: xr.Dataset, out: Path) -> None:

@@ -191,6 +191,7 @@ _PARAMETERS = {
     "quadrants": _text("stimulus", meaning="what lies where in a 2 × 2 array"),
 }
 _TASKS = ("network", "arm", "task", "gain_set")
+_READ_OUTS = (*_TASKS, "output")
 
 ACTIVATIONS = Kind(
     "ACTIVATIONS",
@@ -264,14 +265,15 @@ GAINS = Kind(
         "gain": Variable(("unit",), "float", "factor on the filter's map, no units; 1 = unchanged", extra=_TASKS),
         "shift": Variable(("unit",), "float", "added to the filter's gained map, units of the map", False, _TASKS),
         "spatial": Variable(("position",), "float", "factor on all maps of a layer at a position", False, _TASKS),
-        "head_weight": Variable(("feature",), "float", "read-out weight per scaled feature", False, extra=_TASKS),
-        "head_bias": Variable((), "float", "read-out bias, logit units", False, extra=_TASKS),
+        "head_weight": Variable(("feature",), "float", "read-out weight per scaled feature", False, extra=_READ_OUTS),
+        "head_bias": Variable((), "float", "read-out bias, logit units", False, extra=_READ_OUTS),
         "feature_scale": Variable(("feature",), "float", "divisor of the feature before the read-out", False),
         "training_source": _text("source", meaning="ids of the source stimuli that the gains were learned from"),
     },
     {
         **_UNIT,
         "task": _text("task", meaning="name of the task"),
+        "output": _text("output", meaning="class or label of a read-out, where one set of gains serves several"),
         "arm": _text("arm", meaning="name of the arm"),
         "position": _text("position", meaning="layer and place, layer/y,x"),
         "position_layer": _text("position", meaning="dotted module name of the layer of a position"),

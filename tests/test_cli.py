@@ -298,6 +298,34 @@ def test_recording_skips_what_cannot_be_read_and_says_so(image_folders, tmp_path
     assert cli._axes(["blocks.0=-1", "a=1"]) == {"blocks.0": -1, "a": 1}
 
 
+def test_several_classes_own_labels_and_export(image_folders, tmp_path, monkeypatch, capsys):
+    import featattn_neuro as fa
+
+    monkeypatch.chdir(image_folders)
+    table, learned = tmp_path / "labels.csv", tmp_path / "gains.nc"
+    images = fa.load_stimuli("gains")
+    rows = [f"{i},{label}" for i, label in zip(images.id, images.label, strict=True)]
+    table.write_text("\n".join(["id,label", *reversed(rows)]))
+    options = ("--layers", "relu", "--target", "across,upright", "--epochs", 2, "--out", learned)
+    own = ("--labels", table, "--task", "multiclass", "--class-weight", "across=1,upright=3")
+    kept = ("--cache", tmp_path / "rows", "--checkpoint", tmp_path / "checkpoint")
+    assert featattn("gains", "tiny_network:make", "gains", *options, *own, *kept) == 0
+    found = load_kind(learned, "GAINS")
+    assert found["output"].values.tolist() == ["across", "upright"]
+    assert found.attrs["class_weight"] == "{'across': 1.0, 'upright': 3.0}"
+    assert len(list((tmp_path / "rows").iterdir())) == 1
+    assert not (tmp_path / "checkpoint").exists()
+    out = tmp_path / "gains.safetensors"
+    assert featattn("export", learned, "--out", out) == 0
+    np.testing.assert_array_equal(fa.import_gains(out)["gain"], found["gain"])
+    capsys.readouterr()
+    assert featattn("export", learned, "--out", tmp_path / "adapter") == 2
+    assert "give model=" in capsys.readouterr().err
+    weights = ("--class-weight", "across:1")
+    assert featattn("gains", "tiny_network:make", "gains", *options, *weights) == 2
+    assert "unknown class weights" in capsys.readouterr().err
+
+
 def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(image_folders)
     out = tmp_path / "x.nc"

@@ -204,6 +204,36 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
     return path
 
 
+class BlobFolder:
+    """Bytes by name in a folder of their own: what checkpoints are kept in. The folder is made when first written."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.names: set[str] = set()
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes, or None where there are none."""
+        place = self.path / name
+        self.names.add(name)
+        return place.read_bytes() if place.is_file() else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace; `StoreError` where it cannot be written."""
+        try:
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{str(self.path)!r} cannot be a checkpoint folder ({error}); choose another") from error
+        self.names.add(name)
+        write_bytes_atomic(self.path / name, data)
+
+    def remove(self) -> None:
+        """Remove what was read and written, and the folder if nothing else is in it."""
+        for name in self.names:
+            (self.path / name).unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+
 def provenance() -> str:
     """What the numbers may depend on besides the inputs, as JSON text with sorted keys.
 

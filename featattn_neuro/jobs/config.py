@@ -156,12 +156,16 @@ class CurvesConfig(_Strict):
 
 
 class StatisticsConfig(_Strict):
-    """Permutations of the tests, and the refit null: how many relabellings, at which layers (empty: none)."""
+    """Permutations of the tests, and the refit null: how many relabellings, at which layers (empty: none).
+
+    `reference_gain`: whether gains are also learned on the reference task, and given to partial correlations.
+    """
 
     permutations: Positive = 9999
     seed: int = 0
     refits: Positive = 50
     refit_layers: list[str] = []
+    reference_gain: bool = False
 
 
 class SaliencyConfig(_Strict):

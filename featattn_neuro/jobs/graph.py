@@ -151,13 +151,21 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         )
     )
     association_needs = [gain, f"selectivity.{name}", f"halves.{name}"]
+    if config.statistics.reference_gain:
+        singles = config.splits["G"].per_class * n_tasks * config.learning.epochs * n_tasks
+        found.append(
+            stage("reference_gain", "gains", "learn_reference_gain", [base, gain], learning,
+                  gain_images=float(singles), fits=1)
+        )  # fmt: skip
+        association_needs.append(f"reference_gain.{name}")
     if refit_layers:
         refits = config.statistics.refits
-        refitted = {"refits": refits, "refit_layers": refit_layers}
+        refit_choices = len(config.arms["gain"].choices())
+        refitted = {"refits": refits, "refit_layers": refit_layers, "choices": config.arms["gain"].choices()}
         found.append(
             stage("refits", "associate", "learn_refits", [base, gain], {**learning, **seed, **refitted},
-                  fits=refits * n_tasks, fixed_seconds=refits * 0.12,
-                  gain_images=float(images * refits * _early(config, name)))
+                  fits=refits * n_tasks * refit_choices, fixed_seconds=2.0 + refits * 0.02 * refit_choices,
+                  gain_images=float(images * refits * refit_choices * _early(config, name)))
         )  # fmt: skip
         association_needs.append(f"refits.{name}")
     found.append(
@@ -166,7 +174,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
             "associate",
             "associate",
             association_needs,
-            {**permutations, "refit_layers": refit_layers},
+            {**permutations, "refit_layers": refit_layers, "reference_gain": config.statistics.reference_gain},
             code=measure,
             fixed_seconds=3.0,
         )

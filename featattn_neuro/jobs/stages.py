@@ -241,6 +241,29 @@ def measure_doses(job: NetworkJob, progress: Progress) -> list[str]:
     return [f"doses/{job.name}.nc"]
 
 
+def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
+    """One set of gains for the reference task: every class detected at once on single images of G, read-outs frozen.
+
+    What it amplifies, naming images amplifies, whatever the cued task: a covariate, never subtracted.
+    """
+    chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
+    config = job.config.learning
+    schedule = Schedule(
+        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]), batch_size=config.batch_size,
+        epochs=config.epochs, seed=job.index,
+    )  # fmt: skip
+    rows = job.cut.prefix(job.single_images("G"))
+    target = job.targets(job.splits["G"]).transpose("task", "stimulus").values
+    initial = start(job.cut, job.detector, shared=True)
+    fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False)
+    attrs: dict[str, str | float | int] = {"arm": "reference", "head_rule": "frozen", "network_name": job.name}
+    shared = to_gain_set(job.cut, fit.state, job.classes, job.splits["G"].sources(), attrs=attrs)
+    one = shared.isel(task=0, drop=True).drop_vars(["head_weight", "head_bias"])
+    save_kind(one, job.out / "arms" / job.name / "reference.gains.nc")
+    progress(1.0)
+    return [f"arms/{job.name}/reference.gains.nc"]
+
+
 def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
     """The gain arm learned on disjoint halves of G: how reliable are gains?"""
     chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
@@ -268,18 +291,18 @@ def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
 def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
     """Gains refitted to permuted labels at `statistics.refit_layers`, read-out included."""
     settings = job.config.statistics
-    chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
-    schedule = Schedule(
-        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]),
-        batch_size=job.config.learning.batch_size, epochs=job.config.learning.epochs, seed=job.index,
-    )  # fmt: skip
+    learning = job.config.learning
+    schedules = [
+        Schedule(rate=rate, penalty=penalty, batch_size=learning.batch_size, epochs=learning.epochs, seed=job.index)
+        for rate, penalty in job.config.arms["gain"].choices()
+    ]
     cut = CutNetwork(job.network.module, job.refit_layers, job.head)
     rows = cut.prefix(job.images("G"))
     features = head_inputs(job.network.module, job.head, job.single_images("R"))
-    pooled = all(row.ndim == 2 for row in rows)
     gains = refit_gains(
-        cut, rows, job.target_matrix("G"), features, job.targets(job.splits["R"]).values, schedule,
-        refits=settings.refits, seed=[settings.seed, job.index], block=200 if pooled else 2,
+        cut, rows, job.target_matrix("G"), features, job.targets(job.splits["R"]).values, schedules,
+        refits=settings.refits, seed=[settings.seed, job.index],
+        choice_rows=cut.prefix(job.images("V")), choice_target=job.target_matrix("V"),
         progress=lambda done, total: progress(done / total),
     )  # fmt: skip
     units = job.detector_set.sel(unit=np.isin(job.detector_set["layer"].values, cut.layers))
@@ -287,7 +310,7 @@ def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
         {"gain": (("gain_set", "task", "unit"), gains)},
         coords={"gain_set": [f"refit_{k}" for k in range(len(gains))], "task": job.classes,
                 **{c: units[c] for c in ("unit", "layer", "channel", "stage")}},
-        attrs={"kind": "GAINS", "null": "labels of composites and of the read-out permuted, everything refitted"},
+        attrs={"kind": "GAINS", "null": "labels permuted; read-out, rate and penalty, gains made again"},
     )  # fmt: skip
     save_kind(dataset, job.out / "refits" / f"{job.name}.nc")
     return [f"refits/{job.name}.nc"]
@@ -345,6 +368,9 @@ def _covariates(job: NetworkJob, measured: xr.Dataset) -> xr.Dataset:
     layer, channel = measured["layer"].values.astype(str), measured["channel"].values
     if set(layer) <= set(norms):
         table["weight_norm"] = ("unit", np.array([norms[a][b] for a, b in zip(layer, channel, strict=True)]))
+    if job.config.statistics.reference_gain:
+        reference = load_kind(job.out / "arms" / job.name / "reference.gains.nc", "GAINS")["gain"]
+        table["reference_gain"] = np.log(reference.sel(unit=measured["unit"].values).reset_coords(drop=True))
     weight = np.abs(job.detector.weight)
     last = layer == job.layers[-1]
     if weight.shape[1] == int(last.sum()):

@@ -38,7 +38,7 @@ def _scale(rows: torch.Tensor, gain: SiteFactor) -> torch.Tensor:
 
 
 class _Scaled(torch.autograd.Function):
-    """maps * factor; backward holds one tensor of the maps' size beside the incoming gradient, autograd's product two."""
+    """maps * factor; backward holds one tensor of the maps' size beside the incoming gradient, autograd's own two."""
 
     @staticmethod
     def forward(ctx: Any, maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -211,8 +211,7 @@ class CutNetwork:
         part = self.module.get_submodule(str(user.target)) if user.op == "call_module" else None
         if isinstance(part, _NOTHING):
             return True
-        flattens = isinstance(part, nn.Flatten) and part.start_dim == 1
-        flattens = flattens or (
+        flattens = (isinstance(part, nn.Flatten) and part.start_dim == 1) or (
             user.target in (torch.flatten, "flatten")
             and user.kwargs.get("start_dim", user.args[1] if len(user.args) > 1 else 0) == 1
         )

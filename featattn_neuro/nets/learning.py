@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from featattn_neuro.errors import ConfigError, DataError, choose
+from featattn_neuro.nets.checkpoints import Checkpoints, Keeper
 from featattn_neuro.nets.cutting import CutNetwork, SiteFactor
 from featattn_neuro.nets.detectors import Detector, as_tensors
 from featattn_neuro.nets.hooks import hooked
@@ -231,6 +232,8 @@ def learn(
     chosen: np.ndarray | None = None,
     watch: Watch | None = None,
     names: Sequence[str] = (),
+    image_weights: torch.Tensor | None = None,
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Learn gains, the read-out, or both, for all tasks at once; `state` is updated and returned.
 
@@ -241,6 +244,8 @@ def learn(
     chosen : (T, M) positions of each task's own images; all images for every task if None.
     watch : called with (updates done, state) before the first and after every update.
     names : of the tasks, for messages; their positions if empty.
+    image_weights : (T, N) weights of the images in each task's loss; None = both classes have the same mass.
+    keeper : writes checkpoints, and takes learning up again from the last one, bit for bit.
 
     Raises
     ------
@@ -250,6 +255,8 @@ def learn(
     tasks = labels.shape[0]
     mine = None if chosen is None else torch.as_tensor(np.asarray(chosen), device=cut.device)
     weights = class_weights(labels if mine is None else labels.gather(1, mine), names)
+    if image_weights is not None:
+        weights = image_weights.to(weights) if mine is None else image_weights.to(weights).gather(1, mine)
     gain_parameters = state.modulation_numbers() if train_gains else []
     head_parameters = [state.weight, state.bias] if train_head else []
     origin = (state.weight.clone(), state.bias.clone())
@@ -257,9 +264,14 @@ def learn(
         parameter.requires_grad_(True)
     optimiser = _adam(gain_parameters + head_parameters, schedule.rate)
     fixed = None if train_gains else _all_features(cut, rows, state)
+    done = update = 0
+    if keeper is not None:
+        done = keeper.restore(gain_parameters + head_parameters, optimiser)
     if watch is not None:
         watch(0, state)
     for update, batch in enumerate(schedule.batches(labels.shape[1] if mine is None else mine.shape[1]), start=1):
+        if update <= done:
+            continue
         images = batch.to(cut.device).expand(tasks, -1) if mine is None else mine[:, batch.to(cut.device)]
         if fixed is None:
             flat = images.flatten()
@@ -284,6 +296,10 @@ def learn(
                 state.parameterisation.project_(numbers)
         if watch is not None:
             watch(update, state)
+        if keeper is not None:
+            keeper.note(update, gain_parameters + head_parameters, optimiser)
+    if keeper is not None and update > done:
+        keeper.note(update, gain_parameters + head_parameters, optimiser, last=True)
     for parameter in gain_parameters + head_parameters:
         parameter.requires_grad_(False)
     return state
@@ -357,6 +373,8 @@ def fit_tasks(
     chosen: np.ndarray | None = None,
     block: int | None = None,
     names: Sequence[str] = (),
+    image_weights: torch.Tensor | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fit:
     """`learn` for blocks of tasks whose maps fit the cache together, with logits of `evaluate` after updates `at`.
 
@@ -366,7 +384,10 @@ def fit_tasks(
     block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; all tasks where no gains are learned,
         since features are then computed once); results agree between block sizes to float32 rounding.
     names : of the tasks, for messages; their positions if empty.
+    image_weights : as in `learn`. checkpoints : where each block writes how far it is; not together with `at`.
     """
+    if checkpoints is not None and at:
+        raise ConfigError("a checkpoint does not keep logits on the way: leave out at=, or checkpoints=")
     states, found = [], []
     names = list(names) or [str(task) for task in range(len(target))]
     if block is None:
@@ -393,6 +414,8 @@ def fit_tasks(
             chosen=None if chosen is None else chosen[begin : begin + block],
             watch=watch if at else None,
             names=names[begin : begin + block],
+            image_weights=None if image_weights is None else image_weights[begin : begin + block],
+            keeper=None if checkpoints is None else checkpoints.keeper(f"tasks_{begin:04d}"),
         )
         missing = [step for step in at if step not in seen]
         if missing:

@@ -63,7 +63,7 @@ def arms_config(tiny: dict[str, Any]) -> dict[str, Any]:
     }
     return changed(
         tiny, stimuli="photos", networks={"pretrained": networks}, arms=arms, curves=curves, saliency=None,
-        statistics__refit_layers=[], learning__reference=True, doses=[0.0, 0.5, 1.0],
+        statistics__refit_layers=[], statistics__reference_gain=True, learning__reference=True, doses=[0.0, 0.5, 1.0],
     )  # fmt: skip
 
 
@@ -132,6 +132,13 @@ def test_every_arm_of_a_run(
         found = doses[doses["dose"] == dose].groupby(["network", "task"])["auc"].first()
         np.testing.assert_allclose(found.sort_index(), gain[arm].sort_index(), atol=0.02)
     assert (doses.loc[doses["dose"] == 0, "sd_log_gain"] == 0).all()
+    checks = pd.read_csv("results/tables/association_checks.csv")
+    covariate = checks[(checks["check"] == "partial") & (checks["item"] == "reference_gain")]
+    assert set(covariate["network"]) == {"with_norm", "without"}
+    assert covariate["value"].notna().any()
+    reference = load_kind(Path("results/arms/without/reference.gains.nc"), "GAINS")
+    assert reference["gain"].dims == ("unit",)
+    assert float(abs(np.log(reference["gain"])).max()) > 0.001
     assert Path("results/figures/doses.png").stat().st_size > 5000
     assert "not_applicable" in Path("results/tables/arms.csv").read_text()
     assert json.loads(Path("results/facts.json").read_text())["config"]

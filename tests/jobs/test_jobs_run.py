@@ -261,7 +261,7 @@ def test_plan_says_fits_minutes_and_disk_and_starts_nothing(
     written = sum(path.stat().st_size for path in finished.rglob("*") if path.is_file()) / 1e6
     assert written < said < 20 * written + 20
     # 6 tasks, 2 networks: arms 1+2+1+1+1 choices, curves 2*(2+1) fits, 2 halves, 2 refits
-    assert f"{6 * 2 * (6 + 6 + 2 + 2)} fits" in printed
+    assert f"{6 * 2 * (6 + 6 + 2 + 2 * 2)} fits" in printed
     code, printed, _ = featattn("run", config, "--out", finished, "--plan")
     assert code == 0
     assert "36 stages are done already" in printed

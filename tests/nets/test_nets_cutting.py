@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import GlobalMean
-from featattn_neuro.nets.cutting import CutNetwork, require_head
+from featattn_neuro.nets.cutting import CutNetwork, _scale, require_head
 from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.training import head_inputs
 
@@ -110,6 +110,12 @@ def test_tasks_share_nothing_but_the_weights(cached: bool) -> None:
     for task in range(3):
         alone = cut.features(rows, {layer: gain[task : task + 1] for layer, gain in gains.items()})
         torch.testing.assert_close(together[task], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_a_scaled_map_is_that_of_differences() -> None:
+    rows = torch.randn(6, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    gain = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_scale, (rows, gain))
 
 
 def test_branches_that_no_gain_reaches_belong_to_the_prefix() -> None:
