@@ -16,6 +16,7 @@ from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import manifest
+from featattn_neuro.io.masks import read_boxes, read_segmentations
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.recording_store import recording_store
 from featattn_neuro.io.saliency_store import saliency_store
@@ -40,6 +41,7 @@ from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.loading import usual_workers
+from featattn_neuro.nets.permuted_scores import permuted_scores
 from featattn_neuro.nets.plan import make_plan, select_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
@@ -65,10 +67,12 @@ __all__ = [
     "localisation",
     "neural_match",
     "open_kind",
+    "picture_saliency",
     "read_neural",
     "record",
     "saliency_by_layer",
     "save_kind",
+    "score_saliency",
     "selectivity",
     "with_gains",
 ]
@@ -479,3 +483,94 @@ def causal_check(
         return _causal_check(
             network.module, gains, images, saliency, preprocess=preprocess, head=network.head, device=place, **options
         )  # fmt: skip
+
+
+def score_saliency(
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    stimuli: Any,
+    saliency: xr.Dataset,
+    *,
+    boxes: str | Path | None = None,
+    segments: str | Path | None = None,
+    masks: xr.Dataset | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> xr.Dataset:
+    """Scores of one layer's maps against marked objects, with plain activation, centre bias and permuted gains beside.
+
+    Parameters
+    ----------
+    saliency : SALIENCY of `gain_saliency`, with activation. boxes : CSV table; segments : folder of PNG; masks : MASKS;
+        one of the three, in pixels of the images as the network sees them.
+    permutations : gains permuted within the layer (0 = no null), by `seed`.
+
+    Returns
+    -------
+    AGREEMENT, see `featattn_neuro.measures.localisation.localisation`.
+    """
+    network = _network(model)
+    images, preprocess = _stimuli(stimuli, network)
+    given = [one for one in (boxes, segments, masks) if one is not None]
+    if len(given) != 1:
+        raise ConfigError(f"wanted one of boxes, segments and masks; came {len(given)}; give one")
+    size = int(saliency.attrs["image_height"]), int(saliency.attrs["image_width"])
+    if boxes is not None:
+        masks = read_boxes(boxes, images, size)
+    elif segments is not None:
+        masks = read_segmentations(segments, images, size)
+    assert masks is not None
+    tasks = [str(task) for task in saliency["task"].values] if "task" in saliency.dims else None
+    chosen = gains if tasks is None or "task" not in gains.dims else gains.sel(task=tasks)
+    layer, null = str(saliency.attrs["layer"]), None
+    if permutations:
+        with placed(network.module, device) as place:
+            null = permuted_scores(
+                network.module, chosen, images, [layer], masks, permutations=permutations, seed=seed,
+                preprocess=preprocess, device=place,
+                relative_to_mean=saliency.attrs.get("gauge") == "gain divided by the layer's mean",
+            )  # fmt: skip
+    return localisation({layer: saliency}, masks, null=null)
+
+
+def picture_saliency(
+    stimuli: Any, saliency: xr.Dataset, folder: str | Path, *, count: int = 12, which: str = "most", svg: bool = False
+) -> list[Path]:
+    """Overlay panels and a contact sheet of every task, of the images that the gains change most, or least.
+
+    Parameters
+    ----------
+    stimuli : those of the maps. folder : is made; `overlays_TASK.png` (or .svg) shows the first four images,
+        `sheet_TASK.png` all `count`.
+
+    Returns
+    -------
+    The files, in the order of the tasks.
+    """
+    from featattn_neuro.report.saliency_overlays import chosen_images, contact_sheet, saliency_overlays
+    from featattn_neuro.report.style import save_figure
+
+    images = stimuli if isinstance(stimuli, Stimuli) else load_stimuli(stimuli, label=None)
+    order = {name: k for k, name in enumerate(images.id.tolist())}
+    suffix, files = ".svg" if svg else ".png", []
+    tasks = [str(task) for task in saliency["task"].values] if "task" in saliency.dims else [None]
+    for task in tasks:
+        ids = chosen_images(saliency, count, which=which, task=task)
+        shown = {name: _shown(images[order[name]]) for name in ids}
+        titles = {} if images.label is None else {name: str(images.label[order[name]]) for name in ids}
+        name = "" if task is None else "_" + "".join(c if c.isalnum() or c in "-." else "_" for c in task)
+        first = {one: shown[one] for one in ids[:4]}
+        for what, figure in (
+            ("overlays", saliency_overlays(first, saliency, task=task, titles=titles)),
+            ("sheet", contact_sheet(shown, saliency, task=task, titles=titles)),
+        ):
+            files.append(save_figure(figure, Path(folder) / f"{what}{name}{suffix}"))
+    return files
+
+
+def _shown(raw: np.ndarray) -> np.ndarray:
+    """A raw image as a picture: (H, W) grey or (H, W, 3)."""
+    if raw.dtype == np.uint8:
+        return raw
+    return raw[0] if len(raw) == 1 else np.clip(raw[:3].transpose(1, 2, 0), 0, 1)
