@@ -452,8 +452,9 @@ def saliency_by_layer(
 
     Parameters
     ----------
-    layers : names or patterns, as in `learn_gains`. options : keywords of `featattn_neuro.nets.saliency.saliency_by_layer`
-        (`methods`, `task`, `top`, `relative`, `dtype`, …).
+    layers : names or patterns, as in `learn_gains`.
+    options : keywords of `featattn_neuro.nets.saliency.saliency_by_layer`,
+        such as `methods`, `task`, `top`, `relative`, `dtype`.
     """
     network = _network(model)
     images, preprocess = _stimuli(stimuli, network)

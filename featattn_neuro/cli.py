@@ -331,9 +331,13 @@ def saliency(
     ] = "excess",
     output: Annotated[int | None, typer.Option(min=0, help="Explain this output, not the gains' read-out.")] = None,
     top: Annotated[int, typer.Option(min=0, help="Also the maps of so many strongest filters.")] = 0,
-    boxes: Annotated[Path | None, typer.Option(help="CSV of boxes (path or stimulus, top, left, bottom, right).")] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="CSV of boxes (path or stimulus, top, left, bottom, right).")
+    ] = None,
     segments: Annotated[Path | None, typer.Option(help="Folder with a PNG of segments for each image.")] = None,
-    scores: Annotated[Path | None, typer.Option(callback=_maybe_output, help="File for the scores (AGREEMENT).")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(callback=_maybe_output, help="File for the scores (AGREEMENT).")
+    ] = None,
     permutations: Annotated[int, typer.Option(min=0, help="Permuted gains for the null of the scores.")] = 1000,
     causal: Annotated[
         Path | None, typer.Option(callback=_maybe_output, help="File for deletion and insertion curves (CAUSAL).")

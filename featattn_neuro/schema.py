@@ -394,7 +394,9 @@ SALIENCY = Kind(
         ),
         "activation": Variable(("stimulus", "y", "x"), "float", "sum over filters of A, un-gained", False),
         "relative": _map("sum g A / sum A - 1, no units; only where maps are nowhere negative"),
-        "class_weighted": _map("sum over filters of w (g - 1) A, w the read-out's weights; logit units at the last maps"),
+        "class_weighted": _map(
+            "sum over filters of w (g - 1) A, w the read-out's weights; logit units at the last maps"
+        ),
         "gain_gradient": _map("sum over filters of (g - 1) A dz/dA on the un-gained network; logit units"),
         "cam_ungained": _map("Grad-CAM without gains, signed: sum over filters of mean(dz/dA) A"),
         "cam_change": _map("the same with all gains on, minus that without"),
@@ -402,7 +404,9 @@ SALIENCY = Kind(
         "path_sum": _number("float", "sum of the attributions of all gained layers; logit units"),
         "logit_change": _number("float", "logit with all gains minus logit without"),
         "path_steps": _number("int", "midpoints that the integral was taken with"),
-        "path_status": _number("text", "ok, or incomplete: |sum - change| > 1e-3 sum of |attribution| at 512 midpoints"),
+        "path_status": _number(
+            "text", "ok, or incomplete: |sum - change| > 1e-3 sum of |attribution| at 512 midpoints"
+        ),
         "top_channel": Variable(
             ("stimulus", "rank"), "int", "filters with the largest |contribution|, largest first", False, _SETS
         ),
@@ -441,7 +445,10 @@ AGREEMENT = Kind(
         "score_high": Variable(("layer",), "float", "upper end", False),
         "randomised_score": Variable(("layer",), "float", "mean cue swap in a network of shuffled weights", False),
         "localisation": Variable(
-            ("localiser", "map", "layer", "stimulus"), "float", "score of one map against the masks, image by image", False
+            ("localiser", "map", "layer", "stimulus"),
+            "float",
+            "score of one map against the masks, image by image",
+            False,
         ),
         "localisation_mean": Variable(("localiser", "map", "layer"), "float", "mean over images", False),
         "localisation_low": Variable(("localiser", "map", "layer"), "float", "lower end of its 95 % t interval", False),
@@ -496,7 +503,11 @@ CAUSAL = Kind(
     "what masking the most amplified pixels does to the logit of the detector",
     {
         "logit": Variable(
-            ("direction", "map", "stimulus", "fraction"), "float", "logit with that share of pixels changed", True, _SETS
+            ("direction", "map", "stimulus", "fraction"),
+            "float",
+            "logit with that share of pixels changed",
+            True,
+            _SETS,
         ),
         "area": Variable(
             ("direction", "map", "stimulus"),
@@ -505,7 +516,9 @@ CAUSAL = Kind(
             extra=_SETS,
         ),
         "area_mean": Variable(("direction", "map"), "float", "mean of that area over images", False, _SETS),
-        "area_low": Variable(("direction", "map"), "float", "lower end of its 95 % t interval over images", False, _SETS),
+        "area_low": Variable(
+            ("direction", "map"), "float", "lower end of its 95 % t interval over images", False, _SETS
+        ),
         "area_high": Variable(("direction", "map"), "float", "upper end", False, _SETS),
     },
     {

@@ -213,7 +213,18 @@ def test_the_steps_meet_in_files(image_folders, tmp_path, monkeypatch, capsys):
 def test_saliency_with_scores_curves_and_pictures(image_folders, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(image_folders)
     model, learned = "tiny_network:make", tmp_path / "gains.nc"
-    options = ("--target", "across,upright", "--head-images", "head", "--epochs", 2, "--layers", "relu", "--out", learned)
+    options = (
+        "--target",
+        "across,upright",
+        "--head-images",
+        "head",
+        "--epochs",
+        2,
+        "--layers",
+        "relu",
+        "--out",
+        learned,
+    )
     classes = sorted(p.name for p in (image_folders / "gains").iterdir())
     options = tuple(",".join(classes) if o == "across,upright" else o for o in options)
     assert featattn("gains", model, "gains", *options) == 0

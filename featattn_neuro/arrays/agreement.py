@@ -15,6 +15,8 @@ from featattn_neuro.arrays.masks import CELLS, exclusive, on_grid, resolved_obje
 Float = NDArray[np.float64]
 INK = 0.25
 """Pixels above this are ink (images in [0, 1])."""
+
+
 def exclusive_masks(
     source_a: ArrayLike, source_b: ArrayLike, grid: tuple[int, int], *, threshold: float = INK
 ) -> tuple[Float, Float]:

@@ -125,9 +125,7 @@ def shifted_composites(stimuli: Stimuli, count: int, *, shift: int, seed: int, b
     return _arrangement(stimuli, canvas, sources, boxes, "shifted pairs")
 
 
-def _drawn(
-    stimuli: Stimuli, count: int, objects: int, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _drawn(stimuli: Stimuli, count: int, objects: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """All pixels, and (count, objects) positions of sources whose labels differ within each row."""
     if stimuli.label is None:
         raise DataError(f"wanted labelled stimuli to arrange; {stimuli.name} has no labels; pass label= when loading")

@@ -1,4 +1,4 @@
-"""Masks of objects from files: boxes in a table, or one picture of segments per image. Joined to stimuli by path or id."""
+"""Masks of objects from files: boxes in a table, or a picture of segments per image; joined by path or id."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.
     try:
         table = pd.read_csv(path, dtype={"stimulus": str, "path": str, "label": str})
     except (OSError, ValueError) as error:
-        raise StoreError(f"wanted a CSV table of boxes at {str(path)!r}; it cannot be read ({error}); check it") from error
+        raise StoreError(
+            f"wanted a CSV table of boxes at {str(path)!r}; it cannot be read ({error}); check it"
+        ) from error
     key = "stimulus" if "stimulus" in table else "path"
     missing = [name for name in (key, *_BOX) if name not in table]
     if missing:

@@ -46,7 +46,9 @@ class SaliencyStore:
         self.header = header
         values = {}
         for name, (dims, shape, dtype) in header.variables.items():
-            chunks = tuple(min(header.batch_size, n) if d == "stimulus" else n for d, n in zip(dims, shape, strict=True))
+            chunks = tuple(
+                min(header.batch_size, n) if d == "stimulus" else n for d, n in zip(dims, shape, strict=True)
+            )
             values[name] = (dims, dask.array.zeros(shape, chunks=chunks, dtype=dtype))
         attrs = {"kind": "SALIENCY", **header.attrs}
         template = SALIENCY.check(xr.Dataset(values, coords=dict(header.coordinates), attrs=attrs))
@@ -100,4 +102,3 @@ def saliency_store(path: str | Path, *, overwrite: bool = False) -> Iterator[Sal
         finally:
             written.unlink(missing_ok=True)
             shutil.rmtree(sink.folder, ignore_errors=True)
-

@@ -21,8 +21,8 @@ from featattn_neuro.jobs.config import GAIN_ARMS
 from featattn_neuro.jobs.context import SPLITS, NetworkJob, labels_of
 from featattn_neuro.jobs.fitting import ArmFit, fit_arm, fit_curves, mean_auc
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
-from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.localisation import localisation
+from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.saliency_agreement import saliency_agreement
 from featattn_neuro.measures.selectivity import selectivity
 from featattn_neuro.nets.batches import as_tensor

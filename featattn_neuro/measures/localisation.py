@@ -129,9 +129,7 @@ def _by_task(maps: xr.Dataset) -> np.ndarray:
     return excess if excess.ndim == 4 else excess[None]
 
 
-def _over_objects(
-    source: np.ndarray, weights: np.ndarray, others: np.ndarray | None, cued: np.ndarray
-) -> np.ndarray:
+def _over_objects(source: np.ndarray, weights: np.ndarray, others: np.ndarray | None, cued: np.ndarray) -> np.ndarray:
     """(localiser, stimulus): mean over the cued objects of each image."""
     total = np.zeros((len(LOCALISERS), len(weights)))
     count = np.zeros_like(total)
@@ -206,7 +204,10 @@ def _with_null(found: xr.Dataset, null: xr.DataArray) -> xr.Dataset:
     draws = null.reindex(layer=found["layer"].values, localiser=found["localiser"].values)
     draws = draws.transpose("localiser", "layer", "permutation")
     observed = found["localisation_mean"].sel(map="excess").transpose("localiser", "layer").values
-    p = [[permutation_p(float(o), d) for o, d in zip(*row, strict=True)] for row in zip(observed, draws.values, strict=True)]
+    p = [
+        [permutation_p(float(o), d) for o, d in zip(*row, strict=True)]
+        for row in zip(observed, draws.values, strict=True)
+    ]
     return found.assign(
         localisation_null=(("localiser", "layer", "permutation"), draws.values),
         localisation_p=(("localiser", "layer"), np.array(p)),

@@ -85,7 +85,9 @@ def causal_check(
     if set(checked["stimulus"].values.tolist()) != set(ids.tolist()):
         raise DataError("wanted maps of the stimuli that are masked; came maps of others; make them from these stimuli")
     if checked.attrs.get("geometry") == "cell index":
-        raise DataError("the place of these maps in the image is not known, so no pixel can be masked; use another layer")
+        raise DataError(
+            "the place of these maps in the image is not known, so no pixel can be masked; use another layer"
+        )
     checked = checked.sel(stimulus=ids)
     for name in maps:
         if name != "random":
@@ -156,7 +158,7 @@ def _filled(images: Tensor, fill: str, blur_sd: float | None) -> Tensor:
 def _ranks(
     saliency: xr.Dataset, name: str, sets: Sequence[str], size: Sequence[int], rng: np.random.Generator
 ) -> np.ndarray:
-    """(S or 1, N, pixels) rank of every pixel, 0 = masked first. Ties, as beyond the outermost cells, in random order."""
+    """(S or 1, N, pixels) rank of every pixel, 0 = masked first. Ties, as beyond the last cells, in random order."""
     pixels = int(size[0]) * int(size[1])
     count = saliency.sizes["stimulus"]
     jitter = rng.permuted(np.broadcast_to(np.arange(pixels), (count, pixels)), axis=1)

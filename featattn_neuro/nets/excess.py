@@ -177,9 +177,7 @@ def collector(
     return Collector(layer, weights, blocks, options.relative, strongest, options.top)
 
 
-def input_batches(
-    stimuli: StimulusSource, preprocess: Preprocess, batch_size: int
-) -> tuple[Tensor, PaddedBatches]:
+def input_batches(stimuli: StimulusSource, preprocess: Preprocess, batch_size: int) -> tuple[Tensor, PaddedBatches]:
     """The first image as network input, and all of them in padded batches."""
     first = first_input(stimuli, preprocess, skip=False)
     starts = list(range(0, len(stimuli), batch_size))
@@ -249,6 +247,7 @@ def run_excess(
             signed[layer] = signed[layer] or one.signed
     return signed
 
+
 def _write(sink: MapSink, values: dict[str, Tensor], start: int, row: int, options: ExcessOptions) -> None:
     blocks = {name: value.cpu().numpy() for name, value in values.items()}
     plain = blocks.pop("activation", None)
@@ -261,4 +260,3 @@ def _write(sink: MapSink, values: dict[str, Tensor], start: int, row: int, optio
         shared = np.broadcast_to(plain, excess.shape)
         undefined = np.full_like(excess, np.nan)
         sink.write("relative", start, np.divide(excess, shared, out=undefined, where=shared > 0), row=row)
-

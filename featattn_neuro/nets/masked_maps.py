@@ -65,6 +65,7 @@ class _MaskedSums:
         mean = self.total / self.count
         return self.products / self.count - np.outer(mean, mean)
 
+
 def masked_maps(
     module: nn.Module,
     stimuli: StimulusSource,
@@ -148,7 +149,7 @@ def _object_maps(
             f"wanted masks (stimulus, object, height, width) for {len(stimuli)} stimuli; came shape {values.shape}; "
             "make one mask per object of each stimulus"
         )
-    if values.dtype != bool and not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
+    if values.dtype != bool and not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise DataError("wanted masks with values in [0, 1]; came others; divide them by their maximum")
     names = select_layers(module, layers)
     sums = {layer: _MaskedSums(layer) for layer in names}
@@ -156,16 +157,20 @@ def _object_maps(
     image, batches = input_batches(stimuli, preprocess, batch_size)
     if same:
         check_size(values.shape[2:], (image.shape[-2], image.shape[-1]))
-    with evaluating(module), torch.inference_mode(), hooked(module, sums):
-        with closing(load_batches(batches, 0)) as loaded:  # type: ignore[type-var]
-            for batch in loaded:
-                assert batch.images is not None
-                run_network(module, batch.images.to(place))
-                for one in sums.values():
-                    maps = one.take(batch.count)
-                    here = on_grid(values[batch.start : batch.start + batch.count], (maps.shape[2], maps.shape[3]))
-                    one.means.append(_masked_means(maps, here))
-                    one.flags.append(resolved_objects(here))
+    with (
+        evaluating(module),
+        torch.inference_mode(),
+        hooked(module, sums),
+        closing(load_batches(batches, 0)) as loaded,  # type: ignore[type-var]
+    ):
+        for batch in loaded:
+            assert batch.images is not None
+            run_network(module, batch.images.to(place))
+            for one in sums.values():
+                maps = one.take(batch.count)
+                here = on_grid(values[batch.start : batch.start + batch.count], (maps.shape[2], maps.shape[3]))
+                one.means.append(_masked_means(maps, here))
+                one.flags.append(resolved_objects(here))
     return _masked_dataset(module, stimuli, sums)
 
 

@@ -161,7 +161,8 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "curves": (bool(r.curves), lambda: curves_table(r.curves)),
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
         "localisation": (
-            any("localisation_mean" in ds for ds in r.agreement.values()), lambda: localisation_table(r.agreement)
+            any("localisation_mean" in ds for ds in r.agreement.values()),
+            lambda: localisation_table(r.agreement),
         ),
         "saliency_stimuli": (bool(r.agreement), lambda: saliency_stimuli_table(r.agreement)),
         "claims": (r.claims is not None, lambda: claims_table(_required(r.claims))),

@@ -83,7 +83,10 @@ def test_shifted_pairs_and_their_exclusive_ink(shift: int) -> None:
             lambda: array_composites(array_composites(singles(), 4, seed=0).stimuli, 1, seed=0),
             "has 4 composites; pass their sources",
         ),
-        (lambda: array_composites(load_stimuli(np.zeros((1, 1, 2, 2), np.float32), label=None), 1, seed=0), "no labels"),
+        (
+            lambda: array_composites(load_stimuli(np.zeros((1, 1, 2, 2), np.float32), label=None), 1, seed=0),
+            "no labels",
+        ),
     ],
 )
 def test_what_cannot_be_arranged(make: Any, message: str) -> None:
@@ -120,7 +123,7 @@ def test_segmentations_are_matched_by_file_name(folder: Path) -> None:
     with pytest.raises(DataError, match=r"wanted masks of 8 × 9 pixels, as the images; '0.png' has 8 × 10"):
         read_segmentations(folder / "segments", stimuli, (8, 9))
     (folder / "segments" / "dog" / "1.png").unlink()
-    with pytest.raises(StoreError, match="wanted the segmentation of 'dog/1.png'"):
+    with pytest.raises(StoreError, match=r"wanted the segmentation of 'dog/1\.png'"):
         read_segmentations(folder / "segments", stimuli, (8, 10))
 
 

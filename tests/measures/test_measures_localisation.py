@@ -1,4 +1,4 @@
-"""localisation(): joins, cues, plain activation beside, nulls; against maps that are made by hand and a real network."""
+"""localisation(): joins, cues, plain activation beside, nulls; against maps made by hand and a network."""
 
 from __future__ import annotations
 
@@ -162,7 +162,9 @@ def test_maps_of_zeros_have_a_reason(case: dict[str, Any]) -> None:
 
 def test_user_mistakes(case: dict[str, Any]) -> None:
     maps, masks = case["maps"], case["masks"]
-    with pytest.raises(DataError, match="wanted masks of 20 × 20 pixels, the size of the network's input; came 10 × 20"):
+    with pytest.raises(
+        DataError, match="wanted masks of 20 × 20 pixels, the size of the network's input; came 10 × 20"
+    ):
         localisation(maps, masks.isel(y=slice(0, 10)))
     with pytest.raises(DataError, match="wanted the same stimulus ids"):
         localisation(maps, masks.isel(stimulus=slice(1, None)))
@@ -183,4 +185,4 @@ def test_user_mistakes(case: dict[str, Any]) -> None:
         permuted_scores(case["module"], case["gains"], stimuli, ["relu1"], masks.isel(stimulus=slice(1, None)))
     with pytest.raises(ConfigError, match="wanted 1 permutation or more; came 0"):
         permuted_scores(case["module"], case["gains"], stimuli, ["relu1"], masks, permutations=0)
-    assert LOCALISERS == tuple(localisation(maps, masks)["localiser"].values)
+    assert tuple(localisation(maps, masks)["localiser"].values) == LOCALISERS

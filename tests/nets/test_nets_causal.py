@@ -47,8 +47,12 @@ def test_curves_where_the_logit_is_the_mean_of_the_pixels(noise: Any, gain_set: 
     )
     assert (found["area"].sel(direction="deletion", map="excess") < 0).all()
     # the best order there is: no random order deletes more
-    assert (found["area"].sel(direction="deletion", map="excess") < found["area"].sel(direction="deletion", map="random")).all()
-    assert (found["area"].sel(direction="insertion", map="excess") > found["area"].sel(direction="insertion", map="random")).all()
+    assert (
+        found["area"].sel(direction="deletion", map="excess") < found["area"].sel(direction="deletion", map="random")
+    ).all()
+    assert (
+        found["area"].sel(direction="insertion", map="excess") > found["area"].sel(direction="insertion", map="random")
+    ).all()
     assert (found["area_low"] < found["area_mean"]).all()
 
 

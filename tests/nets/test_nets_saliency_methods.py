@@ -216,9 +216,7 @@ def test_channels_of_captum_are_ours_where_definitions_coincide(digits: nn.Modul
     captum = pytest.importorskip("captum.attr", reason="captum is not installed: nothing to compare Grad-CAM with")
     stimuli, gains = noise(3), random_gains(WIDTHS)
     images = as_tensor(stimuli, None)
-    found = gain_saliency(
-        digits, gain_set(gains), stimuli, layer="relu2", methods="gradcam", output=4
-    )
+    found = gain_saliency(digits, gain_set(gains), stimuli, layer="relu2", methods="gradcam", output=4)
     cam = captum.LayerGradCam(digits, digits.relu2)
     plain = cam.attribute(images, target=4, attr_dim_summation=False).detach().double().numpy()
     np.testing.assert_allclose(found["cam_ungained"], plain.sum(axis=1), atol=1e-5)
@@ -226,7 +224,9 @@ def test_channels_of_captum_are_ours_where_definitions_coincide(digits: nn.Modul
         gained = captum.LayerGradCam(digits, digits.relu2).attribute(images, target=4).detach().double().numpy()
     np.testing.assert_allclose(found["cam_change"], gained[:, 0] - plain.sum(axis=1), atol=1e-5)
     # at the last maps a channel of Grad-CAM is w A / places, so the weighted excess is (g - 1) times that, summed
-    last = gain_saliency(digits, gain_set(gains), stimuli, layer="relu3", methods="class_weighted", head="head", output=4)
+    last = gain_saliency(
+        digits, gain_set(gains), stimuli, layer="relu3", methods="class_weighted", head="head", output=4
+    )
     channels = captum.LayerGradCam(digits, digits.relu3).attribute(images, target=4, attr_dim_summation=False)
     weighted = np.einsum("k,nkyx->nyx", gains["relu3"] - 1, channels.detach().double().numpy()) * 49
     np.testing.assert_allclose(last["class_weighted"], weighted, atol=1e-5)

@@ -141,7 +141,9 @@ def agreement(rng: np.random.Generator) -> xr.Dataset:
             "localisation_p": (("localiser", "layer"), np.full((4, 3), 0.2)),
         },
         {
-            "layer": layers, "stimulus": [i for _, i in SHOWN], "label": ("stimulus", [name for name, _ in SHOWN]),
+            "layer": layers,
+            "stimulus": [i for _, i in SHOWN],
+            "label": ("stimulus", [name for name, _ in SHOWN]),
             "localiser": ["pointing_game", "mass_in_mask", "auc_judd", "energy"],
             "map": ["excess", "activation", "centre"],
         },

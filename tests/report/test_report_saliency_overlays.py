@@ -102,6 +102,8 @@ def test_user_mistakes(maps: xr.Dataset, images: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match="have no activation"):
         saliency_overlays(images, maps.drop_vars("activation"), task="a")
     with pytest.raises(DataError, match="of one gain set; came s, t"):
-        contact_sheet(images, xr.concat([maps[["excess"]]] * 2, "gain_set").assign_coords(gain_set=["s", "t"]), task="a")
+        contact_sheet(
+            images, xr.concat([maps[["excess"]]] * 2, "gain_set").assign_coords(gain_set=["s", "t"]), task="a"
+        )
     with pytest.raises(DataError, match="scored against masks; came none"):
         localisation_figure({})
