@@ -28,6 +28,8 @@ from featattn_neuro.arrays import variability as _variability
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import gain_files, manifest
 from featattn_neuro.io.labels import SEPARATOR, label_matrix, read_labels
+from featattn_neuro.io import manifest
+from featattn_neuro.io.masks import read_boxes, read_segmentations
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.parametric_stimuli import parametric_stimuli, quadrant_arrays
@@ -83,6 +85,8 @@ from featattn_neuro.nets.prefix_cache import (
     check_alive,
     count_filters,
 )
+from featattn_neuro.nets.permuted_scores import permuted_scores
+from featattn_neuro.nets.plan import make_plan, select_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
@@ -140,6 +144,7 @@ __all__ = [
     "parametric_stimuli",
     "quadrant_arrays",
     "prefix_cache",
+    "picture_saliency",
     "read_neural",
     "record",
     "saliency_by_layer",
@@ -151,6 +156,7 @@ __all__ = [
     "roc_curve",
     "save_kind",
     "select_like_neurons",
+    "score_saliency",
     "selectivity",
     "selectivity_from_moments",
     "simulate_population",
@@ -913,8 +919,9 @@ def saliency_by_layer(
 
     Parameters
     ----------
-    layers : names or patterns, as in `learn_gains`. options : keywords of `featattn_neuro.nets.saliency.saliency_by_layer`
-        (`methods`, `task`, `top`, `relative`, `dtype`, …).
+    layers : names or patterns, as in `learn_gains`.
+    options : keywords of `featattn_neuro.nets.saliency.saliency_by_layer`,
+        such as `methods`, `task`, `top`, `relative`, `dtype`.
     """
     network = _network(model)
     images, preprocess = _stimuli(stimuli, network)
@@ -1006,3 +1013,92 @@ def apply_filter_sets(
     values = {"auc": (("arm", "task"), auc)}
     attrs = {"network_name": network.name, "kind": "SCORES"}
     return SCORES.check(xr.Dataset(values, {"arm": arms, "task": tasks}, attrs))
+def score_saliency(
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    stimuli: Any,
+    saliency: xr.Dataset,
+    *,
+    boxes: str | Path | None = None,
+    segments: str | Path | None = None,
+    masks: xr.Dataset | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> xr.Dataset:
+    """Scores of one layer's maps against marked objects, with plain activation, centre bias and permuted gains beside.
+
+    Parameters
+    ----------
+    saliency : SALIENCY of `gain_saliency`, with activation. boxes : CSV table; segments : folder of PNG; masks : MASKS;
+        one of the three, in pixels of the images as the network sees them.
+    permutations : gains permuted within the layer (0 = no null), by `seed`.
+
+    Returns
+    -------
+    AGREEMENT, see `featattn_neuro.measures.localisation.localisation`.
+    """
+    network = _network(model)
+    images, preprocess = _stimuli(stimuli, network)
+    given = [one for one in (boxes, segments, masks) if one is not None]
+    if len(given) != 1:
+        raise ConfigError(f"wanted one of boxes, segments and masks; came {len(given)}; give one")
+    size = int(saliency.attrs["image_height"]), int(saliency.attrs["image_width"])
+    if boxes is not None:
+        masks = read_boxes(boxes, images, size)
+    elif segments is not None:
+        masks = read_segmentations(segments, images, size)
+    assert masks is not None
+    tasks = [str(task) for task in saliency["task"].values] if "task" in saliency.dims else None
+    chosen = gains if tasks is None or "task" not in gains.dims else gains.sel(task=tasks)
+    layer, null = str(saliency.attrs["layer"]), None
+    if permutations:
+        with placed(network.module, device) as place:
+            null = permuted_scores(
+                network.module, chosen, images, [layer], masks, permutations=permutations, seed=seed,
+                preprocess=preprocess, device=place,
+                relative_to_mean=saliency.attrs.get("gauge") == "gain divided by the layer's mean",
+            )  # fmt: skip
+    return localisation({layer: saliency}, masks, null=null)
+
+
+def picture_saliency(
+    stimuli: Any, saliency: xr.Dataset, folder: str | Path, *, count: int = 12, which: str = "most", svg: bool = False
+) -> list[Path]:
+    """Overlay panels and a contact sheet of every task, of the images that the gains change most, or least.
+
+    Parameters
+    ----------
+    stimuli : those of the maps. folder : is made; `overlays_TASK.png` (or .svg) shows the first four images,
+        `sheet_TASK.png` all `count`.
+
+    Returns
+    -------
+    The files, in the order of the tasks.
+    """
+    from featattn_neuro.report.saliency_overlays import chosen_images, contact_sheet, saliency_overlays
+    from featattn_neuro.report.style import save_figure
+
+    images = stimuli if isinstance(stimuli, Stimuli) else load_stimuli(stimuli, label=None)
+    order = {name: k for k, name in enumerate(images.id.tolist())}
+    suffix, files = ".svg" if svg else ".png", []
+    tasks = [str(task) for task in saliency["task"].values] if "task" in saliency.dims else [None]
+    for task in tasks:
+        ids = chosen_images(saliency, count, which=which, task=task)
+        shown = {name: _shown(images[order[name]]) for name in ids}
+        titles = {} if images.label is None else {name: str(images.label[order[name]]) for name in ids}
+        name = "" if task is None else "_" + "".join(c if c.isalnum() or c in "-." else "_" for c in task)
+        first = {one: shown[one] for one in ids[:4]}
+        for what, figure in (
+            ("overlays", saliency_overlays(first, saliency, task=task, titles=titles)),
+            ("sheet", contact_sheet(shown, saliency, task=task, titles=titles)),
+        ):
+            files.append(save_figure(figure, Path(folder) / f"{what}{name}{suffix}"))
+    return files
+
+
+def _shown(raw: np.ndarray) -> np.ndarray:
+    """A raw image as a picture: (H, W) grey or (H, W, 3)."""
+    if raw.dtype == np.uint8:
+        return raw
+    return raw[0] if len(raw) == 1 else np.clip(raw[:3].transpose(1, 2, 0), 0, 1)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from featattn_neuro import cli
 from featattn_neuro.errors import StoreError
+from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.io.store import load_kind, save_kind
 
 
@@ -324,6 +325,46 @@ def test_several_classes_own_labels_and_export(image_folders, tmp_path, monkeypa
     weights = ("--class-weight", "across:1")
     assert featattn("gains", "tiny_network:make", "gains", *options, *weights) == 2
     assert "unknown class weights" in capsys.readouterr().err
+
+
+def test_saliency_with_scores_curves_and_pictures(image_folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(image_folders)
+    model, learned = "tiny_network:make", tmp_path / "gains.nc"
+    options = (
+        "--target",
+        "across,upright",
+        "--head-images",
+        "head",
+        "--epochs",
+        2,
+        "--layers",
+        "relu",
+        "--out",
+        learned,
+    )
+    classes = sorted(p.name for p in (image_folders / "gains").iterdir())
+    options = tuple(",".join(classes) if o == "across,upright" else o for o in options)
+    assert featattn("gains", model, "gains", *options) == 0
+    shown = load_stimuli("test")
+    boxes = tmp_path / "boxes.csv"
+    rows = [f"{path},{label},0,0,5,5" for path, label in zip(shown.path, shown.label, strict=True)]
+    boxes.write_text("\n".join(["path,label,top,left,bottom,right", *rows]) + "\n")
+    where, scores, curves = (tmp_path / f"{name}.nc" for name in ("saliency", "scores", "causal"))
+    more = ("--methods", "path", "--boxes", boxes, "--scores", scores, "--permutations", 5, "--causal", curves)
+    pictures = ("--figures", tmp_path / "pictures", "--pictured", 3, "--svg")
+    capsys.readouterr()
+    assert featattn("saliency", model, learned, "test", "--layer", "relu", *more, *pictures, "--out", where) == 0
+    maps = load_kind(where, "SALIENCY")
+    assert set(maps["path_status"].values.ravel()) <= {"ok", "incomplete"}
+    scored = load_kind(scores, "AGREEMENT")
+    assert scored["localisation"].sizes["stimulus"] == len(shown)
+    assert scored.sizes["permutation"] == 5
+    assert load_kind(curves, "CAUSAL")["logit"].dims[0] == "task"
+    made = sorted(p.name for p in (tmp_path / "pictures").iterdir())
+    assert made == sorted(f"{what}_{name}.svg" for what in ("overlays", "sheet") for name in classes)
+    assert str(tmp_path / "pictures" / made[0]) in capsys.readouterr().out
+    assert featattn("saliency", model, learned, "test", "--layer", "relu", "--boxes", boxes, "--out", where) == 2
+    assert "give --scores with --boxes or with --segments" in capsys.readouterr().err
 
 
 def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Masks of objects from files: boxes in a table, or one picture of segments per image. Joined to stimuli by path or id."""
+"""Masks of objects from files: boxes in a table, or a picture of segments per image; joined by path or id."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class SaliencyConfig(_Strict):
     arrays: Positive | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.25
     permutations: Positive = 1000
-    localisation_permutations: Annotated[int, Field(ge=0)] = 100
+    localisation_permutations: Annotated[int, Field(ge=0)] = 50
     shown: Positive = 6
 
 

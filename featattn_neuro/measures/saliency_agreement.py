@@ -43,10 +43,12 @@ def saliency_agreement(
 
     Returns
     -------
-    AGREEMENT with `cue_swap` (layer, stimulus), of two objects t = ½{[S_a(mask a) - S_a(mask b)] + [S_b(mask b) - S_b(mask a)]}, where
+    AGREEMENT with `cue_swap` (layer, stimulus), of two objects
+    t = ½{[S_a(mask a) - S_a(mask b)] + [S_b(mask b) - S_b(mask a)]}, where
     S_c = Σ (g_k/ḡ - 1) A_k over live filters (ḡ their mean in the layer) is divided by its SD over all positions;
     of more, the mean over objects a of S_a(mask a) - mean over the others of S_a(mask b);
-    `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites); `null_mean`, `null_sd`, `p_permuted` of the permuted gains;
+    `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites);
+    `null_mean`, `null_sd`, `p_permuted` of the permuted gains;
     `share_resolved` and `usable` (1 if at least 90 % of composites are resolved). A layer with fewer than 8 live
     filters is NaN, `status` "too_few"; one whose gains do not vary in some task "constant".
 

@@ -158,7 +158,7 @@ def _filled(images: Tensor, fill: str, blur_sd: float | None) -> Tensor:
 def _ranks(
     saliency: xr.Dataset, name: str, sets: Sequence[str], size: Sequence[int], rng: np.random.Generator
 ) -> np.ndarray:
-    """(S or 1, N, pixels) rank of every pixel, 0 = masked first. Ties, as beyond the outermost cells, in random order."""
+    """(S or 1, N, pixels) rank of every pixel, 0 = masked first. Ties, as beyond the last cells, in random order."""
     pixels = int(size[0]) * int(size[1])
     count = saliency.sizes["stimulus"]
     jitter = rng.permuted(np.broadcast_to(np.arange(pixels), (count, pixels)), axis=1)

@@ -199,10 +199,11 @@ def _window(part: nn.Module, here: _Axis, axis: int) -> _Axis | None:
 def _adaptive(part: nn.Module, here: _Axis, axis: int) -> _Axis | None:
     """Adaptive pooling is pooling where the cells that come out divide those that go in; elsewhere windows differ."""
     out, n = part.output_size, here.cells
-    wanted = (out, out)[axis] if isinstance(out, int) or out is None else out[axis]
+    pair: Any = tuple(out) if isinstance(out, tuple | list) else (out, out)
+    wanted = pair[axis]
     if n is None:
         return None
-    after = n if wanted is None else int(wanted)  # type: ignore[arg-type]
+    after = n if wanted is None else int(wanted)
     if n % after:
         return None
     width = n // after

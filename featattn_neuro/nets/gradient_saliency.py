@@ -48,7 +48,9 @@ class Logits:
                     "that it has"
                 )
             return outputs[:, self.output]
-        assert self.weight is not None and self.bias is not None and self.scale is not None
+        assert self.weight is not None
+        assert self.bias is not None
+        assert self.scale is not None
         if features is None or features.ndim != 2 or features.shape[1] != self.weight.shape[1]:
             came = "nothing" if features is None else str(tuple(features.shape))
             raise DataError(
@@ -95,7 +97,8 @@ def class_weights(rows: GainRows, layer: str, module: nn.Module, *, head: str | 
     """
     if output is None:
         logits = logits_of(rows, head=head, output=None, device=torch.device("cpu"))
-        assert logits.weight is not None and logits.scale is not None
+        assert logits.weight is not None
+        assert logits.scale is not None
         weight = (logits.weight.double() / logits.scale.double()).numpy()
     else:
         found = module.get_submodule(require_head(head, "given"))
@@ -134,7 +137,8 @@ def gained_pass(
                 maps_of(output, layer)
             if output.shape[1] != len(factors[layer]):
                 raise DataError(
-                    f"layer {layer!r} has {output.shape[1]} filters; came {len(factors[layer])} gains of another network"
+                    f"layer {layer!r} has {output.shape[1]} filters; came {len(factors[layer])} gains of another "
+                    "network"
                 )
             before[layer] = output
             after[layer] = output * factors[layer].view(1, -1, *[1] * (output.ndim - 2))

@@ -157,16 +157,20 @@ def _object_maps(
     image, batches = input_batches(stimuli, preprocess, batch_size)
     if same:
         check_size(values.shape[2:], (image.shape[-2], image.shape[-1]))
-    with evaluating(module), torch.inference_mode(), hooked(module, sums):
-        with closing(load_batches(batches, 0)) as loaded:  # type: ignore[type-var]
-            for batch in loaded:
-                assert batch.images is not None
-                run_network(module, batch.images.to(place))
-                for one in sums.values():
-                    maps = one.take(batch.count)
-                    here = on_grid(values[batch.start : batch.start + batch.count], (maps.shape[2], maps.shape[3]))
-                    one.means.append(_masked_means(maps, here))
-                    one.flags.append(resolved_objects(here))
+    with (
+        evaluating(module),
+        torch.inference_mode(),
+        hooked(module, sums),
+        closing(load_batches(batches, 0)) as loaded,  # type: ignore[type-var]
+    ):
+        for batch in loaded:
+            assert batch.images is not None
+            run_network(module, batch.images.to(place))
+            for one in sums.values():
+                maps = one.take(batch.count)
+                here = on_grid(values[batch.start : batch.start + batch.count], (maps.shape[2], maps.shape[3]))
+                one.means.append(_masked_means(maps, here))
+                one.flags.append(resolved_objects(here))
     return _masked_dataset(module, stimuli, sums)
 
 

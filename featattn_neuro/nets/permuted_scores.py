@@ -93,18 +93,22 @@ def permuted_scores(
     image, batches = input_batches(stimuli, preprocess, batch_size)
     check_size((flags.sizes["y"], flags.sizes["x"]), (image.shape[-2], image.shape[-1]))
     place = torch.device(device)
-    with evaluating(module), torch.inference_mode(), hooked(module, {layer: keep(layer) for layer in layers}):
-        with closing(load_batches(batches, 0)) as loaded:  # type: ignore[type-var]
-            for batch in loaded:
-                assert batch.images is not None
-                run_network(module, batch.images.to(place))
-                here = slice(batch.start, batch.start + batch.count)
-                for layer in layers:
-                    finite(layer, maps[layer][: batch.count])
-                    one = maps.pop(layer)[: batch.count].cpu().numpy()
-                    _score(one, flags["mask"].values[here], cued[here], shuffled[layer], sums[layer])
-                if progress is not None:
-                    progress(here.stop, len(ids))
+    with (
+        evaluating(module),
+        torch.inference_mode(),
+        hooked(module, {layer: keep(layer) for layer in layers}),
+        closing(load_batches(batches, 0)) as loaded,  # type: ignore[type-var]
+    ):
+        for batch in loaded:
+            assert batch.images is not None
+            run_network(module, batch.images.to(place))
+            here = slice(batch.start, batch.start + batch.count)
+            for layer in layers:
+                finite(layer, maps[layer][: batch.count])
+                one = maps.pop(layer)[: batch.count].cpu().numpy()
+                _score(one, flags["mask"].values[here], cued[here], shuffled[layer], sums[layer])
+            if progress is not None:
+                progress(here.stop, len(ids))
     values = np.stack([sums[layer].value() for layer in layers], axis=1)
     return xr.DataArray(
         values, {"localiser": list(LOCALISERS), "layer": list(layers)}, ("localiser", "layer", "permutation"),

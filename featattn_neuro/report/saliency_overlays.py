@@ -31,7 +31,7 @@ def chosen_images(saliency: xr.Dataset, count: int, *, which: str = "most", task
     """
     choose(which, ORDERS, "choice of images")
     excess = _one_set(SALIENCY.check(saliency), task, keep_tasks=True)["excess"]
-    size = np.abs(excess).mean([d for d in excess.dims if d != "stimulus"]).values
+    size = abs(excess).mean([d for d in excess.dims if d != "stimulus"]).values
     order = np.argsort(-size if which == "most" else size, kind="stable")[:count]
     return [str(one) for one in saliency["stimulus"].values[order]]
 
@@ -177,8 +177,8 @@ def placed_extent(maps: xr.Dataset, image: np.ndarray) -> tuple[float, float, fl
     strides = float(maps.attrs.get("stride_y", -1)), float(maps.attrs.get("stride_x", -1))
     if maps.attrs.get("geometry") == "cell index" or min(strides) <= 0:
         return 0.0, float(width), float(height), 0.0
-    across = width / float(maps.attrs.get("image_width", width))
-    down = height / float(maps.attrs.get("image_height", height))
+    across = width / float(maps.attrs.get("image_width") or width)
+    down = height / float(maps.attrs.get("image_height") or height)
     # pixel k reaches from k to k + 1 in the picture, its centre is k + .5
     left, right = x[0] + 0.5 - strides[1] / 2, x[-1] + 0.5 + strides[1] / 2
     top, bottom = y[0] + 0.5 - strides[0] / 2, y[-1] + 0.5 + strides[0] / 2
@@ -236,4 +236,4 @@ def _bar(figure: Figure, handle: Any, axes: Sequence[Axes] | np.ndarray, label: 
     )  # fmt: skip
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)

@@ -142,7 +142,10 @@ def by_definition(maps: np.ndarray, masks: np.ndarray, excess: np.ndarray, tasks
     found = []
     for i in range(n):
         inside = np.array(
-            [[(every[tasks[i, a], i] * masks[i, b]).sum() / masks[i, b].sum() for b in range(objects)] for a in range(objects)]
+            [
+                [(every[tasks[i, a], i] * masks[i, b]).sum() / masks[i, b].sum() for b in range(objects)]
+                for a in range(objects)
+            ]
         )  # fmt: skip
         pairs = [
             0.5 * ((inside[a, a] - inside[a, b]) + (inside[b, b] - inside[b, a]))

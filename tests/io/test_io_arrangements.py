@@ -123,7 +123,7 @@ def test_segmentations_are_matched_by_file_name(folder: Path) -> None:
     with pytest.raises(DataError, match=r"wanted masks of 8 × 9 pixels, as the images; '0.png' has 8 × 10"):
         read_segmentations(folder / "segments", stimuli, (8, 9))
     (folder / "segments" / "dog" / "1.png").unlink()
-    with pytest.raises(StoreError, match="wanted the segmentation of 'dog/1.png'"):
+    with pytest.raises(StoreError, match=r"wanted the segmentation of 'dog/1\.png'"):
         read_segmentations(folder / "segments", stimuli, (8, 10))
 
 

@@ -1,4 +1,4 @@
-"""localisation(): joins, cues, plain activation beside, nulls; against maps that are made by hand and a real network."""
+"""localisation(): joins, cues, plain activation beside, nulls; against maps made by hand and a network."""
 
 from __future__ import annotations
 

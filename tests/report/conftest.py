@@ -118,6 +118,7 @@ def association(rng: np.random.Generator) -> xr.Dataset:
 
 def agreement(rng: np.random.Generator) -> xr.Dataset:
     layers = [*LAYERS, "relu3"]
+    scores = np.clip(0.5 + 0.1 * rng.standard_normal((4, 3, 3, len(SHOWN))), 0, 1)
     return dataset(
         "AGREEMENT",
         {
@@ -130,8 +131,22 @@ def agreement(rng: np.random.Generator) -> xr.Dataset:
             "mass_in_mask_plain": (("layer",), np.array([0.28, 0.3, 0.19])),
             "usable": (("layer",), np.array([1, 1, 0])),
             "share_resolved": (("layer",), np.array([1.0, 0.97, 0.58])),
+            "randomised_score": (("layer",), np.array([0.01, -0.02, 0.0])),
+            "localisation": (("localiser", "map", "layer", "stimulus"), scores),
+            "localisation_mean": (("localiser", "map", "layer"), scores.mean(-1)),
+            "localisation_low": (("localiser", "map", "layer"), scores.mean(-1) - 0.05),
+            "localisation_high": (("localiser", "map", "layer"), scores.mean(-1) + 0.05),
+            "localisation_status": (("localiser", "map", "layer"), np.full((4, 3, 3), "ok")),
+            "localisation_null": (("localiser", "layer", "permutation"), 0.4 + 0.1 * rng.standard_normal((4, 3, 5))),
+            "localisation_p": (("localiser", "layer"), np.full((4, 3), 0.2)),
         },
-        {"layer": layers, "stimulus": [i for _, i in SHOWN], "label": ("stimulus", [name for name, _ in SHOWN])},
+        {
+            "layer": layers,
+            "stimulus": [i for _, i in SHOWN],
+            "label": ("stimulus", [name for name, _ in SHOWN]),
+            "localiser": ["pointing_game", "mass_in_mask", "auc_judd", "energy"],
+            "map": ["excess", "activation", "centre"],
+        },
     )
 
 
@@ -175,7 +190,13 @@ def saliency(rng: np.random.Generator) -> xr.Dataset:
     excess = bump * rng.standard_normal((len(TASKS), len(SHOWN), 1, 1)) + 0.05 * rng.standard_normal((4, 3, 14, 14))
     return dataset(
         "SALIENCY",
-        {"excess": (("task", "stimulus", "y", "x"), excess)},
+        {
+            "excess": (("task", "stimulus", "y", "x"), excess),
+            "activation": (("stimulus", "y", "x"), np.abs(excess).max(axis=0)),
+            "top_channel": (("task", "stimulus", "rank"), rng.integers(0, 16, (4, 3, 2))),
+            "top_total": (("task", "stimulus", "rank"), rng.standard_normal((4, 3, 2))),
+            "top_map": (("task", "stimulus", "rank", "y", "x"), 0.5 * rng.standard_normal((4, 3, 2, 14, 14))),
+        },
         {
             "task": TASKS,
             "stimulus": [i for _, i in SHOWN],

@@ -1,0 +1,183 @@
+"""What excess maps cost: 20 gain sets at several layers, against recording those maps, and against captum.
+
+    python benchmarks/saliency.py [--images 512] [--runs 15] [--threads 1] [--quick]
+
+Every round runs each contestant once, the order rotated by one from round to round; a ratio is taken within its round
+and its median over rounds is printed with the range of the middle half. "record again" is the noise of the method.
+"record" = one recording pass that keeps the same layers' maps in memory (`reduce="none"`). captum = one
+LayerGradCam call per gain set (`attr_dim_summation=False`), its channels weighted with g - 1, at the last of the layers
+alone; it takes one layer at a time, so all of them would take as many times longer.
+Memory: peak resident size of a pass that streams to zarr, over what stands before it, at two numbers of images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+import featattn_neuro as fn
+
+BATCH = 32
+SETS = 20
+Contestant = Callable[[], Any]
+
+
+def network(name: str) -> tuple[nn.Module, list[str], int, int]:
+    """Module, layers whose maps are wanted, channels and side of its images."""
+    if name == "digits, all 8 maps":
+        module = fn.load_model("digits_cnn", weights="random").module
+        return module, ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3", "relu3"], 1, 28
+    if name == "digits, 3 gained":
+        return fn.load_model("digits_cnn", weights="random").module, ["relu1", "relu2", "relu3"], 1, 28
+    module = fn.load_model("torchvision:resnet18", weights="random").module
+    return module, [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)], 3, 64
+
+
+def gain_sets(module: nn.Module, layers: list[str], shape: tuple[int, int, int]) -> xr.Dataset:
+    """GAINS of `SETS` sets."""
+    widths = {info.name: info.filters for info in fn.list_layers(module, input_shape=shape)}
+    unit = [f"{layer}/{k:03d}" for layer in layers for k in range(widths[layer])]
+    values = np.exp(0.3 * np.random.default_rng(0).standard_normal((SETS, len(unit))))
+    coords = {
+        "unit": unit,
+        "layer": ("unit", [layer for layer in layers for _ in range(widths[layer])]),
+        "channel": ("unit", [k for layer in layers for k in range(widths[layer])]),
+        "gain_set": [f"set_{k}" for k in range(SETS)],
+    }
+    return xr.Dataset({"gain": (("gain_set", "unit"), values)}, coords, {"kind": "GAINS"})
+
+
+def contestants(module: nn.Module, layers: list[str], stimuli: Any, gains: xr.Dataset) -> dict[str, Contestant]:
+    """Name to function; each goes over all images once."""
+
+    def record() -> None:
+        fn.record(module, stimuli, layers, reduce="none", batch_size=BATCH)
+
+    def excess() -> None:
+        fn.saliency_by_layer(module, gains, stimuli, layers, batch_size=BATCH, activation=False, relative=False)
+
+    def with_plain() -> None:
+        fn.saliency_by_layer(module, gains, stimuli, layers, batch_size=BATCH)
+
+    found = {
+        "record": record, "record again": record, "excess maps": excess, "excess, plain and relative maps": with_plain
+    }  # fmt: skip
+    if importlib.util.find_spec("captum") is None:
+        print("  captum: not installed, left out")
+        return found
+    from captum.attr import LayerGradCam
+
+    images = torch.from_numpy(stimuli.images)
+    last = layers[-1]
+    weights = torch.as_tensor(gains["gain"].values[:, gains["layer"].values == last] - 1, dtype=torch.float32)
+
+    def captum() -> None:
+        cam = LayerGradCam(module, module.get_submodule(last))
+        for k in range(SETS):
+            for batch in images.split(BATCH):
+                channels = cam.attribute(batch, target=0, attr_dim_summation=False).detach()
+                torch.einsum("k,nkyx->nyx", weights[k], channels).numpy()
+
+    return {**found, "20 captum LayerGradCam, the last layer only": captum}
+
+
+def race(found: dict[str, Contestant], runs: int) -> dict[str, list[float]]:
+    """Seconds of every contestant in every round; captum, which takes long, in the first three only."""
+    names = list(found)
+    for name in names:
+        if "captum" not in name:
+            found[name]()  # warm-up
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for run in range(runs):
+        for k in range(len(names)):
+            name = names[(k + run) % len(names)]
+            if "captum" in name and run >= 3:
+                continue
+            since = time.perf_counter()
+            found[name]()
+            seconds[name].append(time.perf_counter() - since)
+    return seconds
+
+
+def table(seconds: dict[str, list[float]]) -> str:
+    """Markdown rows: contestant, median ratio to record, middle half, seconds."""
+    lines = ["| | ratio to record | middle half | s |", "|---|---|---|---|"]
+    for name, values in seconds.items():
+        base = np.array(seconds["record"][: len(values)])
+        low, median, high = np.percentile(np.array(values) / base, [25, 50, 75])
+        lines.append(f"| {name} | {median:.3f} | {low:.3f}–{high:.3f} | {np.median(values):.2f} |")
+    return "\n".join(lines)
+
+
+def _streamed(count: int, folder: str, found: Any) -> None:
+    module, layers, channels, side = network("resnet18")
+    pixels = np.random.default_rng(0).standard_normal((count, channels, side, side)).astype(np.float32)
+    stimuli, gains = fn.load_stimuli(pixels, label=None), gain_sets(module, layers, (channels, side, side))
+    fn.gain_saliency(module, gains, stimuli.select([0]), layer=layers[0], dtype="float32")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fn.gain_saliency(
+        module, gains, stimuli, layer=layers[0], dtype="float32", out=Path(folder) / f"{count}.zarr"
+    ).close()
+    found.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory(counts: tuple[int, int]) -> str:
+    """Extra peak memory of a streamed pass, in processes of their own."""
+    lines, spawn = [], multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts:
+            found = spawn.Queue()
+            process = spawn.Process(target=_streamed, args=(count, folder, found))
+            process.start()
+            extra = found.get(timeout=600)
+            process.join()
+            maps = count * SETS * 16 * 16 * 4 / 2**20
+            lines.append(f"| {count} images, {maps:.0f} MiB of maps, streamed | {extra:.0f} MiB extra peak | | |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="64 images, 3 rounds: to see that it works")
+    parser.add_argument("--json", type=Path, help="write all seconds here")
+    args = parser.parse_args()
+    images, runs = (64, 3) if args.quick else (args.images, args.runs)
+    torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {importlib.metadata.version('featattn_neuro')}, {args.threads} threads")
+    seconds: dict[str, Any] = {}
+    for name in ("resnet18", "digits, 3 gained", "digits, all 8 maps"):
+        module, layers, channels, side = network(name)
+        count = images if name == "resnet18" else 4 * images
+        pixels = np.random.default_rng(0).standard_normal((count, channels, side, side)).astype(np.float32)
+        stimuli = fn.load_stimuli(pixels, label=None)
+        print(
+            f"\n{name}, {side} px, {len(layers)} layers, {SETS} gain sets, {count} images, batch {BATCH}, {runs} rounds"
+        )
+        found = contestants(module, layers, stimuli, gain_sets(module, layers, (channels, side, side)))
+        seconds[name] = race(found, runs)
+        print(table(seconds[name]))
+    print("\nmemory of a streamed pass, resnet18, one layer")
+    print(memory((images, 8 * images)))
+    if args.json is not None:
+        args.json.write_text(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main()
