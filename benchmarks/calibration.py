@@ -94,7 +94,9 @@ def summarise(case: Case, null: dict[str, Outcome], planted: dict[str, Outcome] 
             p = found.p[np.isfinite(found.p)]
             rate = limits(int((p <= ALPHA + 1e-12).sum()), p.size)
         if found.low is not None and found.high is not None:
-            truth = float(found.estimate.mean()) if np.isnan(found.truth) and found.estimate is not None else found.truth
+            truth = (
+                float(found.estimate.mean()) if np.isnan(found.truth) and found.estimate is not None else found.truth
+            )
             usable = np.isfinite(found.low) & np.isfinite(found.high)
             inside = (found.low <= truth) & (truth <= found.high)
             coverage = limits(int(inside[usable].sum()), int(usable.sum()))

@@ -36,8 +36,8 @@ PERMUTATIONS = 499
 class Outcome:
     """What one method said in each simulation.
 
-    role : "offered" (must be calibrated), "diagnostic" (shown by the package with a warning label), "beyond" (an offered
-        test where its assumption is broken on purpose: how far it bends), "known bad" (not in the package, or refused).
+    role : "offered" (must be calibrated), "diagnostic" (shown by the package with a warning label), "beyond" (an
+        offered test where its assumption is broken on purpose: how far it bends), "known bad" (not in the package).
     p : p-values. low, high : interval ends. truth : what they should cover; NaN = the mean of `estimate` over all
         simulations, where the estimator is unbiased and its expectation has no closed form.
     """
@@ -285,7 +285,11 @@ def layers_as_groups(networks: int) -> Callable[[Rng, int, float], dict[str, Out
             mixing = rng.normal(size=(groups, filters, 4))
             x = np.abs((mixing @ rng.normal(size=(groups, 4, 1)))[..., 0])
             y = (mixing @ rng.normal(size=(groups, 4, 1)))[..., 0] + rng.normal(size=x.shape)
-            y = y / y.std(axis=1, keepdims=True) + rng.normal(size=(groups, 1)) + np.tile([0.0, 0.5, 1.0], networks)[:, None]
+            y = (
+                y / y.std(axis=1, keepdims=True)
+                + rng.normal(size=(groups, 1))
+                + np.tile([0.0, 0.5, 1.0], networks)[:, None]
+            )
             x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
             y = y + (effect + 0.4 * rng.normal(size=(groups, 1))) * x
             group = np.repeat(np.arange(groups), filters)
@@ -338,7 +342,9 @@ def disattenuation(networks: int) -> Callable[[Rng, int, float], dict[str, Outco
         true = 0.4 + effect
         reliability = np.clip(np.array([0.7, 0.8]) + 0.06 * rng.normal(size=(sims, networks, 2)), 0.05, 0.99)
         rho = true * np.sqrt(0.7 * 0.8) + 0.1 * rng.normal(size=(sims, networks))
-        made = [disattenuated(r, q[:, 0], q[:, 1], resamples=999, rng=rng) for r, q in zip(rho, reliability, strict=True)]
+        made = [
+            disattenuated(r, q[:, 0], q[:, 1], resamples=999, rng=rng) for r, q in zip(rho, reliability, strict=True)
+        ]
         return {"disattenuated association": Outcome(
             OFFERED, low=np.array([one.ci_low for one in made]), high=np.array([one.ci_high for one in made]),
             truth=true,
@@ -410,7 +416,9 @@ def refits(*, informed: bool) -> Callable[[Rng, int, float], dict[str, Outcome]]
             wanted = np.arange(n) < n // 2
             mixing = rng.normal(size=(filters, 4)) / 2
             shift = mixing @ rng.normal(size=4)
-            responses = np.maximum(mixing @ rng.normal(size=(4, n)) + rng.normal(size=(filters, n)) + shift[:, None] * wanted, 0)
+            responses = np.maximum(
+                mixing @ rng.normal(size=(4, n)) + rng.normal(size=(filters, n)) + shift[:, None] * wanted, 0
+            )
             dprime = np.abs(responses[:, wanted].mean(1) - responses[:, ~wanted].mean(1)) / responses.std(1)
             observed = mixing @ rng.normal(size=4) + 0.3 * rng.normal(size=filters) + effect * dprime
             heads = _head(responses, wanted)[None].repeat(count, 0)
@@ -442,17 +450,21 @@ def _first_step(responses: Float, labels: NDArray[np.bool_], head: Float) -> Flo
 OWN = Design()
 CASES = (
     Case("mismatch-5", "5 networks, own images, calibration gain, layer trend", mismatch(OWN), 0.25, 3),
-    Case("mismatch-10", "10 networks, own images, calibration gain, layer trend", mismatch(replace(OWN, networks=10)), 0.2, 6),
+    Case("mismatch-10", "10 networks, own images, calibration gain, layer trend",
+         mismatch(replace(OWN, networks=10)), 0.2, 6),
     Case("mismatch-5-shared", "5 networks, shared images, gains and classes half in common",
          mismatch(replace(OWN, shared_images=True, common=0.5, alike=0.5)), 0.25, 3),
     Case("mismatch-10-shared", "10 networks, shared images, gains and classes half in common",
          mismatch(replace(OWN, networks=10, shared_images=True, common=0.5, alike=0.5)), 0.2, 6),
-    Case("mismatch-1", "1 network, own images, calibration gain, layer trend", mismatch(replace(OWN, networks=1)), 0.4, 3, 3),
+    Case("mismatch-1", "1 network, own images, calibration gain, layer trend",
+         mismatch(replace(OWN, networks=1)), 0.4, 3, 3),
     Case("mismatch-few-tasks", "5 networks, own images, 5 tasks", mismatch(replace(OWN, tasks=5)), 0.4, 2),
-    Case("naive-own", "5 networks, own images, no calibration gain", naive_association(replace(OWN, calibration=0.0)), 0.0, 2),
+    Case("naive-own", "5 networks, own images, no calibration gain",
+         naive_association(replace(OWN, calibration=0.0)), 0.0, 2),
     Case("naive-shared", "5 networks, shared images, gains and classes half in common, no calibration gain",
          naive_association(replace(OWN, calibration=0.0, shared_images=True, common=0.5, alike=0.5)), 0.0, 2),
-    Case("naive-calibration", "5 networks, own images, gains of all tasks follow mean |d'|", naive_association(OWN), 0.0, 2),
+    Case("naive-calibration", "5 networks, own images, gains of all tasks follow mean |d'|",
+         naive_association(OWN), 0.0, 2),
     Case("arms-5", "5 networks, own images, equal arms, 30 targets of 150", arms(5, shared=False), 0.3),
     Case("arms-10", "10 networks, own images, equal arms, 30 targets of 150", arms(10, shared=False), 0.3),
     Case("arms-5-shared", "5 networks, one set of images, equal arms", arms(5, shared=True), 0.3),
@@ -479,7 +491,8 @@ CASES = (
     Case("u-5", "5 networks, both sides flat", u_shape(5, 0.0), 1.0, 2),
     Case("u-5-j", "5 networks, right side rises, left side flat", u_shape(5, 3.0), 0.0, 2),
     Case("u-10-j", "10 networks, right side rises, left side flat", u_shape(10, 3.0), 0.0, 2),
-    Case("mixed-5", "5 networks × 3 layers of 24 filters, layer slopes vary around 0 (SD .4)", layers_as_groups(5), 0.5, 20),
+    Case("mixed-5", "5 networks × 3 layers of 24 filters, layer slopes vary around 0 (SD .4)",
+         layers_as_groups(5), 0.5, 20),
     Case("bootstrap-5", "5 networks", bootstrap(5, skewed=False), 1.0),
     Case("bootstrap-10", "10 networks", bootstrap(10, skewed=False), 0.8, 2),
     Case("bootstrap-10-skewed", "10 networks, skewness 1", bootstrap(10, skewed=True), 0.8, 2),
@@ -489,5 +502,6 @@ CASES = (
     Case("max-t", "40 independent rectified filters, 20 targets of 100", many_units(correlated=False), 1.0, 2),
     Case("max-t-correlated", "40 correlated rectified filters, 20 targets of 100", many_units(correlated=True), 1.0, 2),
     Case("refit-informed", "gains owe nothing to |d'|; labels of G permuted, head kept", refits(informed=True), 0.0, 4),
-    Case("refit-everything", "gains owe nothing to |d'|; labels permuted for head and gains", refits(informed=False), 0.0, 4),
+    Case("refit-everything", "gains owe nothing to |d'|; labels permuted for head and gains",
+         refits(informed=False), 0.0, 4),
 )  # fmt: skip

@@ -369,7 +369,13 @@ ASSOCIATION = Kind(
             ("layer", "refit"), "float", "atanh rho of gains refitted to permuted labels", False, extra=("network",)
         ),
         "rho_standard_error": Variable(
-            ("layer",), "float", "SD of rho from the covariance of refitted gain ranks", False, ("network", "task"), 0, 1
+            ("layer",),
+            "float",
+            "SD of rho from the covariance of refitted gain ranks",
+            False,
+            ("network", "task"),
+            0,
+            1,
         ),
         "p_filter_permutation": Variable(
             ("layer",), "float", "filters permuted within layer; anticonservative", False, ("network", "task"), 0, 1

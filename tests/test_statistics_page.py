@@ -49,14 +49,14 @@ def test_modules_and_functions_named_on_the_page_exist():
             assert hasattr(importlib.import_module(f"featattn_neuro.measures.{module}"), name), f"{module}.{name}"
 
 
-@pytest.mark.parametrize(
-    ("arm", "count"), [("probe", 8), ("gain", 30), ("gain_head", 38), ("uniform", 2)]
-)
+@pytest.mark.parametrize(("arm", "count"), [("probe", 8), ("gain", 30), ("gain_head", 38), ("uniform", 2)])
 def test_trained_numbers_include_the_head(arm, count):
     """Seven features and a bias for the head; filters of both layers for the gains, one number a layer when uniform."""
     from featattn_neuro.jobs.fitting import RULES, trained_numbers
 
     job = SimpleNamespace(
-        cut=SimpleNamespace(n_filters={"a": 10, "b": 20}), layers=["a", "b"], detector=SimpleNamespace(weight=np.zeros((3, 7)))
+        cut=SimpleNamespace(n_filters={"a": 10, "b": 20}),
+        layers=["a", "b"],
+        detector=SimpleNamespace(weight=np.zeros((3, 7))),
     )
     assert trained_numbers(job, RULES[arm]) == count

@@ -75,9 +75,7 @@ def stratified_folds(target: ArrayLike, folds: int, rng: np.random.Generator) ->
     return fold
 
 
-def population_dprime(
-    responses: ArrayLike, target: ArrayLike, *, folds: int = 5, rng: np.random.Generator
-) -> float:
+def population_dprime(responses: ArrayLike, target: ArrayLike, *, folds: int = 5, rng: np.random.Generator) -> float:
     """Cross-validated d' of the best linear read-out of all units, in SDs.
 
     Parameters

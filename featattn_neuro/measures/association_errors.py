@@ -38,7 +38,9 @@ def gain_covariance_error(refits: xr.Dataset, selectivity: xr.Dataset) -> xr.Dat
     units = null["unit"].values
     missing = sorted({str(u) for u in units} - {str(u) for u in measured["unit"].values})
     if missing:
-        raise DataError(f"{len(missing)} refitted units have no selectivity (first: {missing[0]!r}); measure those layers")
+        raise DataError(
+            f"{len(missing)} refitted units have no selectivity (first: {missing[0]!r}); measure those layers"
+        )
     measured = measured.sel(unit=units)
     tasks = null["task"].values if "task" in null["gain"].dims else None
     if tasks is not None:

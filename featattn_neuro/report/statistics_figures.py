@@ -26,7 +26,9 @@ SHOWN_UNITS = 12
 def _wanted(table: pd.DataFrame, columns: Sequence[str], maker: str) -> pd.DataFrame:
     missing = [name for name in columns if name not in table]
     if missing or not len(table):
-        raise DataError(f"wanted a table of {maker} with {', '.join(columns)}; came {list(table)} and {len(table)} rows")
+        raise DataError(
+            f"wanted a table of {maker} with {', '.join(columns)}; came {list(table)} and {len(table)} rows"
+        )
     return table
 
 

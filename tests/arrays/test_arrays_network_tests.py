@@ -1,4 +1,4 @@
-"""Crossed test, equivalence, U-shape, bootstrap, max-T, disattenuation: closed forms, other people's code, symmetries."""
+"""Crossed test, equivalence, U-shape, bootstrap, max-T, disattenuation: closed forms, other code, symmetries."""
 
 from __future__ import annotations
 
@@ -78,7 +78,11 @@ def test_equivalence_is_statsmodels(rng):
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=9), st.floats(0.05, 3))
 def test_equivalent_exactly_when_the_90_percent_interval_is_inside(values, bound):
     found = equivalence_test(values, bound)
-    if np.isfinite(found.ci_low) and np.ptp(values) > 1e-9 and min(abs(found.ci_low + bound), abs(found.ci_high - bound)) > 1e-9:
+    if (
+        np.isfinite(found.ci_low)
+        and np.ptp(values) > 1e-9
+        and min(abs(found.ci_low + bound), abs(found.ci_high - bound)) > 1e-9
+    ):
         assert found.equivalent == (-bound < found.ci_low and found.ci_high < bound)
 
 

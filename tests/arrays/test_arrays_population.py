@@ -56,7 +56,9 @@ def test_fisher_weights_do_not_hang_on_units_or_constant_filters(rng):
     target = np.arange(60) < 30
     values = rng.normal(size=(4, 60)) + target
     factor = np.array([1.0, 100.0, 0.01, 3.0])
-    np.testing.assert_allclose(fisher_weights(values * factor[:, None], target) * factor, fisher_weights(values, target))
+    np.testing.assert_allclose(
+        fisher_weights(values * factor[:, None], target) * factor, fisher_weights(values, target)
+    )
     dead = np.vstack([values, np.zeros(60)])
     found = fisher_weights(dead, target)
     assert found[-1] == 0

@@ -110,7 +110,9 @@ def test_filter_permutation_is_labelled_and_right_for_independent_filters(rng):
     assert "anticonservative" in found.attrs["label"]
     assert float(found.sel(layer="relu2").max()) < 0.05
     assert np.isnan(found.sel(layer="relu3")).all()
-    rho = stats.spearmanr(gains["gain"].values[0, inside("relu1")], np.abs(measured["dprime"].values[0, inside("relu1")]))
+    rho = stats.spearmanr(
+        gains["gain"].values[0, inside("relu1")], np.abs(measured["dprime"].values[0, inside("relu1")])
+    )
     other = filter_permutation(gains, measured, permutations=2000, seed=1)
     assert float(other.sel(task="0", layer="relu1")) == pytest.approx(rho.pvalue, abs=0.05)
 
@@ -164,7 +166,13 @@ def test_disattenuated_needs_reliabilities(rng):
         for n, one in associations.items()
     }
     row = disattenuated_association(full).iloc[0]
-    rho = np.mean([one["rho"].sel(measure="dprime", layer=["relu1", "relu2"]).values[k, k] for one in full.values() for k in range(4)])
+    rho = np.mean(
+        [
+            one["rho"].sel(measure="dprime", layer=["relu1", "relu2"]).values[k, k]
+            for one in full.values()
+            for k in range(4)
+        ]
+    )
     assert row["estimate"] == pytest.approx(rho / np.sqrt(0.75 * 2 / 3))  # halves stepped up: .75 and 2/3
     assert row["status"] == "too_few"
     weak = {n: one.assign(gain_reliability=("layer", np.full(len(layers), 0.1))) for n, one in full.items()}
@@ -269,7 +277,10 @@ def test_filter_sets_choose_top_live_filters_and_matched_others(rng):
     measured["live"][:2] = 0
     measured = measured.sel(unit=[u for u in measured["unit"].values if not u.startswith("relu3")])
     sets = filter_sets(measured, share=0.2, repeats=3, seed=1)
-    assert sets["gain_set"].values.tolist() == ["top", *(f"{c}/{k}" for c in ("random", "activation", "leverage") for k in range(3))]
+    assert sets["gain_set"].values.tolist() == [
+        "top",
+        *(f"{c}/{k}" for c in ("random", "activation", "leverage") for k in range(3)),
+    ]
     gain = sets["gain"]
     dead = gain.isel(unit=[0, 1])
     assert (dead == 1).all()
@@ -277,7 +288,9 @@ def test_filter_sets_choose_top_live_filters_and_matched_others(rng):
         here = gain.isel(unit=np.flatnonzero(gain["layer"].values == layer))
         assert ((here == 0).sum("unit") == count).all()
         top = here.sel(gain_set="top", task="1") == 0
-        score = np.where(measured["live"] == 1, np.abs(measured["dprime"].sel(task="1")), -1)[gain["layer"].values == layer]
+        score = np.where(measured["live"] == 1, np.abs(measured["dprime"].sel(task="1")), -1)[
+            gain["layer"].values == layer
+        ]
         assert set(np.flatnonzero(top)) == set(np.argsort(-score)[:count])
         others = here.sel(task="1").isel(gain_set=slice(1, None)) == 0
         assert not (others & top).any()
