@@ -456,7 +456,7 @@ CASES = (
          mismatch(replace(OWN, shared_images=True, common=0.5, alike=0.5)), 0.25, 3),
     Case("mismatch-10-shared", "10 networks, shared images, gains and classes half in common",
          mismatch(replace(OWN, networks=10, shared_images=True, common=0.5, alike=0.5)), 0.2, 6),
-    Case("mismatch-1", "1 network, own images, calibration gain, layer trend",
+    Case("one-network", "1 network, own images, calibration gain, layer trend",
          mismatch(replace(OWN, networks=1)), 0.4, 3, 3),
     Case("mismatch-few-tasks", "5 networks, own images, 5 tasks", mismatch(replace(OWN, tasks=5)), 0.4, 2),
     Case("naive-own", "5 networks, own images, no calibration gain",
