@@ -77,7 +77,7 @@ def roc_area_interval(responses: ArrayLike, target: ArrayLike, *, level: float =
     flat, tasks = values.reshape(-1, values.shape[-1]), np.atleast_2d(wanted)
     low, high = np.full((2, len(tasks), len(flat)), np.nan)
     finite = np.isfinite(flat).all(axis=1)
-    defined = finite & (np.ptp(np.where(finite[:, None], flat, 0.0), axis=1) > 0)
+    defined: NDArray[np.bool_] = np.asarray(finite & (np.ptp(np.where(finite[:, None], flat, 0.0), axis=1) > 0))
     ranks = stats.rankdata(flat[defined], axis=1)
     for row, chosen in enumerate(tasks):
         n1, n0 = int(chosen.sum()), int((~chosen).sum())
