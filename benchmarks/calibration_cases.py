@@ -63,7 +63,7 @@ class Case:
     @property
     def factor(self) -> int:
         """More simulations where they cost little, so that an exact test seldom misses the limits by chance."""
-        return 5 if self.cost <= 1 else 3 if self.cost <= 3 else 1
+        return 5 if self.cost <= 1 else 3 if self.cost <= 6 else 1
 
 
 def mismatch(design: Design) -> Callable[[Rng, int, float], dict[str, Outcome]]:
