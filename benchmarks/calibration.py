@@ -1,6 +1,6 @@
 """False positives, coverage and power of every p-value and interval that the package prints, by simulation.
 
-    python benchmarks/calibration.py                    all cases, 2,000 simulations each, two processes
+    python benchmarks/calibration.py                    all cases, 2,000 simulations each (more where cheap)
     python benchmarks/calibration.py --quick            60 simulations each: does everything run?
     python benchmarks/calibration.py --only mismatch-5  one case, or all whose names begin so
 
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = battery(chosen_cases(options.only), sims=sims, seed=options.seed, workers=options.workers)
     print(table(rows))
     seconds = time.perf_counter() - begun
-    print(f"\n{sims} simulations per null, seed {options.seed}, {options.workers} processes, {seconds:.0f} s")
+    print(f"\n{sims} simulations per null or more, seed {options.seed}, {options.workers} processes, {seconds:.0f} s")
     failed = [row for row in rows if row.role == OFFERED and row.verdict.startswith("FAILS")]
     if options.quick:
         print("quick: limits are wide, verdicts mean nothing")

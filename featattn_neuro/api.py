@@ -973,8 +973,8 @@ def apply_filter_sets(
 
     Returns
     -------
-    SCORES : `auc` (arm, task); arm "ungained", then the names of the gain sets. `measures.filter_sets.set_effects` reads
-        it.
+    SCORES : `auc` (arm, task); arm "ungained", then the names of the gain sets; read it with
+        `measures.filter_sets.set_effects`.
 
     Raises
     ------

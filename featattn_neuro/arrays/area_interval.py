@@ -1,4 +1,4 @@
-"""Interval of a ROC area that covers also with few targets and areas near 1, where the plain DeLong interval does not."""
+"""Interval of a ROC area that covers also with few targets and areas near 1, where the plain DeLong one does not."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def roc_area_interval(responses: ArrayLike, target: ArrayLike, *, level: float =
         raise ValueError(f"target must be boolean, (n,) or (tasks, n); came {wanted.dtype} {wanted.shape}")
     flat, tasks = values.reshape(-1, values.shape[-1]), np.atleast_2d(wanted)
     low, high = np.full((2, len(tasks), len(flat)), np.nan)
-    defined = np.isfinite(flat).all(axis=1)
-    defined[defined] = np.ptp(flat[defined], axis=1) > 0
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(flat).all(axis=1))
+    defined = finite & np.asarray(np.ptp(np.where(finite[:, None], flat, 0.0), axis=1) > 0)
     ranks = stats.rankdata(flat[defined], axis=1)
     for row, chosen in enumerate(tasks):
         n1, n0 = int(chosen.sum()), int((~chosen).sum())

@@ -51,8 +51,8 @@ def gain_selectivity(
     covariates : variables over `unit`, or ("task", "unit"), to be held fixed one at a time, and all together ("all"):
         mean activation, weight norm, …; nothing measured after the gain. With two tasks or more, the mean log gain of
         the other tasks is added as "other_tasks_gain". None = no partial correlations.
-    method : "spearman" (the declared one), "kendall" (tau b) or "pearson_log" (log gain; NaN for a task with a gain that
-        is not positive). Partial correlations are of ranks whatever the method.
+    method : "spearman" (the declared one), "kendall" (tau b) or "pearson_log" (log gain; NaN for a task with a gain
+        that is not positive). Partial correlations are of ranks whatever the method.
     permutations, seed : joint permutations of tasks for `p_task_permutation`, and their seed.
     circular : "refuse" an overlap of the source stimuli of gains and selectivity, or "demonstrate" what it does.
 
@@ -70,8 +70,8 @@ def gain_selectivity(
 
     Notes
     -----
-    Spearman 1904; Kendall 1945; z(t, s) pairs the gains of task t with the selectivity of task s. Within one network the p says
-    something about this network only.
+    Spearman 1904; Kendall 1945; z(t, s) pairs the gains of task t with the selectivity of task s. Within
+    one network the p says something about this network only.
 
     >>> import xarray as xr
     >>> names = [f"conv/{k}" for k in range(8)]

@@ -90,13 +90,14 @@ def mixed_model(gains: Mapping[str, xr.Dataset], selectivity: Mapping[str, xr.Da
     Returns
     -------
     Dataset over `task` (one entry "" without tasks): `slope` (SDs of the gain's rank in its network, per SD of
-    the rank of |d'| in its layer), `standard_error`, `df`, `p`, `slope_sd`, `status`; and `layer_slope`, `layer_slope_low`,
-    `layer_slope_high`, `layer_slope_p`: mean over layers in each network, then Student's t over networks. Attribute
-    `label` says that it is exploratory. A layer with fewer than 8 live filters is left out.
+    the rank of |d'| in its layer), `standard_error`, `df`, `p`, `slope_sd`, `status`; and `layer_slope`,
+    `layer_slope_low`, `layer_slope_high`, `layer_slope_p`: mean over layers in each network, then Student's t
+    over networks. Attribute `label` says that it is exploratory. A layer with fewer than 8 live filters is left out.
 
     Notes
     -----
-    Ranks of |d'| are centred within each layer, so layer means cannot make a slope; groups are the layers of each network. The null of 0 is not that of the task-mismatch test: what all tasks amplify counts here.
+    Ranks of |d'| are centred within each layer, so layer means cannot make a slope; groups are layers of networks.
+    The null of 0 is not that of the task-mismatch test: what all tasks amplify counts here.
     """
     if set(gains) != set(selectivity):
         raise DataError(

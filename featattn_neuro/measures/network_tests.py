@@ -102,7 +102,7 @@ def u_shape(gains: Mapping[str, xr.Dataset], selectivity: Mapping[str, xr.Datase
     rows: list[dict[str, object]] = []
     for column, name in enumerate(("left", "right")):
         low, high = t_interval(table[:, column])
-        rows.append({"test": name, "reads": "z of gain with signed d' on this side of 0", "ci_low": low, "ci_high": high,
+        rows.append({"test": name, "reads": "z of gain with signed d', this side of 0", "ci_low": low, "ci_high": high,
                      "estimate": _mean(table[:, column]), "p": t_test(table[:, column]), **shared})  # fmt: skip
     for name, p in (("U", test.p_u), ("inverted U", test.p_inverted)):
         nan = float("nan")

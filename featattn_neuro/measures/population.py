@@ -1,4 +1,4 @@
-"""Where does discriminability rise, if not at the gained layer? Cross-validated linear d' of every layer's population."""
+"""Where does discriminability rise, if not at the gained layer? Cross-validated d' of every layer's population."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _rival(fisher: xr.DataArray, pair: PairedLayers, gains: xr.Dataset) -> dict[
 
 
 def _held_out(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(task,) R² of each task's y (task, filter) from a line through the other tasks; x is (task, filter, predictor)."""
+    """(task,) R² of each task's y (task, filter) from a line through the others; x is (task, filter, predictor)."""
     found = np.full(len(y), np.nan)
     for held in range(len(y)):
         rest = np.arange(len(y)) != held

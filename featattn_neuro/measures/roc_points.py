@@ -27,7 +27,8 @@ def roc_points(activations: xr.Dataset, target: str | int | xr.DataArray, units:
     >>> import xarray as xr
     >>> unit = {"unit": ["c/0"], "layer": ("unit", ["c"]), "channel": ("unit", [0])}
     >>> shown = {"stimulus": list("abc"), "label": ("stimulus", ["x", "y", "y"])}
-    >>> found = roc_points(xr.Dataset({"response": (("stimulus", "unit"), [[2.0], [1.0], [2.0]])}, unit | shown), "x", ["c/0"])
+    >>> recorded = xr.Dataset({"response": (("stimulus", "unit"), [[2.0], [1.0], [2.0]])}, unit | shown)
+    >>> found = roc_points(recorded, "x", ["c/0"])
     >>> found[["false_alarms", "hits"]].values.tolist()
     [[0.0, 0.0], [0.5, 1.0], [1.0, 1.0]]
     """

@@ -1,4 +1,4 @@
-"""The adjusted interval of a ROC area against its definition with added observations, and DeLong's for large samples."""
+"""The adjusted interval of a ROC area against its definition with added observations, and DeLong's for many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crossed test, equivalence, U-shape, bootstrap, max-T, disattenuation: closed forms, other people's code, symmetries."""
+"""Crossed test, equivalence, U-shape, bootstrap, max-T, disattenuation: closed forms, other code, symmetries."""
 
 from __future__ import annotations
 
@@ -209,3 +209,12 @@ def test_disattenuated_conditions(rng):
     assert few.status == "too_few"
     beyond = disattenuated([0.8] * 5, [0.5] * 5, [0.5] * 5, rng=rng)
     assert beyond.value > 1  # no bound
+
+
+def test_bootstrap_reaches_further_on_the_side_of_the_tail(rng):
+    """The mean of right-skewed data falls short more often than it exceeds, so the upper end lies further away."""
+    x = rng.exponential(size=15) ** 2
+    low, high = bootstrap_t_interval(x, resamples=2000, rng=rng)
+    assert high - x.mean() > 1.3 * (x.mean() - low)
+    turned_low, turned_high = bootstrap_t_interval(-x, resamples=2000, rng=rng)
+    assert -x.mean() - turned_low > 1.3 * (turned_high + x.mean())

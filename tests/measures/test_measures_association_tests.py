@@ -346,3 +346,14 @@ def test_selectivity_and_fisher_agree_on_a_single_filter(rng):
     one = recording(rng, shift=2.0).isel(unit=[3])
     d = abs(float(selectivity(one, "0")["dprime"][0]))
     assert float(fisher_selectivity(one, "0")[0]) == pytest.approx(d, rel=0.15)  # pooled against rms SD
+
+
+def test_a_task_is_predicted_from_the_others_not_from_itself(rng):
+    """Gains of three tasks rise with |d'|, those of the fourth fall: its prediction is worse than none."""
+    _, measured = make(rng)
+    score = np.abs(measured["dprime"].values)
+    gains = gains_of(np.exp(score * np.array([1, 1, 1, -1])[:, None]))
+    fisher = xr.DataArray(rng.random((4, K)), {"task": TASKS, **units()}, ("task", "unit"))
+    r2 = head_to_head(gains, measured, fisher)["r2"].sel(predictor="dprime", layer="relu2")
+    assert float(r2.sel(task="3")) == pytest.approx(-3.0)  # 1 - (y - ŷ)²/y² with ŷ = -y
+    assert float(r2.sel(task="0")) == pytest.approx(1 - (1 - 1 / 3) ** 2)  # slope of the others: (1 + 1 - 1)/3
