@@ -390,9 +390,7 @@ def _gain_rule(per: str, shift: bool, parameterisation: str, combination: str) -
     return replace(rule, shift=shift, combination=combination)
 
 
-def switchable_gains(
-    model: nn.Module | Network, sets: Mapping[str, xr.Dataset]
-) -> AbstractContextManager[GainSwitch]:
+def switchable_gains(model: nn.Module | Network, sets: Mapping[str, xr.Dataset]) -> AbstractContextManager[GainSwitch]:
     """Switch between named gain sets inside a `with`: `switch("cat")`, `switch("cat", "dog")` for both, `switch()`.
 
     Parameters

@@ -90,7 +90,12 @@ def expected_seconds(
             costs[stage.network] = (
                 next(iter(costs.values())) if replicas else apart(seconds_per_image, text, str(out), stage.network)
             )
-        images = {"gain": stage.gain_images, "full": stage.full_images, "any": stage.any_images, "norm": stage.norm_images}
+        images = {
+            "gain": stage.gain_images,
+            "full": stage.full_images,
+            "any": stage.any_images,
+            "norm": stage.norm_images,
+        }
         per_image = costs[stage.network]
         found[stage.id] = stage.fixed_seconds + sum(count * per_image[kind] for kind, count in images.items())
     return found

@@ -45,7 +45,9 @@ def log_gain_spread(state: Trained) -> np.ndarray:
     >>> log_gain_spread(one).round(4).tolist()  # 0.2 sqrt(2/3)
     [[0.1633]]
     """
-    return np.stack([g.detach().double().log().std(dim=1, unbiased=False).cpu().numpy() for g in state.gains().values()])
+    return np.stack(
+        [g.detach().double().log().std(dim=1, unbiased=False).cpu().numpy() for g in state.gains().values()]
+    )
 
 
 def dose_curve(

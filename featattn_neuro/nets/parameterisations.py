@@ -73,7 +73,12 @@ class Parameterisation:
         kind = None if found is None else found[1]
         bounds = None if found is None or found[2] is None else _numbers(found[2], found[3])
         unread = found is not None and found[2] is not None and bounds is None
-        if found is None or unread or (kind == "bounded" and not bounds) or (kind in ("free", "non_negative") and bounds):
+        if (
+            found is None
+            or unread
+            or (kind == "bounded" and not bounds)
+            or (kind in ("free", "non_negative") and bounds)
+        ):
             raise ConfigError(
                 "wanted free, non_negative, bounded(low, high), log or log(low, high), perhaps with +layer_mean; "
                 f"came {text!r}"

@@ -57,7 +57,8 @@ def learn_target_importance(
     bias = torch.zeros(len(matrix)) if head.bias is None else head.bias.detach()
     bias = bias.to(cut.device)
     chosen = torch.as_tensor(list(targets), device=cut.device)
-    detector = Detector(*(v[chosen].double().cpu().numpy() for v in (matrix, bias)), np.ones(matrix.shape[1]))
+    weight, offset = (v[chosen].double().cpu().numpy() for v in (matrix, bias))
+    detector = Detector(weight, offset, np.ones(matrix.shape[1]))
     state = start(cut, detector, parameterisation=Parameterisation(low=0.0))
     other = torch.as_tensor(weights.copy(), dtype=matrix.dtype, device=cut.device)
     numbers = [values.requires_grad_(True) for values in state.theta.values()]
@@ -69,7 +70,9 @@ def learn_target_importance(
         truth = classes[picked].expand(len(chosen), -1)
         mass = torch.where(truth == chosen[:, None], 1.0, other[:, None])
         loss = (cross_entropy(z.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth) * mass).mean(dim=1)
-        loss = loss + schedule.penalty * torch.cat([state.parameterisation.deviation(v) for v in numbers], 1).square().mean(1)
+        loss = loss + schedule.penalty * torch.cat(
+            [state.parameterisation.deviation(v) for v in numbers], 1
+        ).square().mean(1)
         if not torch.isfinite(loss).all():
             raise DataError(f"the loss is not finite at update {update}; lower the rate ({schedule.rate})")
         optimiser.zero_grad(set_to_none=True)

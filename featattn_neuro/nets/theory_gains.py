@@ -112,7 +112,8 @@ def gradient_values(
 
     Raises
     ------
-    ConfigError : a network whose sites may lie behind pooling; an unknown option. DataError : a category without images.
+    ConfigError : a network whose sites may lie behind pooling; an unknown option.
+    DataError : a category without images.
     """
     choose(normalise, NORMALISATIONS, "normalisation")
     if sign not in (-1, 1):
@@ -151,7 +152,9 @@ def _positions(cut: CutNetwork, images: torch.Tensor) -> list[int]:
     return [int(np.prod(shapes.get(layer, (1,)))) for layer in cut.layers]
 
 
-def theory_factors(values: np.ndarray, strength: float, *, mode: str = "bidirectional", clip: bool = False) -> np.ndarray:
+def theory_factors(
+    values: np.ndarray, strength: float, *, mode: str = "bidirectional", clip: bool = False
+) -> np.ndarray:
     """1 + strength * f, the factor on a map for tuning or gradient values f; 1 where f is NaN (the filter is dead).
 
     Parameters
@@ -162,8 +165,10 @@ def theory_factors(values: np.ndarray, strength: float, *, mode: str = "bidirect
 
     >>> theory_factors(np.array([0.5, -2.0, np.nan]), 1.0).tolist()
     [1.5, -1.0, 1.0]
-    >>> theory_factors(np.array([0.5, -2.0]), 1.0, clip=True).tolist(), theory_factors(-1.0, 1.0, mode="positive").item()
-    ([1.5, 0.0], 1.0)
+    >>> theory_factors(np.array([0.5, -2.0]), 1.0, clip=True).tolist()
+    [1.5, 0.0]
+    >>> theory_factors(np.array([0.5, -2.0]), 1.0, mode="positive").tolist()
+    [1.5, 1.0]
     """
     choose(mode, MODES, "mode")
     if not strength >= 0:

@@ -265,7 +265,9 @@ def doses_figure(doses: Datasets) -> Figure:
         for dose in dataset["dose"].values:
             learned = bool(dose == 1)
             face = VERMILION if learned else "white"
-            axes.plot(size.sel(dose=dose), area.sel(dose=dose), "o", color=VERMILION, markerfacecolor=face, markersize=4.5)
+            axes.plot(
+                size.sel(dose=dose), area.sel(dose=dose), "o", color=VERMILION, markerfacecolor=face, markersize=4.5
+            )
     axes.set_xlabel("SD of log gain (mean over layers and tasks)")
     axes.set_ylabel("ROC area on test composites,\nmean over tasks")
     axes.grid(axis="y")

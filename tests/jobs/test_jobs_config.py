@@ -51,7 +51,10 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"splits__T": {"per_class": 2}}, "splits needs R, G, V, S, P; unknown T"),
         ({"splits__R": None}, "splits needs R, G, V, S, P; missing R"),
         ({"composites__R": 3}, "composites needs G, V, S, P; unknown R"),
-        ({"arms__probe": None}, "arms needs probe, gain, gain_head, uniform and may have full, .*adabn.*; missing probe"),
+        (
+            {"arms__probe": None},
+            "arms needs probe, gain, gain_head, uniform and may have full, .*adabn.*; missing probe",
+        ),
         ({"arms__full": None}, "curves compare gain_head with full"),
         ({"arms__gain": {"rates": []}}, "arms.gain: give at least one rate"),
         ({"arms__gain": {}}, "arms.gain: give at least one rate"),
@@ -64,7 +67,10 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"arms__gain": {"rates": [0.1], "strengths": [1.0]}}, "arms.gain: this arm has no strengths"),
         ({"curves__rates_updates": {"full": [0.1], "gain_head": [0.1], "shift": [0.1]}}, "must name the same arms"),
         (
-            {f"curves__rates_{axis}": {"full": [0.1], "gain_head": [0.1], "adabn": [0.1]} for axis in ("updates", "examples")},
+            {
+                f"curves__rates_{axis}": {"full": [0.1], "gain_head": [0.1], "adabn": [0.1]}
+                for axis in ("updates", "examples")
+            },
             "curves: adabn has no learning curve",
         ),
         ({"doses": [-1.0]}, "doses.0: "),

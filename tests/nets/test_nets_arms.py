@@ -26,7 +26,12 @@ def moved_norms(net: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(3)
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
-            for values, low, high in ((part.weight.data, 0.5, 1.5), (part.bias.data, -0.2, 0.2), (part.running_mean, -0.2, 0.2), (part.running_var, 0.5, 1.5)):
+            for values, low, high in (
+                (part.weight.data, 0.5, 1.5),
+                (part.bias.data, -0.2, 0.2),
+                (part.running_mean, -0.2, 0.2),
+                (part.running_var, 0.5, 1.5),
+            ):
                 values.copy_(low + (high - low) * torch.rand(values.shape, generator=generator))
     return net.eval()
 
@@ -57,7 +62,9 @@ def test_every_arm_starts_un_gained_and_learns_only_its_own(arm: str, problem: A
         untouched = arm_start(arm_rule("probe"), cut, detector, net, images)
         np.testing.assert_array_equal(logits(cut, rows, initial), logits(cut, rows, untouched))
     assert rule.on_network == (arm != "probe")
-    fit = fit_tasks(cut, rows, target, initial, SCHEDULE, train_gains=rule.on_network, train_head=rule.head, evaluate=rows)
+    fit = fit_tasks(
+        cut, rows, target, initial, SCHEDULE, train_gains=rule.on_network, train_head=rule.head, evaluate=rows
+    )
     changed = {
         part
         for part in ("theta", "shift", "spatial")
@@ -87,12 +94,16 @@ def test_norm_affine_is_learning_the_weights_and_biases_of_the_norms(problem: An
     assert cut is not None
     rows = cut.prefix(images)
     schedule = Schedule(rate=0.01, penalty=0.0, batch_size=16, epochs=None, updates=3)
-    state = fit_tasks(cut, rows, target, arm_start(rule, cut, detector, net, images), schedule, train_gains=True, train_head=False).state
+    state = fit_tasks(
+        cut, rows, target, arm_start(rule, cut, detector, net, images), schedule, train_gains=True, train_head=False
+    ).state
     # torch by itself: one task, its own copy of the network, Adam on the norms' parameters
     copied = copy.deepcopy(net)
     parameters = [p for part in copied.modules() if isinstance(part, nn.BatchNorm2d) for p in (part.weight, part.bias)]
     optimiser = torch.optim.Adam(parameters, lr=0.01)
-    weight, bias, scale = (torch.as_tensor(v, dtype=torch.float32) for v in (detector.weight[1], detector.bias[1], detector.scale))
+    weight, bias, scale = (
+        torch.as_tensor(v, dtype=torch.float32) for v in (detector.weight[1], detector.bias[1], detector.scale)
+    )
     labels = torch.as_tensor(target[1])
     mass = torch.where(labels, 16 / (2.0 * labels.sum()), 16 / (2.0 * (~labels).sum()))
     head, copied.linear = copied.linear, nn.Identity()
@@ -141,7 +152,7 @@ def test_norms_are_found_and_absent() -> None:
 
 
 def test_arms_by_name_and_setting() -> None:
-    with pytest.raises(ConfigError, match="unknown arm 'gian'.*'gain'"):
+    with pytest.raises(ConfigError, match=r"unknown arm 'gian'.*'gain'"):
         arm_rule("gian")
     assert arm_rule("gain", parameterisation="free").place == "any"
     assert arm_rule("feature_spatial", combination="additive").combination == "additive"
@@ -155,14 +166,13 @@ def test_maps_have_sizes_and_vectors_do_not() -> None:
     net = build_network("digits_cnn").module
     cut = arm_network(net, ["relu1", "mean"], "head", "any")
     assert cut is not None
-    with pytest.raises(DataError, match="layer 'mean' gives .*no positions"):
+    with pytest.raises(DataError, match=r"layer 'mean' gives .*no positions"):
         map_shapes(cut, torch.zeros(1, 1, 12, 12))
 
 
 def test_before_the_nonlinearity_can_be_learned_too() -> None:
     net = build_network("digits_cnn", seed=2).module
     images = torch.rand(12, 1, 12, 12)
-    target = np.arange(12)[None] % 2 == 0
     rule = arm_rule("gain", parameterisation="free")
     found = {}
     for sites in (["relu3"], ["relu3.input"]):
@@ -178,7 +188,9 @@ def test_before_the_nonlinearity_can_be_learned_too() -> None:
 
 
 def test_adabn_holds_the_statistics_of_the_images() -> None:
-    net = moved_norms(nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)))
+    net = moved_norms(
+        nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    )
     before = copy.deepcopy(net.state_dict())
     images = 3 + 2 * torch.randn(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     adapted = adapt_batch_norm(net, images)
@@ -222,5 +234,9 @@ def test_full_fine_tuning_shows_its_network(problem: Any) -> None:
         cut, images, target[0], detector, 0, SCHEDULE, evaluate=images,
         afterwards=lambda module: seen.append({k: v.clone() for k, v in module.state_dict().items()}),
     )  # fmt: skip
-    changed = [key for key, value in seen[0].items() if key.endswith("conv1.weight") and not torch.equal(value, net.state_dict()[key])]
+    changed = [
+        key
+        for key, value in seen[0].items()
+        if key.endswith("conv1.weight") and not torch.equal(value, net.state_dict()[key])
+    ]
     assert changed

@@ -22,7 +22,15 @@ from featattn_neuro.nets.learning import Schedule, fit_tasks, learn, logits, per
 from featattn_neuro.nets.parameterisations import LOG, Parameterisation, mean_penalty
 from featattn_neuro.nets.training import head_inputs
 
-TEXTS = ["free", "non_negative", "bounded(0.7, 1.3)", "log", "log(0.5, 2.0)", "log+layer_mean", "non_negative+layer_mean"]
+TEXTS = [
+    "free",
+    "non_negative",
+    "bounded(0.7, 1.3)",
+    "log",
+    "log(0.5, 2.0)",
+    "log+layer_mean",
+    "non_negative+layer_mean",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -41,7 +49,8 @@ def test_text_and_numbers_there_and_back(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bounded", "wanted free"), ("bounded(a, b)", "wanted free"), ("free(0, 1)", "wanted free"), ("exp", "wanted free"),
+        ("bounded", "wanted free"), ("bounded(a, b)", "wanted free"), ("free(0, 1)", "wanted free"),
+        ("exp", "wanted free"),
         ("bounded(1.1, 2)", "hold 1 between"), ("log(0, 2)", "above 0"), ("free+layer_mean", "layer mean 0"),
     ],
 )  # fmt: skip
@@ -153,7 +162,10 @@ def test_shifts_and_positions_are_learned_stored_and_placed(problem: Any) -> Non
         for task, name in enumerate("abc"):
             with with_gains(net, gains, task=name):
                 features = head_inputs(net, "head", images)
-            found = Detector(*(v[task : task + 1] for v in (gains.head_weight.values, gains.head_bias.values)), gains.feature_scale.values).logits(features)[0]
+            found = Detector(
+                *(v[task : task + 1] for v in (gains.head_weight.values, gains.head_bias.values)),
+                gains.feature_scale.values,
+            ).logits(features)[0]
             np.testing.assert_allclose(found, wanted[task], rtol=1e-3, atol=1e-3)
         assert fit.state.trained_numbers(head=True) == 65 + (96 if parts.get("gain", True) else 0) + (
             96 if "shift" in parts else 0
@@ -169,14 +181,22 @@ def test_tasks_may_share_their_gains(problem: Any) -> None:
     assert torch.equal(gains[0], gains[2])
     # one task shares with nobody: then it is the ordinary fit
     one, own = (
-        fit_tasks(cut, rows, target[:1], start(cut, Detector(detector.weight[:1], detector.bias[:1], detector.scale), shared=s), SCHEDULE, train_gains=True, train_head=False).state
+        fit_tasks(
+            cut,
+            rows,
+            target[:1],
+            start(cut, Detector(detector.weight[:1], detector.bias[:1], detector.scale), shared=s),
+            SCHEDULE,
+            train_gains=True,
+            train_head=False,
+        ).state
         for s in (True, False)
     )
     assert torch.equal(one.theta["relu3"], own.theta["relu3"])
 
 
 def test_pooling_is_not_passed_by_what_does_not_commute(problem: Any) -> None:
-    net, cut, rows, target, detector, images = problem
+    net, cut, rows, _, detector, images = problem
     passing = CutNetwork(net, ["relu2", "relu3"], "head")
     passing.prefix(images)
     for parts in ({"shift": True}, {"parameterisation": Parameterisation()}, {"shapes": {"relu2": (6, 6)}}):
