@@ -17,10 +17,11 @@ help:
 
 install: $(STAMP)
 
-# PYTHONPATH is emptied so that pip looks at the new environment alone.
+# All extras: other people's code is what the tests compare with. PYTHONPATH is emptied so that pip looks at the new
+# environment alone.
 $(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	PYTHONPATH= $(VENV)/bin/pip install -c constraints.txt -e '.[test]'
+	PYTHONPATH= $(VENV)/bin/pip install -c constraints.txt -e '.[test,nwb,onnx,peers]'
 	touch $@
 
 # one thread per test process: the processes are the parallelism, and sums do not depend on the machine's core count

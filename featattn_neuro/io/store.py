@@ -207,9 +207,9 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
 def provenance() -> str:
     """What the numbers may depend on besides the inputs, as JSON text with sorted keys.
 
-    Installed versions of this package, Python, numpy, scipy, xarray and torch; numpy's BLAS library with its thread count;
-    CPU instruction sets. No clock time, no path, no host, nothing that hangs on which modules happen to be loaded: the
-    same on every run of one installation on one kind of CPU.
+    Installed versions of this package, Python, numpy, scipy, xarray and torch; numpy's BLAS library with its thread
+    count; CPU instruction sets. No clock time, no path, no host, nothing that hangs on which modules happen to be
+    loaded: the same on every run of one installation on one kind of CPU.
 
     Examples
     --------

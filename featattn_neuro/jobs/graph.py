@@ -163,7 +163,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         refitted = {"refits": refits, "refit_layers": refit_layers}
         found.append(
             stage("refits", "associate", "learn_refits", [base, gain], {**learning, **seed, **refitted},
-                  fits=refits * n_tasks, fixed_seconds=refits * 0.4,
+                  fits=refits * n_tasks, fixed_seconds=refits * 0.12,
                   gain_images=float(images * refits * _early(config, name)))
         )  # fmt: skip
         association_needs.append(f"refits.{name}")

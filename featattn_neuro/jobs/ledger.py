@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import time
@@ -40,10 +41,16 @@ CODE = {
 """Which source files a stage's result can depend on."""
 
 
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "statsmodels", "xarray", "torch", "torchvision", "timm", "pillow")
+"""Whose installed version is part of every stage's key: another release may round, or decode an image, otherwise."""
+
+
 @lru_cache(maxsize=8)
 def code_hash(groups: tuple[str, ...]) -> str:
-    """sha256 over the sources of some groups of `CODE`."""
+    """sha256 over the sources of some groups of `CODE` and the versions of the libraries they compute with."""
     digest = hashlib.sha256(__version__.encode())
+    for library in LIBRARIES:
+        digest.update(f"{library} {importlib.metadata.version(library)}\0".encode())
     for group in groups:
         for name in CODE[group]:
             place = _PACKAGE / name

@@ -1,9 +1,10 @@
-"""How long an image takes in one update, measured on this machine, so that a run can say its minutes beforehand."""
+"""What a network costs, measured on this machine, so that a run can say its minutes and its disk beforehand."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,12 +21,23 @@ TASKS = 2
 """Tasks of the timed updates."""
 
 
-def seconds_per_image(config_text: str, out: str, name: str) -> dict[str, float]:
-    """Seconds that one thread needs for one image and task in one update, by what learns.
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that one thread needs for one image and task in one update, by what learns; and filters.
 
-    "gain" (behind pooling where that is the same), "any" (at the very sites, with a shift), "norm" (affine norms) and
-    "full" fine-tuning; 0 for what the configuration has no arm of.
+    per_gain_image (gains behind pooling where that is the same), per_full_image (fine-tuning), per_any_image (gains and
+    shifts at the very sites), per_norm_image (affine norms): 0 for what the configuration has no arm of.
     """
+
+    per_gain_image: float
+    per_full_image: float
+    units: int
+    per_any_image: float = 0.0
+    per_norm_image: float = 0.0
+
+
+def costs_of(config_text: str, out: str, name: str) -> Costs:
+    """Time a few updates of one network and count its filters."""
     job = network_job(config_text, out, name)
     network = job.build()
     head = require_head(network.head, network.name)
@@ -44,13 +56,16 @@ def seconds_per_image(config_text: str, out: str, name: str) -> dict[str, float]
     def gains() -> None:
         fit_tasks(cut, rows, target, start(cut, detector), schedule, train_gains=True, train_head=True)
 
-    found = {"gain": _best(gains) / (2 * TASKS * len(images)), "any": 0.0, "norm": 0.0, "full": 0.0}
-    for kind in ("any", "norm"):
-        found[kind] = _arm_seconds(job, network.module, head, kind, images, target, detector, schedule)
-    if "full" in job.config.arms:
-        full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1]))
-        found["full"] = full / (2 * len(images))
-    return found
+    per_gain = _best(gains) / (2 * TASKS * len(images))
+    others = [
+        _arm_seconds(job, network.module, head, kind, images, target, detector, schedule) for kind in ("any", "norm")
+    ]
+    if "full" not in job.config.arms:
+        return Costs(per_gain, 0.0, sum(cut.n_filters.values()), *others)
+    per_full = _best(lambda: learn_full(cut, images, target[0], detector, 0, schedule, evaluate=images[:1])) / (
+        2 * len(images)
+    )
+    return Costs(per_gain, per_full, sum(cut.n_filters.values()), *others)
 
 
 def _arm_seconds(

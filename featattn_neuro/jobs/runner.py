@@ -24,8 +24,10 @@ from featattn_neuro.jobs.ledger import Ledger, check_folder, locked, open_folder
 from featattn_neuro.jobs.talk import Talk, duration
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-BYTES_PER_NETWORK = 40_000_000
-"""Disk that the files of one network take at most in the runs that come with the package, with a margin."""
+BYTES_PER_NETWORK = 10_000_000
+"""Disk that one network takes besides what grows with its filters: weights, splits, pictures."""
+BYTES_PER_CELL = 2000
+"""Disk per filter and task: rows of the tables, gains of the arms, d' on all of S and on its halves; with a margin."""
 
 
 def resolve(config: Path, *, full: bool = False, workers: int | None = None) -> tuple[RunConfig, str]:
@@ -72,14 +74,17 @@ def _own_code(model: str) -> str:
     return file_sha256(source)
 
 
-def expected_seconds(
+def expected_costs(
     config: RunConfig, text: str, out: Path, stages: list[Stage], settled: set[str]
-) -> dict[str, float]:
-    """Seconds of every stage that is to be done, from a few timed updates of each network on this machine; else 0."""
-    from featattn_neuro.jobs.probe import seconds_per_image
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds of every stage that is to be done (else 0), and filters of the networks that have something to be done.
+
+    From a few timed updates of each network on this machine.
+    """
+    from featattn_neuro.jobs.probe import Costs, costs_of
     from featattn_neuro.jobs.workers import apart
 
-    costs: dict[str, dict[str, float]] = {}
+    costs: dict[str, Costs] = {}
     found = {}
     for stage in stages:
         if stage.id in settled:
@@ -88,26 +93,23 @@ def expected_seconds(
         if stage.network not in costs:
             replicas = config.networks.train is not None and costs
             costs[stage.network] = (
-                next(iter(costs.values())) if replicas else apart(seconds_per_image, text, str(out), stage.network)
+                next(iter(costs.values())) if replicas else apart(costs_of, text, str(out), stage.network)
             )
-        images = {
-            "gain": stage.gain_images,
-            "full": stage.full_images,
-            "any": stage.any_images,
-            "norm": stage.norm_images,
-        }
-        per_image = costs[stage.network]
-        found[stage.id] = stage.fixed_seconds + sum(count * per_image[kind] for kind, count in images.items())
-    return found
+        cost = costs[stage.network]
+        learning = stage.gain_images * cost.per_gain_image + stage.full_images * cost.per_full_image
+        learning += stage.any_images * cost.per_any_image + stage.norm_images * cost.per_norm_image
+        found[stage.id] = stage.fixed_seconds + learning
+    return found, {name: cost.units for name, cost in costs.items()}
 
 
 @dataclass(frozen=True)
 class _Work:
-    """The stages of a run, those that are done already, and the seconds that each of the others will take."""
+    """The stages of a run, those that are done already, the seconds that each of the others will take, and the disk."""
 
     stages: list[Stage]
     settled: set[str]
     seconds: dict[str, float]
+    disk_bytes: int
 
     @property
     def pending(self) -> list[Stage]:
@@ -126,7 +128,8 @@ def _work(config: RunConfig, text: str, out: Path, until: str | None = None) -> 
         wanted = [s for s in stages if STEPS.index(s.step) <= STEPS.index(until)]
         stages = _with_needs(wanted, stages)
     settled = Ledger(out).settled(stages)
-    return _Work(stages, settled, expected_seconds(config, text, out, stages, settled))
+    seconds, units = expected_costs(config, text, out, stages, settled)
+    return _Work(stages, settled, seconds, sum(_bytes(config, count, n_tasks) for count in units.values()))
 
 
 def plan(config: Path, out: Path, *, full: bool = False, workers: int | None = None) -> str:
@@ -134,7 +137,7 @@ def plan(config: Path, out: Path, *, full: bool = False, workers: int | None = N
     resolved, text = resolve(Path(config), full=full, workers=workers)
     check_folder(Path(out))
     work = _work(resolved, text, Path(out))
-    need, free = _disk(resolved, Path(out))
+    need, free = work.disk_bytes, _free(Path(out))
     # one stage more: the verdicts and the page
     lines = [f"{resolved.name}: {len(work.stages) + 1} stages, {resolved.workers} workers of one thread"]
     if work.settled:
@@ -150,15 +153,21 @@ def plan(config: Path, out: Path, *, full: bool = False, workers: int | None = N
     return "\n".join(lines)
 
 
-def _disk(config: RunConfig, out: Path) -> tuple[int, int]:
+def _bytes(config: RunConfig, units: int, n_tasks: int) -> int:
+    """Upper bound of what one network writes; its recording holds a mean, and a leverage for every task."""
+    recording = units * config.composites["S"] * 4 * (1 + n_tasks)
+    return BYTES_PER_NETWORK + recording + units * n_tasks * BYTES_PER_CELL
+
+
+def _free(out: Path) -> int:
     place = out
     while not place.exists():
         place = place.parent
-    return BYTES_PER_NETWORK * len(config.network_names()), shutil.disk_usage(place).free
+    return shutil.disk_usage(place).free
 
 
-def _check_disk(config: RunConfig, out: Path) -> None:
-    need, free = _disk(config, out)
+def _check_disk(need: int, out: Path) -> None:
+    free = _free(out)
     if free < need:
         raise StoreError(
             f"the run needs up to {need / 1e6:.0f} MB at {out}; {free / 1e6:.0f} MB are free; make room, or choose "
@@ -193,7 +202,7 @@ def run(
     command = shown_command(Path(config), out, full=full)
     with locked(out):
         ledger = open_folder(out, resolved.network_names())
-        _check_disk(resolved, out)
+        _check_disk(BYTES_PER_NETWORK * len(resolved.network_names()), out)
         talk = Talk(out / "log.txt", quiet=quiet)
         try:
             return _run(resolved, text, out, ledger, talk, until, begun, command)
@@ -239,6 +248,7 @@ def _run(
 
     talk.say(f"{config.name}: loading images and timing a few updates")
     work = _work(config, text, out, until)
+    _check_disk(work.disk_bytes, out)
     write_text_atomic(out / "config.yaml", text)  # only now: what is wrong was refused before
     talk.say(_outlook(config, work, out))
     talk.start()

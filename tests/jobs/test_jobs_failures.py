@@ -253,7 +253,7 @@ def test_a_disk_that_is_too_small(tiny: dict[str, Any], refused: Run, monkeypatc
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(runner.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     said = refused(tiny)
-    assert "80 MB" in said
+    assert "20 MB" in said
     assert "1 MB are free" in said
     assert "make room" in said
 

@@ -87,6 +87,15 @@ def test_code_of_every_group_exists_and_counts(tmp_path: Path, monkeypatch: pyte
     assert [group for group in before if before[group] != after[group]] == ["measure"]
 
 
+def test_another_release_of_a_library_makes_every_stage_anew(monkeypatch: pytest.MonkeyPatch):
+    before = code_hash.__wrapped__(("measure",))
+    installed = ledger.importlib.metadata.version
+    monkeypatch.setattr(
+        ledger.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else installed(name)
+    )
+    assert code_hash.__wrapped__(("measure",)) != before
+
+
 def test_left_over_temporary_files_are_removed(book: Ledger):
     (book.folder / "scores" / ".n.nc.123-ab.partial").write_text("half")
     (book.folder / "arms" / "n" / ".x.nc.123-ab.partial").write_text("half")

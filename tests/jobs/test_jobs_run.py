@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -256,7 +257,9 @@ def test_plan_says_fits_minutes_and_disk_and_starts_nothing(
     assert code == 0
     assert not (tmp_path / "new").exists()
     assert "37 stages, 2 workers" in printed
-    assert "MB at most" in printed
+    said = float(re.search(r"disk +(\d+) MB at most", printed)[1])
+    written = sum(path.stat().st_size for path in finished.rglob("*") if path.is_file()) / 1e6
+    assert written < said < 20 * written + 20
     # 6 tasks, 2 networks: arms 1+2+1+1+1 choices, curves 2*(2+1) fits, 2 halves, 2 refits
     assert f"{6 * 2 * (6 + 6 + 2 + 2)} fits" in printed
     code, printed, _ = featattn("run", config, "--out", finished, "--plan")
