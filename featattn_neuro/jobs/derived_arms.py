@@ -64,7 +64,8 @@ def fit_theory(job: NetworkJob, arm: str, config: ArmConfig, progress: Callable[
     )  # fmt: skip
     reference, reference_off = reference_scores(job, cut, states[chosen])
     return ArmFit(
-        logits(cut, job.arm_rows("any", "P"), states[chosen]), 0, gains=gains, choices=_swept(job, arm, strengths, areas["V"]),
+        logits(cut, job.arm_rows("any", "P"), states[chosen]), 0, gains=gains,
+        choices=_swept(job, arm, strengths, areas["V"]),
         reference=reference, reference_off=reference_off, strength=strengths[chosen],
         strength_best_on_test=strengths[best], auc_best_on_test=areas["P"][best],
     )  # fmt: skip

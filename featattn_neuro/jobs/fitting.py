@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xarray as xr
+from torch import nn
 
 from featattn_neuro.arrays.discrimination import roc_area
 from featattn_neuro.errors import ConfigError
@@ -210,6 +211,11 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
     for index, (rate, penalty) in enumerate(choices):
         found: list[np.ndarray] = []
         kept: list[float] = []
+
+        def note(module: nn.Module, kept: list[float] = kept) -> None:
+            if reference is not None:
+                kept.append(reference.of(module))
+
         for task in range(len(target)):
             found.append(
                 learn_full(
@@ -220,7 +226,7 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
                     task,
                     _schedule(job, rate, penalty),
                     evaluate=evaluation,
-                    afterwards=None if reference is None else lambda net, kept=kept: kept.append(reference.of(net)),
+                    afterwards=note,
                 )[-1]
             )
             progress((index + (task + 1) / len(target)) / len(choices))

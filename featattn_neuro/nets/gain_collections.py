@@ -36,7 +36,9 @@ class GainSets(Mapping[str, "xr.Dataset"]):
     """
 
     def __init__(self, gains: xr.Dataset | Mapping[str, xr.Dataset]) -> None:
-        if isinstance(gains, Mapping) and not hasattr(gains, "data_vars"):
+        import xarray as xr
+
+        if not isinstance(gains, xr.Dataset):
             self._sets = {str(name): one_set(one) for name, one in gains.items()}
             return
         checked = GAINS.check(gains)

@@ -108,8 +108,8 @@ def from_gain_set(
     parameterisation : how gains are made of the numbers; None = as the set's attribute says, theta = log gain without
         one. The layer mean is not divided out again: it is in the gains already.
 
-    `DataError` where a gain is not positive (of theta = log gain) or filters are missing, `ConfigError` where a layer of
-    `cut` is, or where gains are outside the parameterisation's bounds.
+    `DataError` where a gain is not positive (of theta = log gain) or filters are missing, `ConfigError` where a layer
+    of `cut` is, or where gains are outside the parameterisation's bounds.
     """
     wanted = parameterisation if parameterisation is not None else str(gains.attrs.get("parameterisation", "log"))
     made = replace(Parameterisation.parse(wanted), layer_mean=False)

@@ -74,7 +74,7 @@ def gains_by_layer(gains: xr.Dataset, task: str | None = None) -> dict[str, np.n
 
 @dataclass(frozen=True)
 class SiteGains:
-    """What acts at one site: y -> f y + b. gain (C,), shift b (C,) or None, spatial (H, W) or None; see `modulation`."""
+    """What acts at one site, y -> f y + b: gain (C,), shift b (C,) or None, spatial (H, W) or None; ."""
 
     gain: np.ndarray
     shift: np.ndarray | None = None
@@ -270,8 +270,8 @@ def with_gains(
         if any(None not in per_call for per_call in per_site.values()):
             stack.callback(module.register_forward_pre_hook(_counting_anew(list(sites.values()))).remove)
         for name, (layer, is_input) in parts.items():
-            part, site = rule.modules[layer], sites[name]
-            handle = part.register_forward_pre_hook(site.before) if is_input else part.register_forward_hook(site.after)
+            part, hook = rule.modules[layer], sites[name]
+            handle = part.register_forward_pre_hook(hook.before) if is_input else part.register_forward_hook(hook.after)
             stack.callback(handle.remove)
         yield module
 

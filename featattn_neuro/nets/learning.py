@@ -132,11 +132,10 @@ class Trained:
         def some(values: torch.Tensor) -> torch.Tensor:
             return (values[which] if len(values) == tasks else values).detach().clone()
 
-        parts = {
-            part: {layer: some(values) for layer, values in getattr(self, part).items()}
-            for part in ("theta", "shift", "spatial")
-        }
-        return replace(self, weight=some(self.weight), bias=some(self.bias), **parts)
+        theta, shift, spatial = (
+            {layer: some(values) for layer, values in part.items()} for part in (self.theta, self.shift, self.spatial)
+        )
+        return replace(self, theta=theta, shift=shift, spatial=spatial, weight=some(self.weight), bias=some(self.bias))
 
     def detector(self) -> Detector:
         weight, bias, scale = (v.detach().cpu().double().numpy() for v in (self.weight, self.bias, self.scale))
@@ -313,7 +312,7 @@ def _adam(parameters: list[torch.Tensor], rate: float) -> torch.optim.Adam:
 def _distance(
     state: Trained, origin: tuple[torch.Tensor, torch.Tensor], gains: bool, head: bool, norm: str
 ) -> torch.Tensor | float:
-    """Mean square (or absolute value) of what is learned, from gain 1 and shift 0 (or `origin`), and of the read-out."""
+    """Mean square (or absolute value) of what is learned, from gain 1, shift 0 (or `origin`) and the old read-out."""
     total: torch.Tensor | float = 0.0
     if gains:
         deviation, home = state.parameterisation.deviation, state.origin
@@ -425,12 +424,11 @@ def fit_tasks(
             found.append(np.stack([seen[step] for step in at]) if at else logits(cut, evaluate, state)[None])
     joined = replace(
         initial,
+        theta={layer: torch.cat([s.theta[layer] for s in states]) for layer in initial.theta},
+        shift={layer: torch.cat([s.shift[layer] for s in states]) for layer in initial.shift},
+        spatial={layer: torch.cat([s.spatial[layer] for s in states]) for layer in initial.spatial},
         weight=torch.cat([s.weight for s in states]),
         bias=torch.cat([s.bias for s in states]),
-        **{
-            part: {layer: torch.cat([getattr(s, part)[layer] for s in states]) for layer in getattr(initial, part)}
-            for part in ("theta", "shift", "spatial")
-        },
     )
     return Fit(joined, np.concatenate(found, axis=1) if found else np.empty((0, len(target), 0)))
 

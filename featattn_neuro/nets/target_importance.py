@@ -57,7 +57,8 @@ def learn_target_importance(
     bias = torch.zeros(len(matrix)) if head.bias is None else head.bias.detach()
     bias = bias.to(cut.device)
     chosen = torch.as_tensor(list(targets), device=cut.device)
-    detector = Detector(*(v[chosen].double().cpu().numpy() for v in (matrix, bias)), np.ones(matrix.shape[1]))
+    weight, offset = (v[chosen].double().cpu().numpy() for v in (matrix, bias))
+    detector = Detector(weight, offset, np.ones(matrix.shape[1]))
     state = start(cut, detector, parameterisation=Parameterisation(low=0.0))
     other = torch.as_tensor(weights.copy(), dtype=matrix.dtype, device=cut.device)
     numbers = [values.requires_grad_(True) for values in state.theta.values()]

@@ -112,7 +112,8 @@ def gradient_values(
 
     Raises
     ------
-    ConfigError : a network whose sites may lie behind pooling; an unknown option. DataError : a category without images.
+    ConfigError : a network whose sites may lie behind pooling; an unknown option.
+    DataError : a category without images.
     """
     choose(normalise, NORMALISATIONS, "normalisation")
     if sign not in (-1, 1):
@@ -164,8 +165,10 @@ def theory_factors(
 
     >>> theory_factors(np.array([0.5, -2.0, np.nan]), 1.0).tolist()
     [1.5, -1.0, 1.0]
-    >>> theory_factors(np.array([0.5, -2.0]), 1.0, clip=True).tolist(), theory_factors(-1.0, 1.0, mode="positive").item()
-    ([1.5, 0.0], 1.0)
+    >>> theory_factors(np.array([0.5, -2.0]), 1.0, clip=True).tolist()
+    [1.5, 0.0]
+    >>> theory_factors(np.array([0.5, -2.0]), 1.0, mode="positive").tolist()
+    [1.5, 1.0]
     """
     choose(mode, MODES, "mode")
     if not strength >= 0:

@@ -11,9 +11,9 @@ TABLES_VERSION = 1
 _NETWORK = {"network": "name of the replicate network"}
 _TASK = {"task": "name of the task: the class that is to be detected"}
 _ARM = {
-    "arm": "what was trained: ungained, probe, gain, gain_head, full, uniform, permuted, permuted_head; bounded, shift, "
-    "shift_head, gain_shift, gain_shift_head, norm_affine, norm_affine_head, spatial, feature_spatial; nothing: adabn, "
-    "tuning, gradient"
+    "arm": "what was trained: ungained, probe, gain, gain_head, full, uniform, permuted, permuted_head; bounded, "
+    "shift, shift_head, gain_shift, gain_shift_head, norm_affine, norm_affine_head, spatial, feature_spatial; "
+    "nothing: adabn, tuning, gradient"
 }
 _UNIT = {
     "unit": "stable id of the filter, layer/channel",

@@ -272,7 +272,7 @@ def doses_figure(doses: Datasets) -> Figure:
     axes.set_ylabel("ROC area on test composites,\nmean over tasks")
     axes.grid(axis="y")
     marks = [Line2D([], [], marker="o", linestyle="", color=VERMILION, markerfacecolor=c) for c in (VERMILION, "white")]
-    axes.legend(marks, ["gains as learned", "other doses"], loc="lower right", handletextpad=0.2)
+    axes.legend(marks, ["gains as learned", "other doses"], loc="best", handletextpad=0.2)
     return figure
 
 

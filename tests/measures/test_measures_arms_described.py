@@ -31,7 +31,10 @@ def scores() -> xr.Dataset:
 def curves(**changes: Any) -> xr.Dataset:
     updates = np.array([[[0.5, 0.6, 0.7], [0.5, 0.7, 0.7]], [[0.6, 0.8, 0.9], [0.5, 0.5, 0.5]]])
     examples = np.array([[[0.5, 0.9], [0.6, 0.8]], [[0.5, 0.6], [0.9, 0.6]]])
-    made = {"auc_updates": (("arm", "task", "updates"), updates), "auc_examples": (("arm", "task", "examples"), examples)}
+    made = {
+        "auc_updates": (("arm", "task", "updates"), updates),
+        "auc_examples": (("arm", "task", "examples"), examples),
+    }
     coords = {"arm": ["gain", "probe"], "task": ["a", "b"], "updates": [0, 10, 20], "examples": [1, 4]}
     return xr.Dataset({**made, **changes}, coords, {"kind": "CURVES"})
 
@@ -42,7 +45,11 @@ def test_differences_are_those_of_the_paired_test(scores: xr.Dataset) -> None:
     for arm, reference in (("gain", "probe"), ("gain", "ungained"), ("probe", "ungained"), ("ungained", "probe")):
         for task in "ab":
             row = table.loc[(arm, reference, task)]
-            for name, column in (("difference", "difference"), ("difference_low", "ci_low"), ("difference_high", "ci_high")):
+            for name, column in (
+                ("difference", "difference"),
+                ("difference_low", "ci_low"),
+                ("difference_high", "ci_high"),
+            ):
                 value = float(found[f"{name}_{reference}"].sel(arm=arm, task=task))
                 assert value == pytest.approx(row[column], abs=1e-12)
     for arm in ("permuted", "norm_affine"):

@@ -152,7 +152,7 @@ def test_norms_are_found_and_absent() -> None:
 
 
 def test_arms_by_name_and_setting() -> None:
-    with pytest.raises(ConfigError, match="unknown arm 'gian'.*'gain'"):
+    with pytest.raises(ConfigError, match=r"unknown arm 'gian'.*'gain'"):
         arm_rule("gian")
     assert arm_rule("gain", parameterisation="free").place == "any"
     assert arm_rule("feature_spatial", combination="additive").combination == "additive"
@@ -166,14 +166,13 @@ def test_maps_have_sizes_and_vectors_do_not() -> None:
     net = build_network("digits_cnn").module
     cut = arm_network(net, ["relu1", "mean"], "head", "any")
     assert cut is not None
-    with pytest.raises(DataError, match="layer 'mean' gives .*no positions"):
+    with pytest.raises(DataError, match=r"layer 'mean' gives .*no positions"):
         map_shapes(cut, torch.zeros(1, 1, 12, 12))
 
 
 def test_before_the_nonlinearity_can_be_learned_too() -> None:
     net = build_network("digits_cnn", seed=2).module
     images = torch.rand(12, 1, 12, 12)
-    target = np.arange(12)[None] % 2 == 0
     rule = arm_rule("gain", parameterisation="free")
     found = {}
     for sites in (["relu3"], ["relu3.input"]):

@@ -49,7 +49,8 @@ def test_text_and_numbers_there_and_back(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bounded", "wanted free"), ("bounded(a, b)", "wanted free"), ("free(0, 1)", "wanted free"), ("exp", "wanted free"),
+        ("bounded", "wanted free"), ("bounded(a, b)", "wanted free"), ("free(0, 1)", "wanted free"),
+        ("exp", "wanted free"),
         ("bounded(1.1, 2)", "hold 1 between"), ("log(0, 2)", "above 0"), ("free+layer_mean", "layer mean 0"),
     ],
 )  # fmt: skip
@@ -195,7 +196,7 @@ def test_tasks_may_share_their_gains(problem: Any) -> None:
 
 
 def test_pooling_is_not_passed_by_what_does_not_commute(problem: Any) -> None:
-    net, cut, rows, target, detector, images = problem
+    net, cut, rows, _, detector, images = problem
     passing = CutNetwork(net, ["relu2", "relu3"], "head")
     passing.prefix(images)
     for parts in ({"shift": True}, {"parameterisation": Parameterisation()}, {"shapes": {"relu2": (6, 6)}}):

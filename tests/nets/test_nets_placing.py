@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -228,9 +229,9 @@ def test_sets_are_named_switched_composed_and_nested(images: Tensor, gain_set: A
                 switch("cow")
             assert torch.equal(net(batch), wanted["dog"])
         assert torch.equal(net(batch), plain)
-    with pytest.raises(RuntimeError), switchable_gains(net, sets) as switch:
+    with contextlib.suppress(ZeroDivisionError), switchable_gains(net, sets) as switch:
         switch("cat")
-        raise RuntimeError
+        _ = 1 / 0
     assert not any(part._forward_hooks for part in net.modules())
 
 
@@ -242,7 +243,7 @@ def test_products_join_by_unit(gain_set: Any) -> None:
         "a/001": 0,
         "b/000": 5,
     }
-    with pytest.raises(DataError, match="is .* in one set and"):
+    with pytest.raises(DataError, match=r"is .* in one set and"):
         compose_gains(one, one.assign_coords(layer=("unit", ["c", "c"])))
     with pytest.raises(DataError, match="'shift' have no product"):
         compose_gains(one.assign(shift=("unit", [0.0, 0.0])))

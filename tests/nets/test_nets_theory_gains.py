@@ -146,7 +146,9 @@ def test_gradient_values_are_the_slopes_of_the_error(digits: nn.Module, noise: A
     for layer, first, count in (("relu2", 0, 32), ("relu3", 32, 64)):
         channels = np.argsort(-np.abs(values[1, first : first + count]))[:3]
         slopes = np.array([-(error(layer, k, 1e-2, 1) - error(layer, k, -1e-2, 1)) for k in channels])
-        np.testing.assert_allclose(slopes / slopes[0], values[1, first + channels] / values[1, first + channels[0]], rtol=0.05, atol=0.02)
+        np.testing.assert_allclose(
+            slopes / slopes[0], values[1, first + channels] / values[1, first + channels[0]], rtol=0.05, atol=0.02
+        )
         assert np.sign(slopes[0]) == np.sign(values[1, first + channels[0]])
     by_script = gradient_values(cut, images, target.values, detector, normalise="filter", sign=1)
     ratio = by_script / -values
@@ -167,7 +169,12 @@ def test_gains_along_the_gradient_lower_the_error(digits: nn.Module, noise: Any)
     cut = arm_network(digits, ["relu3"], "head", "any")
     assert cut is not None
     values = gradient_values(cut, images, target.values, detector)
-    coords = {"task": list("abc"), "unit": [f"relu3/{k:03d}" for k in range(64)], "layer": ("unit", ["relu3"] * 64), "channel": ("unit", np.arange(64))}
+    coords = {
+        "task": list("abc"),
+        "unit": [f"relu3/{k:03d}" for k in range(64)],
+        "layer": ("unit", ["relu3"] * 64),
+        "channel": ("unit", np.arange(64)),
+    }
     table = xr.DataArray(values, coords, ("task", "unit"))
     from featattn_neuro.nets.training import head_inputs
 

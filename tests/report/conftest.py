@@ -116,6 +116,19 @@ def association(rng: np.random.Generator) -> xr.Dataset:
     )
 
 
+def doses() -> xr.Dataset:
+    dose = np.array([0.0, 0.5, 1.0])
+    spread = np.broadcast_to(0.3 * dose[:, None, None], (3, 2, 4))
+    return dataset(
+        "DOSES",
+        {
+            "auc": (("dose", "task"), np.broadcast_to(0.7 + 0.1 * dose[:, None], (3, 4))),
+            "sd_log_gain": (("dose", "layer", "task"), spread),
+        },
+        {"dose": dose, "layer": list(LAYERS), "task": TASKS},
+    )
+
+
 def agreement(rng: np.random.Generator) -> xr.Dataset:
     layers = [*LAYERS, "relu3"]
     scores = np.clip(0.5 + 0.1 * rng.standard_normal((4, 3, 3, len(SHOWN))), 0, 1)
@@ -230,7 +243,7 @@ def write_results(folder: Path) -> Path:
     for name in NETWORKS:
         gains, selectivity = gains_and_selectivity(rng)
         made = {"scores": scores(rng), "curves": curves(rng), "gains": gains, "selectivity": selectivity}
-        made |= {"association": association(rng), "agreement": agreement(rng)}
+        made |= {"association": association(rng), "agreement": agreement(rng), "doses": doses()}
         files |= {f"{part}/{name}.nc": ds for part, ds in made.items()}
     files["saliency/net0_relu2.nc"] = saliency(rng)
     for name, ds in files.items():
