@@ -16,7 +16,6 @@ import torch
 import xarray as xr
 from torch import nn
 
-from featattn_neuro.arrays.discrimination import roc_area
 from featattn_neuro.arrays import choice as _choice
 from featattn_neuro.arrays import class_selectivity as _classes
 from featattn_neuro.arrays import discrimination as _discrimination
@@ -28,32 +27,26 @@ from featattn_neuro.arrays import variability as _variability
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import gain_files, manifest
 from featattn_neuro.io.labels import SEPARATOR, label_matrix, read_labels
-from featattn_neuro.io import manifest
 from featattn_neuro.io.masks import read_boxes, read_segmentations
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.parametric_stimuli import parametric_stimuli, quadrant_arrays
 from featattn_neuro.io.recording_store import recording_store
+from featattn_neuro.io.row_store import RowFolder
 from featattn_neuro.io.saliency_store import saliency_store
 from featattn_neuro.io.splits import check_disjoint
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
-from featattn_neuro.io.store import open_kind, save_kind, write_bytes_atomic
+from featattn_neuro.io.store import BlobFolder, open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.filter_matching import gain_selectivity_in, select_like_neurons, tuning_match
-from featattn_neuro.io.row_store import RowFolder
-from featattn_neuro.io.splits import check_disjoint
-from featattn_neuro.io.stimuli import Stimuli, load_stimuli
-from featattn_neuro.io.store import BlobFolder, open_kind, save_kind, write_bytes_atomic
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.measures.neural_match import neural_match
-from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.measures.selectivity import average_trials, selectivity
 from featattn_neuro.measures.simulated_population import simulate_population
-from featattn_neuro.measures.streaming import merge_moments, selectivity_from_moments
+from featattn_neuro.measures.streaming import class_moments, merge_moments, selectivity_from_moments
 from featattn_neuro.measures.tuning import tuning
 from featattn_neuro.measures.tuning_indices import tuning_indices
-from featattn_neuro.measures.selectivity import average_trials, selectivity
-from featattn_neuro.measures.streaming import class_moments, merge_moments, selectivity_from_moments
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network, bare_network, build_network, list_layers
 from featattn_neuro.nets.arms import ArmRule, arm_network, arm_start
@@ -66,17 +59,17 @@ from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_sou
 from featattn_neuro.nets.detectors import Detector, as_tensors, feature_scale, logistic_detectors
 from featattn_neuro.nets.fingerprint import digest, recording_inputs, surroundings
 from featattn_neuro.nets.folding import fold_gains, unfold_gains
-from featattn_neuro.nets.gain_sets import detector_of, to_gain_set
 from featattn_neuro.nets.gain_collections import GainSets, GainSwitch, compose_gains
 from featattn_neuro.nets.gain_collections import switchable_gains as _switchable_gains
-from featattn_neuro.nets.gain_sets import to_gain_set
+from featattn_neuro.nets.gain_sets import detector_of, to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, Trained, fit_tasks
 from featattn_neuro.nets.loading import usual_workers
 from featattn_neuro.nets.modulation import COMBINATIONS
 from featattn_neuro.nets.onnx_export import check_onnx, onnx_bytes
 from featattn_neuro.nets.peft_layout import gains_from_peft, peft_layout
-from featattn_neuro.nets.plan import make_plan
+from featattn_neuro.nets.permuted_scores import permuted_scores
+from featattn_neuro.nets.plan import make_plan, select_layers
 from featattn_neuro.nets.prefix_cache import (
     MEMORY_LIMIT,
     Augmentation,
@@ -85,16 +78,14 @@ from featattn_neuro.nets.prefix_cache import (
     check_alive,
     count_filters,
 )
-from featattn_neuro.nets.permuted_scores import permuted_scores
-from featattn_neuro.nets.plan import make_plan, select_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
 from featattn_neuro.nets.saliency import saliency_by_layer as _saliency_by_layer
 from featattn_neuro.nets.selection import Layers
-from featattn_neuro.nets.streaming import MomentsSink
 from featattn_neuro.nets.sites import select_sites
+from featattn_neuro.nets.streaming import MomentsSink
 from featattn_neuro.nets.tasks import KINDS, ClassWeight, declared_weights, learn_jointly, softmax_read_out
 from featattn_neuro.nets.training import head_inputs
 from featattn_neuro.schema import GAINS, SCORES
@@ -107,29 +98,26 @@ __all__ = [
     "Preprocessing",
     "apply_filter_sets",
     "attention_effects",
-    "causal_check",
-    "compose_gains",
-    "export_gains",
-    "fold_gains",
-    "gain_saliency",
-    "gain_selectivity",
-    "import_gains",
-    "gain_selectivity_in",
     "average_trials",
+    "causal_check",
     "choice_probability",
     "class_moments",
     "class_selectivity",
+    "compose_gains",
     "delong_interval",
     "direction_selectivity",
     "discriminate",
     "dprime",
     "eta_squared",
+    "export_gains",
     "fano_factor",
     "fit_tuning",
     "fold_gains",
     "gain_saliency",
     "gain_selectivity",
+    "gain_selectivity_in",
     "grand_choice_probability",
+    "import_gains",
     "learn_gains",
     "lifetime_sparseness",
     "list_layers",
@@ -141,32 +129,30 @@ __all__ = [
     "neurometric_function",
     "noise_correlation",
     "open_kind",
-    "parametric_stimuli",
-    "quadrant_arrays",
-    "prefix_cache",
-    "picture_saliency",
-    "read_neural",
-    "record",
-    "saliency_by_layer",
     "orientation_selectivity",
+    "parametric_stimuli",
+    "picture_saliency",
     "population_sparseness",
+    "prefix_cache",
+    "quadrant_arrays",
     "read_neural",
     "record",
     "roc_area",
     "roc_curve",
+    "saliency_by_layer",
     "save_kind",
-    "select_like_neurons",
     "score_saliency",
+    "select_like_neurons",
     "selectivity",
     "selectivity_from_moments",
+    "signal_detection",
     "simulate_population",
     "stream_moments",
+    "switchable_gains",
     "tuning",
     "tuning_indices",
-    "switchable_gains",
-    "unfold_gains",
     "tuning_match",
-    "signal_detection",
+    "unfold_gains",
     "with_gains",
     "with_stimulus_ids",
 ]
@@ -1013,6 +999,8 @@ def apply_filter_sets(
     values = {"auc": (("arm", "task"), auc)}
     attrs = {"network_name": network.name, "kind": "SCORES"}
     return SCORES.check(xr.Dataset(values, {"arm": arms, "task": tasks}, attrs))
+
+
 def score_saliency(
     model: nn.Module | Network,
     gains: xr.Dataset,
