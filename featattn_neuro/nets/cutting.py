@@ -211,12 +211,12 @@ class CutNetwork:
         part = self.module.get_submodule(str(user.target)) if user.op == "call_module" else None
         if isinstance(part, _NOTHING):
             return True
-        flattens = (isinstance(part, nn.Flatten) and part.start_dim == 1) or (
+        flattens = bool(isinstance(part, nn.Flatten) and part.start_dim == 1) or (
             user.target in (torch.flatten, "flatten")
             and user.kwargs.get("start_dim", user.args[1] if len(user.args) > 1 else 0) == 1
         )
         before = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        return flattens and getattr(before, "output_size", None) in (1, (1, 1), [1, 1])
+        return bool(flattens and getattr(before, "output_size", None) in (1, (1, 1), [1, 1]))
 
     def _prefix_graph(self, nodes: list[fx.Node], crossing: list[fx.Node]) -> fx.GraphModule:
         graph = fx.Graph()

@@ -150,6 +150,7 @@ def _multiply(part: nn.Module, scaling: Scaling, replaced: dict[str, nn.Paramete
         _put(part, "bias", part.bias.double() + shift)
         _put(part, "weight", weight * gain)
     else:
+        assert isinstance(part.weight, Tensor)
         _put(part, "weight", part.weight.double() * _input_factor(part, scaling.gain))
 
 

@@ -137,7 +137,7 @@ def _shaped(part: nn.Module, side: str, vector: torch.Tensor) -> np.ndarray:
     values = vector.to(torch.float32).cpu().numpy()
     if isinstance(part, nn.Linear):
         return values[:, None] if side == "output" else values[None]
-    dims = part.weight.ndim - 2  # type: ignore[union-attr, operator]
+    dims = part.weight.ndim - 2  # type: ignore[operator]
     return values.reshape(1, -1, *[1] * int(dims))
 
 
