@@ -391,8 +391,8 @@ SELECTIVITY = Kind(
         "auc": Variable(("unit",), "float", "P(target > distractor) + P(equal)/2", extra=("task",), low=0, high=1),
         "status": Variable(("unit",), "text", "reason code, see STATUS", extra=("task",)),
         "dprime_floor": Variable(("unit",), "float", "mean |d'| over label permutations", False, extra=("task",)),
-        "auc_low": Variable(("unit",), "float", "lower end of the 95 % DeLong interval", False, extra=("task",)),
-        "auc_high": Variable(("unit",), "float", "upper end of the 95 % DeLong interval", False, extra=("task",)),
+        "auc_low": Variable(("unit",), "float", "lower end of its 95 % interval", False, extra=("task",)),
+        "auc_high": Variable(("unit",), "float", "upper end of its 95 % interval", False, extra=("task",)),
         "interval_status": Variable(
             ("unit",), "text", "why the interval is NaN: constant = area 0 or 1, else status", False, extra=("task",)
         ),

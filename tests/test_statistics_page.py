@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -52,11 +50,12 @@ def test_modules_and_functions_named_on_the_page_exist():
 @pytest.mark.parametrize(("arm", "count"), [("probe", 8), ("gain", 30), ("gain_head", 38), ("uniform", 2)])
 def test_trained_numbers_include_the_head(arm, count):
     """Seven features and a bias for the head; filters of both layers for the gains, one number a layer when uniform."""
-    from featattn_neuro.jobs.fitting import RULES, trained_numbers
+    import torch
 
-    job = SimpleNamespace(
-        cut=SimpleNamespace(n_filters={"a": 10, "b": 20}),
-        layers=["a", "b"],
-        detector=SimpleNamespace(weight=np.zeros((3, 7))),
-    )
-    assert trained_numbers(job, RULES[arm]) == count
+    from featattn_neuro.nets.learning import Trained
+
+    filters = {"a": 10, "b": 20}
+    wide = {"probe": {}, "uniform": dict.fromkeys(filters, 1)}.get(arm, filters)
+    theta = {layer: torch.zeros(3, width) for layer, width in wide.items()}
+    state = Trained(theta, torch.zeros(3, 7), torch.zeros(3), torch.ones(7), filters)
+    assert state.trained_numbers(head=arm in ("probe", "gain_head")) == count

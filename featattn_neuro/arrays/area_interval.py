@@ -13,8 +13,8 @@ def adjusted_area_interval(
     area: ArrayLike,
     target_variance: ArrayLike,
     distractor_variance: ArrayLike,
-    n_target: int,
-    n_distractor: int,
+    n_target: ArrayLike,
+    n_distractor: ArrayLike,
     *,
     level: float = 0.95,
 ) -> tuple[Float, Float]:
@@ -25,7 +25,7 @@ def adjusted_area_interval(
     area : (...) ROC area, in [0, 1].
     target_variance, distractor_variance : (...) variance (ddof 1) of the placement values of targets and of distractors
         (DeLong's S10 and S01, not divided by n).
-    n_target, n_distractor : observations, two or more of each.
+    n_target, n_distractor : observations, two or more of each; broadcast against the areas.
 
     Returns
     -------
@@ -43,14 +43,16 @@ def adjusted_area_interval(
     """
     a = np.asarray(area, dtype=np.float64)
     means, variances = [], []
-    for n, variance in ((n_target, target_variance), (n_distractor, distractor_variance)):
+    for count, variance in ((n_target, target_variance), (n_distractor, distractor_variance)):
+        n = np.asarray(count, dtype=np.float64)
         squares = (n - 1) * np.asarray(variance, dtype=np.float64) + n / (n + 1) * (a - 0.5) ** 2
         means.append((n * a + 0.5) / (n + 1))
         variances.append(squares / n / (n + 1))
     centre = (means[0] + means[1]) / 2
     inside = (a > 0) & (a < 1)
-    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variances[0] + variances[1]) / (centre * (1 - centre))
-    logit = np.log(centre / (1 - centre))
+    with np.errstate(invalid="ignore"):  # undefined areas stay NaN
+        half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variances[0] + variances[1]) / (centre * (1 - centre))
+        logit = np.log(centre / (1 - centre))
     low, high = (1 / (1 + np.exp(-(logit + sign * half))) for sign in (-1, 1))
     return np.where(inside, low, np.nan), np.where(inside, high, np.nan)
 

@@ -70,10 +70,25 @@ class PairCounts:
     def variance(self) -> Float:
         """DeLong variance of the area (DeLong et al. 1988), exactly 0 at area 0 and 1; NaN below two in a class."""
         n1, n0 = self.n1[:, None], self.n0[:, None]
+        of_targets, of_distractors = self.placement_variances()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return of_targets / n1 + of_distractors / n0
+
+    def placement_variances(self) -> tuple[Float, Float]:
+        """DeLong's S10 of targets and S01 of distractors (ddof 1), exactly 0 at area 0 and 1; NaN below two in a class.
+
+        Placement of a target: the share of distractors below it, equal ones counted half; and the other way round.
+        """
+        n1, n0 = self.n1[:, None], self.n0[:, None]
         pairs = 2 * n1 * n0
-        spread = _spread(self.wins, self.squares1, n1, 2 * n0) + _spread(pairs - self.wins, self.squares0, n0, 2 * n1)
         certain = (self.wins == 0) | (self.wins == pairs)
-        return np.where((n1 >= 2) & (n0 >= 2), np.where(certain, 0.0, np.maximum(spread, 0.0)), np.nan)
+        enough = (n1 >= 2) & (n0 >= 2)
+        found = (
+            n1 * _spread(self.wins, self.squares1, n1, 2 * n0),
+            n0 * _spread(pairs - self.wins, self.squares0, n0, 2 * n1),
+        )
+        first, second = (np.where(enough, np.where(certain, 0.0, np.maximum(s, 0.0)), np.nan) for s in found)
+        return first, second
 
 
 def _spread(total: Integers, squares: Integers, count: Integers, top: Integers) -> Float:

@@ -56,7 +56,8 @@ class Discrimination:
     """d' and ROC area of units, with what they were made of. Fields are (...) or (tasks, ...).
 
     dprime in SDs; auc in [0, 1] and its DeLong variance; status as in `status_codes`; mean and variance (ddof 1) of
-    targets and of distractors, in the units of the responses; n_target, n_distractor (tasks,) or scalars.
+    targets and of distractors, in the units of the responses; variance of the placements of both (S10, S01 of DeLong);
+    n_target, n_distractor (tasks,) or scalars.
     """
 
     dprime: Float
@@ -67,6 +68,8 @@ class Discrimination:
     target_variance: Float
     distractor_mean: Float
     distractor_variance: Float
+    target_placement_variance: Float
+    distractor_placement_variance: Float
     n_target: NDArray[np.int64]
     n_distractor: NDArray[np.int64]
 
@@ -121,10 +124,15 @@ def discrimination_of(sums: ClassSums, counts: PairCounts | None, *, denominator
         denominator=denominator,
     )
     area = np.full(values.shape, np.nan) if counts is None else area_of(sums, counts)
-    spread = np.full(values.shape, np.nan) if counts is None else np.where(np.isfinite(area), counts.variance(), np.nan)
+    undefined = np.full(values.shape, np.nan)
+    spread, placed = undefined, (undefined, undefined)
+    if counts is not None:
+        known = np.isfinite(area)
+        spread = np.where(known, counts.variance(), np.nan)
+        placed = tuple(np.where(known, found, np.nan) for found in counts.placement_variances())
     fields = (
         np.where(enough, values, np.nan), area, spread, status_of(sums),
-        sums.mean[:, 1], variance[:, 1], sums.mean[:, 0], variance[:, 0],
+        sums.mean[:, 1], variance[:, 1], sums.mean[:, 0], variance[:, 0], placed[0], placed[1],
     )  # fmt: skip
     return Discrimination(*fields, n1, n0)
 

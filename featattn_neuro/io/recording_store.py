@@ -219,7 +219,8 @@ def recording_store(
             return
         if is_recording(folder) and not (folder / _STATE).exists() and path.suffix == ".zarr":
             if json.loads((folder / _CHUNKS).read_text(encoding="utf-8"))["key"] == key:
-                files._move_over(folder, path)  # killed between the last word and the name
+                (folder / _PROGRESS).unlink(missing_ok=True)  # killed between the last word and the name
+                files._move_over(folder, path)
                 yield None
                 return
             _empty(folder)

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.arrays import counting, discrimination, intervals, multiplicity
+from featattn_neuro.arrays.area_interval import adjusted_area_interval
 from featattn_neuro.arrays.class_selectivity import eta_squared
 from featattn_neuro.arrays.discrimination import Discrimination
 from featattn_neuro.arrays.permutation import Relabelled, largest_p, relabel
-from featattn_neuro.arrays.roc import interval_of_area
 from featattn_neuro.errors import DataError
 from featattn_neuro.measures.contrasts import Contrasts
 
@@ -176,7 +176,10 @@ class _Columns:
         )
 
     def add(self, block: _Block, found: Discrimination) -> None:
-        low, high = interval_of_area(found.auc, found.auc_variance)
+        low, high = adjusted_area_interval(
+            found.auc, found.target_placement_variance, found.distractor_placement_variance,
+            found.n_target[:, None], found.n_distractor[:, None],
+        )  # fmt: skip
         for name, values in (("dprime", found.dprime), ("auc", found.auc), ("auc_low", low), ("auc_high", high)):
             self.put(name, block.units, values)
         self.status[:, block.units] = found.status

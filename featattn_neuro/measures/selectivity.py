@@ -72,9 +72,10 @@ def selectivity(
     Returns
     -------
     SELECTIVITY over (unit) or (task, unit): `dprime` (rms, in SDs, signed), `auc` in [0, 1], `status` (why d' is
-    undefined; then it is NaN, never 0), `auc_low`, `auc_high` (95 % DeLong; NaN where the area is 0 or 1, since its
-    variance is then 0; `interval_status` says so), `n_target`, `n_distractor`, `mean_response`, `sd_response` (ddof 1),
-    `zero_fraction`, `live` (variance above 1e-12 of the layer's largest in each class of every task),
+    undefined; then it is NaN, never 0), `auc_low`, `auc_high` (95 %, see `arrays.area_interval`; NaN where the area is
+    0 or 1, since its variance is then 0; `interval_status` says so), `n_target`, `n_distractor`, `mean_response`,
+    `sd_response` (ddof 1), `zero_fraction`, `live` (variance above 1e-12 of the layer's largest in each class of every
+    task),
     `n_nonfinite` and `first_nonfinite` (how many responses are NaN or infinite; the first such stimulus),
     `selection_source` (source stimuli), `leverage_dprime` where the activations carry `leverage`, `eta_squared` where
     tasks are labels. With permutations `dprime_floor`, `auc_floor` (mean |d'|, |area - .5|); with a family also
@@ -89,8 +90,8 @@ def selectivity(
 
     Notes
     -----
-    d_a: Simpson & Fitter 1973; ROC area by mid-ranks: Bamber 1975; interval: DeLong et al. 1988; p: Phipson & Smyth
-    2010; maximum: Westfall & Young 1993.
+    d_a: Simpson & Fitter 1973; ROC area by mid-ranks: Bamber 1975; interval: DeLong et al. 1988, adjusted as
+    Agresti & Coull 1998; p: Phipson & Smyth 2010; maximum: Westfall & Young 1993.
 
     >>> import xarray as xr
     >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}

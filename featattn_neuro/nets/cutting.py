@@ -186,11 +186,14 @@ class CutNetwork:
         needed = _ancestors(features)
         late = _descendants(places)
         early = [node for node in nodes if node not in late and node.op != "output"]
-        crossing = [n for n in early if n in needed and (n in places or any(u in late for u in n.users))]
+        constant = _constants(nodes)  # weights that a traced function takes: they have no rows, so the suffix has them
+        crossing = [n for n in early if n in needed - constant and (n in places or any(u in late for u in n.users))]
         if not crossing:
             raise _NotSplitError(f"no gain lies before the head {self.head!r}")
         self.pooled = len(crossing) == 1 and features is crossing[0]
-        return self._prefix_graph(early, crossing), self._suffix_graph(nodes, late, crossing, places, features)
+        return self._prefix_graph(early, crossing), self._suffix_graph(
+            nodes, late | constant, crossing, places, features
+        )
 
     def _past_pools(self, node: fx.Node) -> fx.Node:
         while self.past_pools and len(node.users) == 1:
@@ -309,6 +312,15 @@ def _ancestors(node: Any) -> set[fx.Node]:
         if current not in found:
             found.add(current)
             waiting.extend(current.all_input_nodes)
+    return found
+
+
+def _constants(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Steps that no input reaches."""
+    found: set[fx.Node] = set()
+    for node in nodes:
+        if node.op not in ("placeholder", "output") and all(one in found for one in node.all_input_nodes):
+            found.add(node)
     return found
 
 

@@ -6,7 +6,7 @@ UTF-8, comma-separated, full precision; an empty cell is undefined, and the colu
 
 from __future__ import annotations
 
-TABLES_VERSION = 1
+TABLES_VERSION = 2
 
 _NETWORK = {"network": "name of the replicate network"}
 _TASK = {"task": "name of the task: the class that is to be detected"}
@@ -32,8 +32,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_UNIT,
         "dprime": "(mean response to targets - mean to distractors) / root mean square of the two SDs (ddof 1)",
         "auc": "ROC area: P(target > distractor) + P(equal) / 2",
-        "auc_low": "lower end of the 95 % DeLong interval of auc",
-        "auc_high": "upper end of the 95 % DeLong interval of auc",
+        "auc_low": "lower end of the 95 % interval of auc (DeLong, one observation added to each class, logit scale)",
+        "auc_high": "upper end of the 95 % interval of auc",
         **_STATUS,
         "live": "1 if the filter varies in each class of every task; others are left out of associations",
         "dprime_floor": "mean |dprime| over permutations of the labels: what no selectivity looks like",

@@ -179,6 +179,23 @@ def test_a_torn_chunk_is_made_again(tmp_path):
     assert 0 < counted.calls < 16, "what was whole is not recorded again"
 
 
+def test_killed_while_it_tidied_up_it_ends_bit_identical(tmp_path, monkeypatch):
+    """Between the last word and the name, with a file of the unfinished recording still there."""
+    whole, cut = tmp_path / "whole.zarr", tmp_path / "cut.zarr"
+    killed.record(str(whole))
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.files, "_move_over", die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.record(str(cut))
+    (tmp_path / ".cut.zarr.recording" / "progress.jsonl").write_text("{}")
+    killed.record(str(cut))
+    assert content(cut) == content(whole)
+
+
 class _Stop:
     def __init__(self, after):
         self.after, self.calls = after, 0

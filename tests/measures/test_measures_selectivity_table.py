@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from featattn_neuro.arrays import discrimination, intervals, multiplicity
+from featattn_neuro.arrays.area_interval import roc_area_interval
 from featattn_neuro.arrays.class_selectivity import eta_squared
 from featattn_neuro.arrays.permutation import permutation_test
 from featattn_neuro.errors import ConfigError, DataError
@@ -60,7 +61,7 @@ def test_every_label_against_the_rest_in_one_call(recorded):
     assert found["task"].values.tolist() == ["ant", "bee", "cat", "dog"]
     wanted = discrimination.discriminate(responses, label == np.array(["ant", "bee", "cat", "dog"])[:, None])
     same(found, wanted)
-    low, high = discrimination.delong_interval(responses, label == np.array(["ant", "bee", "cat", "dog"])[:, None])
+    low, high = roc_area_interval(responses, label == np.array(["ant", "bee", "cat", "dog"])[:, None])
     np.testing.assert_allclose(found["auc_low"], low, rtol=1e-12)
     np.testing.assert_allclose(found["auc_high"], high, rtol=1e-12)
     np.testing.assert_allclose(found["eta_squared"], eta_squared(responses, label).eta_squared)

@@ -215,3 +215,31 @@ def test_a_module_with_two_widths_has_no_one_gain() -> None:
 
     with pytest.raises(DataError, match="'relu' runs several times, with 2 filters and with 3"):
         CutNetwork(Widths(), ["relu"], "head").prefix(torch.rand(2, 1, 4, 4))
+
+
+class _FunctionalWeights(nn.Module):
+    """A weight that a function takes, behind the gained map: a step without rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.relu1, self.head = nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Linear(4, 2)
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = nn.functional.conv2d(self.relu1(self.conv1(images)), self.weight * 2)
+        return self.head(maps.relu().mean((2, 3)))
+
+
+def test_weights_of_functions_have_no_rows() -> None:
+    torch.manual_seed(0)
+    net = _FunctionalWeights().eval()
+    cut = CutNetwork(net, ["relu1"], "head")
+    assert cut.cached
+    images = torch.rand(7, 1, 9, 9)
+    rows = cut.prefix(images, chunk=3)
+    assert [len(row) for row in rows] == [7]
+    gain = torch.tensor([[0.5, 2.0, 1.5]])
+    with torch.no_grad():
+        found = cut.features(rows, {"relu1": gain})
+        maps = nn.functional.conv2d(net.relu1(net.conv1(images)) * gain.view(1, 3, 1, 1), net.weight * 2)
+    torch.testing.assert_close(found, maps.relu().mean((2, 3)), rtol=1e-5, atol=1e-6)
