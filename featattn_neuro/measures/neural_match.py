@@ -191,7 +191,7 @@ def _matrices(neural: xr.Dataset, wanted: Sequence[str], plan: Plan, subjects: s
 
 
 def _one_condition(neural: xr.Dataset) -> xr.Dataset:
-    names = sorted(set(neural["condition"].values.astype(str))) if "condition" in neural.coords else []
+    names = sorted({str(name) for name in neural["condition"].values}) if "condition" in neural.coords else []
     if len(names) > 1:
         raise DataError(
             f"wanted neurons in one condition; came {', '.join(names)}; "
