@@ -125,14 +125,14 @@ def discrimination_of(sums: ClassSums, counts: PairCounts | None, *, denominator
     )
     area = np.full(values.shape, np.nan) if counts is None else area_of(sums, counts)
     undefined = np.full(values.shape, np.nan)
-    spread, placed = undefined, (undefined, undefined)
+    spread = placed1 = placed0 = undefined
     if counts is not None:
         known = np.isfinite(area)
         spread = np.where(known, counts.variance(), np.nan)
-        placed = tuple(np.where(known, found, np.nan) for found in counts.placement_variances())
+        placed1, placed0 = (np.where(known, found, np.nan) for found in counts.placement_variances())
     fields = (
         np.where(enough, values, np.nan), area, spread, status_of(sums),
-        sums.mean[:, 1], variance[:, 1], sums.mean[:, 0], variance[:, 0], placed[0], placed[1],
+        sums.mean[:, 1], variance[:, 1], sums.mean[:, 0], variance[:, 0], placed1, placed0,
     )  # fmt: skip
     return Discrimination(*fields, n1, n0)
 
