@@ -541,9 +541,7 @@ AGREEMENT = Kind(
         "layer_score": Variable(("layer",), "float", "mean cue swap over composites", extra=("network",)),
         "null_mean": Variable(("layer",), "float", "mean under gains permuted within layer", False, ("network",)),
         "null_sd": Variable(("layer",), "float", "SD under gains permuted within layer", False, ("network",)),
-        "p_permuted": Variable(
-            ("layer",), "float", "two-sided p of that null (too small)", False, ("network",), 0, 1
-        ),
+        "p_permuted": Variable(("layer",), "float", "two-sided p of that null (too small)", False, ("network",), 0, 1),
         "mass_in_mask": Variable(("layer",), "float", "mass of excess in cued mask minus area", False, ("network",)),
         "mass_in_mask_plain": Variable(("layer",), "float", "the same of plain sum of A", False, ("network",)),
         "usable": Variable(("layer",), "int", "1 if the grid resolves the masks", extra=("network",)),
