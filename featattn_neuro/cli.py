@@ -138,12 +138,12 @@ def compare(
 @app.command()
 def report(folder: Folder) -> None:
     """Write report.html, figures and tables from the result files in a folder, and print the verdicts."""
+    from featattn_neuro.io.store import load_kind
     from featattn_neuro.report.page import verdict_lines, write_page
-    from featattn_neuro.report.results import read_results
 
     page = write_page(folder)
-    claims = read_results(folder).claims
-    for line in verdict_lines(claims) if claims is not None else []:
+    claims = folder / "claims.nc"
+    for line in verdict_lines(load_kind(claims, "CLAIMS")) if claims.is_file() else []:
         typer.echo(line)
     typer.echo(str(page))
 
