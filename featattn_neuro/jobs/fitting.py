@@ -17,6 +17,7 @@ from featattn_neuro.jobs.context import NetworkJob
 from featattn_neuro.jobs.reference import ReferenceTask
 from featattn_neuro.nets.arms import ArmRule, arm_rule, arm_start
 from featattn_neuro.nets.cutting import CutNetwork
+from featattn_neuro.nets.fine_tuning import learn_full
 from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
 from featattn_neuro.nets.learning import (
     Fit,
@@ -24,7 +25,6 @@ from featattn_neuro.nets.learning import (
     Trained,
     features_of,
     fit_tasks,
-    learn_full,
     logits,
     permute_gains,
     start,

@@ -20,7 +20,8 @@ class Stage:
     ----------
     id : name of its record. step : the step it belongs to. needs : ids that come first. settings : the part of the
     configuration it depends on. code : groups of source files it depends on. *_images : images times passes of arms
-    with gains behind pooling, full fine-tuning, arms at the very sites, and arms of affine norms.
+    with gains behind pooling (each task its own batches, or all the same), full fine-tuning, arms at the very sites,
+    and arms of affine norms.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Stage:
     settings: Mapping[str, Any]
     code: tuple[str, ...]
     gain_images: float = 0.0
+    shared_images: float = 0.0
     full_images: float = 0.0
     any_images: float = 0.0
     norm_images: float = 0.0
@@ -113,7 +115,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         )
         for arm in config.curve_arms():
             rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])
-            cost = cost_of(config, arm) or "gain_images"
+            cost = (cost_of(config, arm) or "gain_images").replace("shared", "gain")  # each task has its own examples
             own = {axis: {arm: curves["curves"][axis][arm]} for axis in ("rates_examples", "rates_updates")}
             made = {key: whole["arms"][arm][key] for key in ("parameterisation", "combination")}
             settings = {"curves": {**curves["curves"], **own}, **made}
@@ -132,7 +134,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
             "learn_halves",
             [base, gain],
             learning,
-            gain_images=float(images),
+            shared_images=float(images),
             fits=2 * n_tasks,
         )
     )
@@ -155,7 +157,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         singles = config.splits["G"].per_class * n_tasks * config.learning.epochs * n_tasks
         found.append(
             stage("reference_gain", "gains", "learn_reference_gain", [base, gain], learning,
-                  gain_images=float(singles), fits=1)
+                  shared_images=float(singles), fits=1)
         )  # fmt: skip
         association_needs.append(f"reference_gain.{name}")
     if refit_layers:
@@ -165,7 +167,7 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         found.append(
             stage("refits", "associate", "learn_refits", [base, gain], {**learning, **seed, **refitted},
                   fits=refits * n_tasks * refit_choices, fixed_seconds=2.0 + refits * 0.02 * refit_choices,
-                  gain_images=float(images * refits * refit_choices * _early(config, name)))
+                  shared_images=float(images * refits * refit_choices * _early(config, name)))
         )  # fmt: skip
         association_needs.append(f"refits.{name}")
     found.append(
@@ -207,7 +209,7 @@ def cost_of(config: RunConfig, arm: str) -> str | None:
     from featattn_neuro.nets.arms import arm_rule
 
     place = arm_rule(arm, parameterisation=config.arms[arm].parameterisation).place
-    return {"positive": "gain_images", "any": "any_images", "norm": "norm_images"}[place]
+    return {"positive": "shared_images", "any": "any_images", "norm": "norm_images"}[place]
 
 
 def _early(config: RunConfig, name: str) -> float:

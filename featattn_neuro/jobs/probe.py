@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,19 +14,24 @@ from featattn_neuro.jobs.context import NetworkJob, network_job
 from featattn_neuro.nets.arms import arm_network, arm_rule, arm_start
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.detectors import Detector
-from featattn_neuro.nets.learning import Schedule, fit_tasks, learn_full, start
+from featattn_neuro.nets.fine_tuning import learn_full
+from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.training import head_inputs
 
 TASKS = 2
 """Tasks of the timed updates."""
+
+SHARED_UPDATES = 6
+"""Updates that are timed where all tasks share the batches: what is computed once before them counts too."""
 
 
 @dataclass(frozen=True)
 class Costs:
     """Seconds that one thread needs for one image and task in one update, by what learns; and filters.
 
-    per_image : "gain" (behind pooling where that is the same), "any" (at the very sites, with a shift), "norm" (affine
-        norms) and "full" fine-tuning; 0 for what the configuration has no arm of.
+    per_image : "gain" (behind pooling where that is the same), "shared" (the same, all tasks from the same batches),
+        "any" (at the very sites, with a shift), "norm" (affine norms) and "full" fine-tuning; 0 for what the
+        configuration has no arm of.
     """
 
     per_image: dict[str, float]
@@ -54,6 +59,14 @@ def costs_of(config_text: str, out: str, name: str) -> Costs:
         fit_tasks(cut, rows, target, start(cut, detector), schedule, train_gains=True, train_head=True)
 
     found = {"gain": _best(gains) / (2 * TASKS * len(images)), "any": 0.0, "norm": 0.0, "full": 0.0}
+    tasks = len(job.classes)
+    every = Detector(np.ones((tasks, width)), np.zeros(tasks), np.ones(width))
+    both, longer = np.tile(target[:1], (tasks, 1)), replace(schedule, updates=SHARED_UPDATES)
+
+    def shared() -> None:
+        fit_tasks(cut, rows, both, start(cut, every), longer, train_gains=True, train_head=True)
+
+    found["shared"] = _best(shared) / (SHARED_UPDATES * tasks * len(images))
     for kind in ("any", "norm"):
         found[kind] = _arm_seconds(job, network.module, head, kind, images, target, detector, schedule)
     if "full" in job.config.arms:

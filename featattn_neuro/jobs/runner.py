@@ -97,6 +97,7 @@ def expected_costs(
             )
         images = {
             "gain": stage.gain_images,
+            "shared": stage.shared_images,
             "full": stage.full_images,
             "any": stage.any_images,
             "norm": stage.norm_images,

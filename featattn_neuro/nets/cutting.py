@@ -17,8 +17,10 @@ from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.expansion import FirstConvolution
 from featattn_neuro.nets.hooks import channel_axis, hooked
 from featattn_neuro.nets.layers import LeafTracer
+from featattn_neuro.nets.modulation import scaled
 
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 """What a frozen network in evaluation mode hands on as it is."""
@@ -34,22 +36,7 @@ def _scale(rows: torch.Tensor, gain: SiteFactor) -> torch.Tensor:
     if not isinstance(gain, torch.Tensor):
         return gain(rows)
     grouped = rows.unflatten(0, (gain.shape[0], -1))
-    return _Scaled.apply(grouped, gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
-
-
-class _Scaled(torch.autograd.Function):
-    """maps * factor; backward holds one tensor of the maps' size beside the incoming gradient, autograd's own two."""
-
-    @staticmethod
-    def forward(ctx: Any, maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(maps, factor)
-        return maps * factor
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        maps, factor = ctx.saved_tensors
-        by_factor = (gradient * maps).sum_to_size(factor.shape) if ctx.needs_input_grad[1] else None
-        return gradient * factor if ctx.needs_input_grad[0] else None, by_factor
+    return scaled(grouped, gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
 
 
 class CutNetwork:
@@ -70,6 +57,7 @@ class CutNetwork:
     n_filters : filters per gained layer, known after the first `prefix`.
     pooled : the gains of the only layer act on the features themselves, since nothing but pooling lies between: the
         prefix is then the whole network, and rows are (N, F).
+    first : the convolution that alone takes the first gained map, which can be expanded; None where there is none.
 
     Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a) = g max(a),
     mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
@@ -96,6 +84,7 @@ class CutNetwork:
         self.cached, self.reason = True, ""
         self.n_filters: dict[str, int] = {}
         self.pooled = False
+        self.first: FirstConvolution | None = None
         try:
             graph = LeafTracer({*layers, head}).trace(self.module)
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
@@ -191,9 +180,25 @@ class CutNetwork:
         if not crossing:
             raise _NotSplitError(f"no gain lies before the head {self.head!r}")
         self.pooled = len(crossing) == 1 and features is crossing[0]
-        return self._prefix_graph(early, crossing), self._suffix_graph(
-            nodes, late | constant, crossing, places, features
-        )
+        late = late | constant
+        convolution = self._sole_convolution([node for node in crossing if node in places])
+        if convolution is not None:
+            gained = convolution.all_input_nodes[0]
+            others = [node for node in crossing if node is not gained]
+            after = self._suffix_graph(nodes, late, [*others, convolution], places, features)
+            part: Any = self.module.get_submodule(str(convolution.target))
+            self.first = FirstConvolution(places[gained], part, crossing.index(gained), after)
+        return self._prefix_graph(early, crossing), self._suffix_graph(nodes, late, crossing, places, features)
+
+    def _sole_convolution(self, gained: Sequence[fx.Node]) -> fx.Node | None:
+        """The convolution that is all that takes the only gained map of the prefix."""
+        if len(gained) != 1 or len(gained[0].users) != 1:
+            return None
+        user = next(iter(gained[0].users))
+        part = self.module.get_submodule(str(user.target)) if user.op == "call_module" else None
+        # padding with other values than 0 is left to the convolution itself
+        plain = type(part) is nn.Conv2d and part.groups == 1 and part.padding_mode == "zeros"
+        return user if plain else None
 
     def _past_pools(self, node: fx.Node) -> fx.Node:
         while self.past_pools and len(node.users) == 1:
@@ -241,7 +246,7 @@ class CutNetwork:
         values = {node: graph.placeholder(f"row_{index}") for index, node in enumerate(crossing)}
         gains = {layer: graph.placeholder(f"gain_{index}") for index, layer in enumerate(self.layers)}
         for node in nodes:
-            if node in late and node.op != "output":
+            if node in late and node.op != "output" and node not in values:
                 values[node] = graph.node_copy(node, lambda n: values[n])
             if node in places and node in values:
                 values[node] = graph.call_function(_scale, (values[node], gains[places[node]]))

@@ -1,4 +1,4 @@
-"""Learning gains and read-outs on a frozen network, for all tasks at once; and full fine-tuning beside it.
+"""Learning gains and read-outs on a frozen network, for all tasks at once (all weights: `nets.fine_tuning`).
 
 Objective of one task (SCIENCE of the digits job): binary cross-entropy of the detector's logit with the two classes
 weighted to equal mass, plus penalty times the mean square of what is trained, measured from its start (log gains from
@@ -8,20 +8,18 @@ losses has independent gradients, and Adam is elementwise, so T tasks together a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.checkpoints import Checkpoints, Keeper
 from featattn_neuro.nets.cutting import CutNetwork, SiteFactor
 from featattn_neuro.nets.detectors import Detector, as_tensors
-from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.expansion import TASKS_TOGETHER, Expanded
 from featattn_neuro.nets.modulation import Modulation
 from featattn_neuro.nets.parameterisations import LOG, PENALTY_NORMS, Parameterisation, mean_penalty
 
@@ -233,6 +231,7 @@ def learn(
     names: Sequence[str] = (),
     image_weights: torch.Tensor | None = None,
     keeper: Keeper | None = None,
+    expanded: Expanded | None = None,
 ) -> Trained:
     """Learn gains, the read-out, or both, for all tasks at once; `state` is updated and returned.
 
@@ -245,6 +244,7 @@ def learn(
     names : of the tasks, for messages; their positions if empty.
     image_weights : (T, N) weights of the images in each task's loss; None = both classes have the same mass.
     keeper : writes checkpoints, and takes learning up again from the last one, bit for bit.
+    expanded : of `rows`, where all tasks learn gains from all images: see `nets.expansion`.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def learn(
     origin = (state.weight.clone(), state.bias.clone())
     for parameter in gain_parameters + head_parameters:
         parameter.requires_grad_(True)
-    optimiser = _adam(gain_parameters + head_parameters, schedule.rate)
+    optimiser = fused_adam(gain_parameters + head_parameters, schedule.rate)
     fixed = None if train_gains else _all_features(cut, rows, state)
     done = update = 0
     if keeper is not None:
@@ -271,24 +271,32 @@ def learn(
     for update, batch in enumerate(schedule.batches(labels.shape[1] if mine is None else mine.shape[1]), start=1):
         if update <= done:
             continue
-        images = batch.to(cut.device).expand(tasks, -1) if mine is None else mine[:, batch.to(cut.device)]
-        if fixed is None:
-            flat = images.flatten()
-            features = cut.features([row[flat] for row in rows], state.modulations())
-        else:
-            features = fixed[torch.arange(tasks, device=cut.device)[:, None], images].flatten(0, 1)
-        loss = binary_cross_entropy_with_logits(
-            state.logits(features), labels.gather(1, images).float(), weights[:, batch], reduction="none"
-        ).mean(dim=1)
-        loss = loss + schedule.penalty * _distance(state, origin, train_gains, train_head, schedule.norm)
+        optimiser.zero_grad(set_to_none=True)
+        loss = torch.zeros(tasks, device=cut.device)
+        # maps of all tasks at once would not fit the cache; without terms to share, tasks come in blocks instead
+        passes = 1 if expanded is None else -(-len(batch) * tasks // ROWS_PER_PASS)
+        for number, part in enumerate(batch.chunk(passes)):
+            images = part.to(cut.device).expand(tasks, -1) if mine is None else mine[:, part.to(cut.device)]
+            if expanded is not None:
+                features = expanded.features(part, state.gains())
+            elif fixed is None:
+                flat = images.flatten()
+                features = cut.features([row[flat] for row in rows], state.modulations())
+            else:
+                features = fixed[torch.arange(tasks, device=cut.device)[:, None], images].flatten(0, 1)
+            share = binary_cross_entropy_with_logits(
+                state.logits(features), labels.gather(1, images).float(), weights[:, part], reduction="none"
+            ).sum(dim=1) / len(batch)  # fmt: skip
+            if number == 0:
+                share = share + schedule.penalty * _distance(state, origin, train_gains, train_head, schedule.norm)
+            share.sum().backward()
+            loss += share.detach()
         if not torch.isfinite(loss).all():
             task = int((~torch.isfinite(loss)).nonzero()[0])
             raise DataError(
                 f"the loss of task {names[task] if names else task} is not finite at update {update}; "
                 f"lower the rate ({schedule.rate})"
             )
-        optimiser.zero_grad(set_to_none=True)
-        loss.sum().backward()
         optimiser.step()
         if train_gains:
             for numbers in (*state.theta.values(), *state.spatial.values()):
@@ -304,7 +312,7 @@ def learn(
     return state
 
 
-def _adam(parameters: list[torch.Tensor], rate: float) -> torch.optim.Adam:
+def fused_adam(parameters: list[torch.Tensor], rate: float) -> torch.optim.Adam:
     """Adam in one pass over the numbers where torch has it: small networks spend a tenth of an update in the other."""
     return torch.optim.Adam(parameters, lr=rate, fused=parameters[0].device.type in ("cpu", "cuda"))
 
@@ -380,8 +388,9 @@ def fit_tasks(
     Parameters
     ----------
     initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
-    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; all tasks where no gains are learned,
-        since features are then computed once); results agree between block sizes to float32 rounding.
+    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; `TASKS_TOGETHER` where the first
+        convolution is expanded; all tasks where no gains are learned, since features are then computed once); results
+        agree between block sizes to float32 rounding.
     names : of the tasks, for messages; their positions if empty.
     image_weights : as in `learn`. checkpoints : where each block writes how far it is; not together with `at`.
     """
@@ -389,11 +398,16 @@ def fit_tasks(
         raise ConfigError("a checkpoint does not keep logits on the way: leave out at=, or checkpoints=")
     states, found = [], []
     names = list(names) or [str(task) for task in range(len(target))]
+    if _shares_numbers(initial):
+        block = len(target)  # what tasks share is learned from all of them
+    expanded = None
+    if train_gains and chosen is None:
+        expanded = _expanded(cut, rows, initial, min(len(target), block or TASKS_TOGETHER))
+    if block is None and expanded is not None:
+        block = TASKS_TOGETHER
     if block is None:
         images = min(schedule.batch_size, np.shape(target if chosen is None else chosen)[1])
         block = max(1, ROWS_PER_PASS // images) if train_gains else len(target)
-    if _shares_numbers(initial):
-        block = len(target)  # what tasks share is learned from all of them
     for begin in range(0, len(target), block):
         state = initial.tasks(slice(begin, begin + block))
         seen: dict[int, np.ndarray] = {}
@@ -415,6 +429,7 @@ def fit_tasks(
             names=names[begin : begin + block],
             image_weights=None if image_weights is None else image_weights[begin : begin + block],
             keeper=None if checkpoints is None else checkpoints.keeper(f"tasks_{begin:04d}"),
+            expanded=expanded,
         )
         missing = [step for step in at if step not in seen]
         if missing:
@@ -433,6 +448,13 @@ def fit_tasks(
     return Fit(joined, np.concatenate(found, axis=1) if found else np.empty((0, len(target), 0)))
 
 
+def _expanded(cut: CutNetwork, rows: Sequence[torch.Tensor], initial: Trained, tasks: int) -> Expanded | None:
+    """Terms of the first convolution, where gains and nothing else act, and where it pays."""
+    if cut.first is None or initial.shift or initial.spatial or not initial.theta:
+        return None
+    return cut.first.expand(rows, cut.layers, tasks, initial.theta[cut.first.layer].shape[1])
+
+
 def permute_gains(state: Trained, rng: np.random.Generator) -> Trained:
     """A copy with each task's gains shuffled among the filters of their layer; all else is kept."""
     shuffled = {}
@@ -444,94 +466,3 @@ def permute_gains(state: Trained, rng: np.random.Generator) -> Trained:
 
 def _shares_numbers(state: Trained) -> bool:
     return any(len(values) != len(state.weight) for values in state.modulation_numbers())
-
-
-def learn_full(
-    cut: CutNetwork,
-    images: torch.Tensor,
-    target: np.ndarray,
-    detector: Detector,
-    task: int,
-    schedule: Schedule,
-    *,
-    evaluate: torch.Tensor,
-    at: Sequence[int] = (),
-    chosen: np.ndarray | None = None,
-    afterwards: Callable[[nn.Module], None] | None = None,
-) -> np.ndarray:
-    """Fine-tune all base weights and one task's read-out; logits of `evaluate` after the updates in `at`.
-
-    Parameters
-    ----------
-    images : (N, C, H, W) network input. target : (N,) bool. chosen : (M,) positions to learn from; all if None.
-    evaluate : (P, C, H, W). at : update counts (0 = before learning); the end if empty.
-    afterwards : called with the fine-tuned copy of the network, which is thrown away then.
-
-    Returns
-    -------
-    (len(at), P) logits, or (1, P). Batch-norm statistics stay those of the base network (evaluation mode).
-    """
-    module = copy.deepcopy(cut.whole)
-    base = [p for name, p in module.named_parameters() if not name.startswith(f"{cut.head}.")]
-    for parameter in base:
-        parameter.requires_grad_(True)
-    weight, bias, scale = as_tensors(detector, cut.device)
-    weight, bias = weight[task].clone().requires_grad_(True), bias[task].clone().requires_grad_(True)
-    origin = [p.detach().clone() for p in (*base, weight)]
-    optimiser = _adam([*base, weight, bias], schedule.rate)
-    labels = torch.as_tensor(np.asarray(target, dtype=bool), device=cut.device)
-    mine = torch.arange(len(labels)) if chosen is None else torch.as_tensor(np.asarray(chosen))
-    mine = mine.to(cut.device)
-    weights = class_weights(labels[mine][None])[0]
-    images = images.to(cut.device, memory_format=torch.channels_last)
-    found: dict[int, np.ndarray] = {}
-    steps = list(at)
-    update = 0
-    if 0 in steps:
-        found[0] = _full_logits(module, cut.head, evaluate, weight, bias, scale)
-    for update, batch in enumerate(schedule.batches(len(mine)), start=1):
-        picked = mine[batch.to(cut.device)]
-        z = (_head_input(module, cut.head, images[picked]) / scale) @ weight + bias
-        loss = (binary_cross_entropy_with_logits(z, labels[picked].float(), weights[batch])) + (
-            schedule.penalty * _mean_square([*base, weight], origin) if schedule.penalty else 0.0
-        )
-        if not torch.isfinite(loss):
-            raise DataError(
-                f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if update in steps:
-            found[update] = _full_logits(module, cut.head, evaluate, weight, bias, scale)
-    if afterwards is not None:
-        afterwards(module)
-    if not steps:
-        return _full_logits(module, cut.head, evaluate, weight, bias, scale)[None]
-    missing = [step for step in steps if step not in found]
-    if missing:
-        raise ConfigError(f"wanted logits after {missing[0]} updates; the schedule ends after {update}; learn longer")
-    return np.stack([found[step] for step in steps])
-
-
-def _mean_square(now: Sequence[torch.Tensor], origin: Sequence[torch.Tensor]) -> torch.Tensor:
-    total = torch.stack([(a - b).square().sum() for a, b in zip(now, origin, strict=True)]).sum()
-    return total / sum(a.numel() for a in now)
-
-
-def _head_input(module: nn.Module, head: str, images: torch.Tensor) -> torch.Tensor:
-    seen: dict[str, torch.Tensor] = {}
-    with hooked(module, {head: lambda part, inputs, output: seen.__setitem__("features", inputs[0])}):
-        module(images)
-    return seen["features"]
-
-
-def _full_logits(
-    module: nn.Module, head: str, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: torch.Tensor
-) -> np.ndarray:
-    out = []
-    with torch.no_grad():
-        for begin in range(0, len(images), 128):
-            batch = images[begin : begin + 128].to(weight.device, memory_format=torch.channels_last)
-            out.append(((_head_input(module, head, batch) / scale) @ weight + bias).double().cpu())
-    return torch.cat(out).numpy()

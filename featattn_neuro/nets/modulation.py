@@ -8,6 +8,7 @@ s one per position, b one per filter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -28,6 +29,27 @@ def combined_factor(gain: torch.Tensor | None, spatial: torch.Tensor | None, com
     if gain is None or spatial is None:
         return spatial if gain is None else gain
     return gain * spatial if combination == "multiplicative" else gain + (spatial - 1)
+
+
+def scaled(maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """maps * factor, which broadcasts, with a gradient that holds less memory than autograd's own."""
+    found: torch.Tensor = _Scaled.apply(maps, factor)
+    return found
+
+
+class _Scaled(torch.autograd.Function):
+    """maps * factor; backward holds one tensor of the maps' size beside the incoming gradient, autograd's own two."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(maps, factor)
+        return maps * factor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        maps, factor = ctx.saved_tensors
+        by_factor = (gradient * maps).sum_to_size(factor.shape) if ctx.needs_input_grad[1] else None
+        return gradient * factor if ctx.needs_input_grad[0] else None, by_factor
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,7 @@ class Modulation:
             spatial = self.spatial[:, None, None]
         factor = combined_factor(gain, spatial, self.combination)
         if factor is not None:
-            maps = maps * factor
+            maps = scaled(maps, factor)
         if self.shift is not None:
             maps = maps + self.shift.view(tasks, 1, -1, *ones)
         return maps.flatten(0, 1)

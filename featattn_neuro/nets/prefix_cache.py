@@ -41,6 +41,9 @@ class RowStore(Protocol):
 class StoredRows:
     """One array (N, ...) on disk that is read as a tensor is: by positions, or by a slice."""
 
+    fixed = True
+    """Every reading gives the same rows, unlike those of images drawn anew."""
+
     def __init__(self, array: Any, device: torch.device) -> None:
         self.array, self.device = array, device
         self.shape, self.ndim = tuple(array.shape), array.ndim

@@ -19,7 +19,7 @@ from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.checkpoints import Keeper
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector, feature_scale
-from featattn_neuro.nets.learning import Schedule, Trained, _adam, _distance
+from featattn_neuro.nets.learning import Schedule, Trained, _distance, fused_adam
 
 KINDS = ("detection", "multiclass", "multilabel")
 SIDES = ("target", "distractor")
@@ -113,7 +113,7 @@ def learn_jointly(
     origin = (state.weight.clone(), state.bias.clone())
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimiser = _adam(parameters, schedule.rate)
+    optimiser = fused_adam(parameters, schedule.rate)
     done = update = 0 if keeper is None else keeper.restore(parameters, optimiser)
     for update, positions in enumerate(schedule.batches(flags.shape[1]), start=1):
         if update <= done:

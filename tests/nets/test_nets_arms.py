@@ -15,7 +15,8 @@ from featattn_neuro.nets.adabn import adapt_batch_norm, has_batch_norm
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.arms import ARM_RULES, arm_network, arm_rule, arm_start, map_shapes, norm_sites
 from featattn_neuro.nets.detectors import Detector, feature_scale
-from featattn_neuro.nets.learning import Schedule, features_of, fit_tasks, learn_full, logits
+from featattn_neuro.nets.fine_tuning import learn_full
+from featattn_neuro.nets.learning import Schedule, features_of, fit_tasks, logits
 from featattn_neuro.nets.training import head_inputs
 
 SCHEDULE = Schedule(rate=0.05, penalty=0.001, batch_size=8, epochs=None, updates=6)

@@ -16,6 +16,7 @@ from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector, feature_scale, head_detectors, logistic_detectors
+from featattn_neuro.nets.fine_tuning import learn_full
 from featattn_neuro.nets.gain_sets import detector_of, from_gain_set, to_gain_set
 from featattn_neuro.nets.learning import (
     Schedule,
@@ -23,7 +24,6 @@ from featattn_neuro.nets.learning import (
     class_weights,
     fit_tasks,
     learn,
-    learn_full,
     logits,
     permute_gains,
     start,
