@@ -154,17 +154,21 @@ class StoredLayer:
             for column in range(low[2] // columns, -(-high[2] // columns)):
                 first, last = max(low[1], row * rows), min(high[1], (row + 1) * rows)
                 left, right = max(low[2], column * columns), min(high[2], (column + 1) * columns)
+                target = found[:, first - low[1] : last - low[1], left - low[2] : right - low[2]]
+                if target.shape == self.layer.shape and target.flags.c_contiguous:
+                    self.read_chunk(row, column, into=target)  # whole and in one piece: no copy in between
+                    continue
                 part = self.read_chunk(row, column)[
                     low[0] : high[0], first - row * rows : last - row * rows,
                     left - column * columns : right - column * columns,
                 ]  # fmt: skip
                 if part.shape == found.shape:
                     return part
-                found[:, first - low[1] : last - low[1], left - low[2] : right - low[2]] = part
+                target[:] = part
         return found
 
-    def read_chunk(self, row: int, column: int) -> np.ndarray:
-        """One chunk as it was written, filled up at the ends, checksum verified."""
+    def read_chunk(self, row: int, column: int, into: np.ndarray | None = None) -> np.ndarray:
+        """One chunk as written, filled up at the ends, checksum verified; `into` a contiguous array, or a new one."""
         import numcodecs.blosc
 
         key = f"{self.layer.folder}/c/0/{row}/{column}"
@@ -178,6 +182,6 @@ class StoredLayer:
             raise StoreError(
                 f"chunk {key} of {str(self.store)!r} is damaged (its checksum differs); record again, overwrite=True"
             )
-        chunk = np.empty(self.layer.shape, self.dtype)
+        chunk = np.empty(self.layer.shape, self.dtype) if into is None else into
         numcodecs.blosc.decompress(body, chunk)
         return chunk

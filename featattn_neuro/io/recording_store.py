@@ -422,8 +422,9 @@ def _stored_layer(path: Path, name: str) -> StoredLayer:
 
 def open_recording(path: Path) -> xr.Dataset:
     """A finished recording as ACTIVATIONS; values are read when they are used, chunk by chunk."""
-    import dask.array as da
     import zarr
+
+    from featattn_neuro.io.regions import region_array, whole_region
 
     with _quiet():
         group: Any = zarr.open_group(path, mode="r")
@@ -434,18 +435,7 @@ def open_recording(path: Path) -> xr.Dataset:
         _check_present(path, manifest["chunks"])
         coordinates = {name: (dim, group[name][:]) for name, dim in layout["coordinates"].items()}
     arrays = [_stored_layer(path, _layer_name(i)) for i in range(layout["layers"])]
-    name = f"{manifest['key'][:32]}-{os.stat(path).st_mtime_ns}"
-    parts = [
-        da.from_array(
-            array,
-            array.layer.shape,
-            name=f"{name}-{i}",
-            asarray=False,
-            fancy=False,
-            meta=np.empty((0, 0, 0), array.dtype),
-        )
-        for i, array in enumerate(arrays)
-    ]
+    token = f"{manifest['key'][:32]}-{os.stat(path).st_mtime_ns}"
     header = RecordingHeader(
         widths=tuple(array.shape[2] for array in arrays),
         steps=tuple(layout["steps"]),
@@ -457,7 +447,7 @@ def open_recording(path: Path) -> xr.Dataset:
         attrs=layout["attrs"],
     )
     return header.dataset(
-        da.concatenate(parts, axis=2), {int(i): reason for i, reason in manifest["unreadable"].items()}
+        region_array(whole_region(arrays), token), {int(i): reason for i, reason in manifest["unreadable"].items()}
     )
 
 
