@@ -53,11 +53,10 @@ class ArmRule:
 
     @property
     def place(self) -> str:
-        """Which `arm_network` the arm needs: "positive" (sites may lie behind pooling), "any" (not so: factors per
-        position, gains that may be negative), or "norm"."""
+        """Which `arm_network` the arm needs: "positive" (sites may lie behind pooling), "any", or "norm"."""
         if self.norm:
             return "norm"
-        return "any" if self.spatial or (self.gain and not self.parameterisation.positive) else "positive"
+        return "any" if self.shift or self.spatial or not self.parameterisation.positive else "positive"
 
     def with_settings(self, parameterisation: str | None = None, combination: str | None = None) -> ArmRule:
         """The rule with another parameterisation or combination; None leaves it."""

@@ -48,7 +48,7 @@ class CutNetwork:
     layers : gained sites, names of modules.
     head : name of the final linear layer; its input (N, F) is the feature vector.
     past_pools : whether what acts at a site may act behind a pooling layer instead, where the maps are smaller. That is
-        the same for gains that are not negative, with or without shifts; not for others, and for gains per position.
+        the same for gains that are not negative; not for others, for shifts, and for gains per position.
 
     Attributes
     ----------
@@ -59,9 +59,8 @@ class CutNetwork:
         prefix is then the whole network, and rows are (N, F).
     first : the convolution that alone takes the first gained map, which can be expanded; None where there is none.
 
-    Gains that are not negative, and shifts, may be moved past a pooling layer that alone consumes the map:
-    max(g a + b) = g max(a) + b, mean(g a + b) = g mean(a) + b. The result is the same, of smaller maps. A mean that
-    counts padding as zeros is not passed: a shift does not commute with it.
+    Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a) = g max(a),
+    mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
     """
 
     def __init__(
@@ -204,7 +203,11 @@ class CutNetwork:
     def _past_pools(self, node: fx.Node) -> fx.Node:
         while self.past_pools and len(node.users) == 1:
             user = next(iter(node.users))
-            is_pool = user.op == "call_module" and _commutes(self.module.get_submodule(str(user.target)))
+            is_pool = user.op == "call_module" and isinstance(self.module.get_submodule(str(user.target)), _POOLS)
+            if user.op == "call_module" and getattr(
+                self.module.get_submodule(str(user.target)), "return_indices", False
+            ):
+                is_pool = False
             is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
             if not (is_pool or is_mean or self._keeps_values(node, user)):
                 break
@@ -251,17 +254,6 @@ class CutNetwork:
                 break
         graph.output(values[features])
         return _without_dead_code(self.module, graph)
-
-
-def _commutes(pool: nn.Module) -> bool:
-    """Whether pooling of g a + b, g >= 0, is g times the pooled a, plus b."""
-    if isinstance(pool, nn.AvgPool2d) and (pool.divisor_override is not None or _counts_padding(pool)):
-        return False
-    return isinstance(pool, _POOLS) and not getattr(pool, "return_indices", False)
-
-
-def _counts_padding(pool: nn.AvgPool2d) -> bool:
-    return pool.count_include_pad and pool.padding not in (0, (0, 0))
 
 
 class _NotSplitError(Exception):

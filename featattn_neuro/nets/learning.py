@@ -185,16 +185,16 @@ def start(
     Raises
     ------
     ConfigError : a parameterisation that fixes the layer mean, where a layer has one gain only; gains that may be
-        negative or factors per position on a network whose sites may lie behind pooling (`past_pools`).
+        negative, shifts or factors per position on a network whose sites may lie behind pooling (`past_pools`).
     """
     if parameterisation.layer_mean and gain and not per_filter:
         raise ConfigError(
             f"{parameterisation} fixes the mean gain of a layer to 1, so a uniform gain cannot be learned"
         )
-    if cut.past_pools and (shapes or (gain and not parameterisation.positive)):
+    if cut.past_pools and (shift or shapes or not parameterisation.positive):
         raise ConfigError(
-            "gains per position and gains that may be negative do not commute with pooling; make the network with "
-            "CutNetwork(..., past_pools=False)"
+            "shifts, gains per position and gains that may be negative do not commute with pooling; make the network "
+            "with CutNetwork(..., past_pools=False)"
         )
     weight, bias, scale = as_tensors(detector, cut.device)
     tasks = 1 if shared else len(weight)
@@ -278,7 +278,7 @@ def learn(
         for number, part in enumerate(batch.chunk(passes)):
             images = part.to(cut.device).expand(tasks, -1) if mine is None else mine[:, part.to(cut.device)]
             if expanded is not None:
-                features = expanded.features(part, state.modulations())
+                features = expanded.features(part, state.gains())
             elif fixed is None:
                 flat = images.flatten()
                 features = cut.features([row[flat] for row in rows], state.modulations())
@@ -449,11 +449,10 @@ def fit_tasks(
 
 
 def _expanded(cut: CutNetwork, rows: Sequence[torch.Tensor], initial: Trained, tasks: int) -> Expanded | None:
-    """Terms of the first convolution, where nothing acts per position, and where it pays."""
-    if cut.first is None or initial.spatial:
+    """Terms of the first convolution, where gains and nothing else act, and where it pays."""
+    if cut.first is None or initial.shift or initial.spatial or not initial.theta:
         return None
-    groups = initial.theta[cut.first.layer].shape[1] if initial.theta else 1
-    return cut.first.expand(rows, cut.layers, tasks, groups, shift=bool(initial.shift))
+    return cut.first.expand(rows, cut.layers, tasks, initial.theta[cut.first.layer].shape[1])
 
 
 def permute_gains(state: Trained, rng: np.random.Generator) -> Trained:

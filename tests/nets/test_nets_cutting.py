@@ -15,7 +15,6 @@ from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.cutting import CutNetwork, _scale, require_head
 from featattn_neuro.nets.gains import with_gains
-from featattn_neuro.nets.modulation import Modulation
 from featattn_neuro.nets.training import head_inputs
 
 
@@ -244,30 +243,3 @@ def test_weights_of_functions_have_no_rows() -> None:
         found = cut.features(rows, {"relu1": gain})
         maps = nn.functional.conv2d(net.relu1(net.conv1(images)) * gain.view(1, 3, 1, 1), net.weight * 2)
     torch.testing.assert_close(found, maps.relu().mean((2, 3)), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("pool", "passed"),
-    [
-        (nn.MaxPool2d(2), True),
-        (nn.MaxPool2d(3, padding=1), True),
-        (nn.AvgPool2d(2), True),
-        (nn.AvgPool2d(3, padding=1, count_include_pad=False), True),
-        (nn.AvgPool2d(3, padding=1), False),
-        (nn.AvgPool2d(2, divisor_override=3), False),
-    ],
-)
-def test_shifts_pass_the_pools_that_they_commute_with(pool: nn.Module, passed: bool) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.ReLU(), pool, nn.Conv2d(3, 4, 3), nn.ReLU(), GlobalMean(), nn.Linear(4, 2)
-    )
-    images = torch.rand(5, 1, 13, 13)
-    there, behind = (CutNetwork(net, ["1", "4"], "6", past_pools=past) for past in (False, True))
-    assert (there.prefix(images)[0].shape != behind.prefix(images)[0].shape) == passed
-    acting = {
-        "1": Modulation(gain=torch.rand(1, 3) + 0.5, shift=torch.randn(1, 3)),
-        "4": Modulation(gain=torch.rand(1, 4) + 0.5, shift=torch.randn(1, 4)),
-    }
-    found, wanted = (cut.features(cut.prefix(images), acting) for cut in (behind, there))
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)

@@ -199,7 +199,7 @@ def test_pooling_is_not_passed_by_what_does_not_commute(problem: Any) -> None:
     net, cut, rows, _, detector, images = problem
     passing = CutNetwork(net, ["relu2", "relu3"], "head")
     passing.prefix(images)
-    for parts in ({"parameterisation": Parameterisation()}, {"shapes": {"relu2": (6, 6)}}):
+    for parts in ({"shift": True}, {"parameterisation": Parameterisation()}, {"shapes": {"relu2": (6, 6)}}):
         with pytest.raises(ConfigError, match="do not commute with pooling"):
             start(passing, detector, **parts)
     with pytest.raises(ConfigError, match="uniform gain cannot be learned"):
