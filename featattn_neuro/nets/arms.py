@@ -21,7 +21,7 @@ from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.learning import Trained, start
 from featattn_neuro.nets.parameterisations import LOG, Parameterisation
-from featattn_neuro.nets.sites import with_input_modules
+from featattn_neuro.nets.sites import with_site_modules
 
 FREE = Parameterisation()
 
@@ -122,7 +122,7 @@ def arm_network(
     """
     choose(place, ("positive", "any", "norm"), "place")
     if place != "norm":
-        changed = with_input_modules(module, sites)
+        changed = with_site_modules(module, sites)
         return CutNetwork(changed, sites, head, device, past_pools=place == "positive" and past_pools)
     norms = norm_sites(module)
     if not norms:
