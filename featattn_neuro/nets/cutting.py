@@ -48,7 +48,9 @@ class CutNetwork:
     layers : gained sites, names of modules.
     head : name of the final linear layer; its input (N, F) is the feature vector.
     past_pools : whether what acts at a site may act behind a pooling layer instead, where the maps are smaller. That is
-        the same for gains that are not negative; not for others, for shifts, and for gains per position.
+        the same for gains that are not negative; not for others, and not for gains per position.
+    shifts : whether something may be added to the maps too. Pooling commutes with that, g a + b for g >= 0, unless it
+        counts padding; what acts then stays before it.
 
     Attributes
     ----------
@@ -59,8 +61,8 @@ class CutNetwork:
         prefix is then the whole network, and rows are (N, F).
     first : the convolution that alone takes the first gained map, which can be expanded; None where there is none.
 
-    Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a) = g max(a),
-    mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
+    Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a + b) =
+    g max(a) + b, mean(g a + b) = g mean(a) + b. The result is the same; the maps to multiply are smaller.
     """
 
     def __init__(
@@ -71,13 +73,14 @@ class CutNetwork:
         device: str | torch.device = "cpu",
         *,
         past_pools: bool = True,
+        shifts: bool = False,
     ) -> None:
         modules = dict(module.named_modules())
         for layer in layers:
             choose(layer, modules, "layer")
         choose(head, modules, "head")
         self.layers, self.head, self.device = tuple(layers), head, torch.device(device)
-        self.past_pools = past_pools
+        self.past_pools, self.shifts = past_pools, shifts
         frozen = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
         self.module = frozen.to(memory_format=torch.channels_last)
         self.whole: nn.Module = self.module
@@ -208,6 +211,8 @@ class CutNetwork:
                 self.module.get_submodule(str(user.target)), "return_indices", False
             ):
                 is_pool = False
+            if is_pool and self.shifts and _counts_padding(self.module.get_submodule(str(user.target))):
+                break
             is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
             if not (is_pool or is_mean or self._keeps_values(node, user)):
                 break
@@ -302,6 +307,18 @@ def _without_dead_code(module: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     made.graph.eliminate_dead_code()
     made.recompile()
     return made
+
+
+def _counts_padding(pool: nn.Module) -> bool:
+    """Whether a pooling layer gives another value than b for a map that is b everywhere, at the border.
+
+    >>> _counts_padding(nn.AvgPool2d(3, padding=1)), _counts_padding(nn.MaxPool2d(3, padding=1))
+    (True, False)
+    """
+    if not isinstance(pool, nn.AvgPool2d):
+        return False
+    padded = pool.padding not in (0, (0, 0)) and pool.count_include_pad
+    return bool(padded or pool.divisor_override is not None)
 
 
 def _mean_dims(node: fx.Node) -> tuple[int, ...] | None:

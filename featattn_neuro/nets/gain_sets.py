@@ -134,7 +134,7 @@ def from_gain_set(
         if sites[0].spatial is not None:
             places = torch.as_tensor(np.stack([np.asarray(site.spatial) for site in sites]))
             spatial[layer] = _float32(made.inverse(places), cut)
-    if cut.past_pools and (shift or spatial or not made.positive):
+    if cut.past_pools and ((shift and not cut.shifts) or spatial or not made.positive):
         raise ConfigError(
             "these gains do not commute with pooling; make the network with CutNetwork(..., past_pools=False)"
         )

@@ -185,16 +185,16 @@ def start(
     Raises
     ------
     ConfigError : a parameterisation that fixes the layer mean, where a layer has one gain only; gains that may be
-        negative, shifts or factors per position on a network whose sites may lie behind pooling (`past_pools`).
+        negative, factors per position, or shifts without `shifts`, on a network whose sites may lie behind pooling.
     """
     if parameterisation.layer_mean and gain and not per_filter:
         raise ConfigError(
             f"{parameterisation} fixes the mean gain of a layer to 1, so a uniform gain cannot be learned"
         )
-    if cut.past_pools and (shift or shapes or not parameterisation.positive):
+    if cut.past_pools and ((shift and not cut.shifts) or shapes or not parameterisation.positive):
         raise ConfigError(
-            "shifts, gains per position and gains that may be negative do not commute with pooling; make the network "
-            "with CutNetwork(..., past_pools=False)"
+            "gains per position and gains that may be negative do not commute with pooling, nor do shifts with all: make "
+            "the network with CutNetwork(..., past_pools=False), or shifts=True for shifts of positive gains"
         )
     weight, bias, scale = as_tensors(detector, cut.device)
     tasks = 1 if shared else len(weight)
@@ -278,7 +278,7 @@ def learn(
         for number, part in enumerate(batch.chunk(passes)):
             images = part.to(cut.device).expand(tasks, -1) if mine is None else mine[:, part.to(cut.device)]
             if expanded is not None:
-                features = expanded.features(part, state.gains())
+                features = expanded.features(part, state.modulations())
             elif fixed is None:
                 flat = images.flatten()
                 features = cut.features([row[flat] for row in rows], state.modulations())
@@ -449,10 +449,11 @@ def fit_tasks(
 
 
 def _expanded(cut: CutNetwork, rows: Sequence[torch.Tensor], initial: Trained, tasks: int) -> Expanded | None:
-    """Terms of the first convolution, where gains and nothing else act, and where it pays."""
-    if cut.first is None or initial.shift or initial.spatial or not initial.theta:
+    """Terms of the first convolution, where no gain per position acts, and where it pays."""
+    if cut.first is None or initial.spatial or not (initial.theta or initial.shift):
         return None
-    return cut.first.expand(rows, cut.layers, tasks, initial.theta[cut.first.layer].shape[1])
+    groups = initial.theta[cut.first.layer].shape[1] if initial.theta else 1
+    return cut.first.expand(rows, cut.layers, tasks, groups, shifts=bool(initial.shift))
 
 
 def permute_gains(state: Trained, rng: np.random.Generator) -> Trained:
