@@ -207,7 +207,7 @@ def test_gains_learned_at_operations_are_those_learned_at_modules(net: Any, twin
     assert found["unit"].values.tolist() == [f"{site}/{k:03d}" for site in sites for k in range(WIDTH)]
     assert found["stage"].values[::WIDTH].tolist() == ["activation", "activation", "other"]
     assert found.attrs["frozen_part_cached"] == "yes"
-    by_unit = wanted.sel(unit=found["unit"].values)
+    by_unit = wanted.sel({dim: found[dim].values for dim in ("unit", "position") if dim in found.dims})
     for name in ("gain", "shift", "spatial"):
         if name in found:
             assert float(abs(found[name] - 1).max()) > 1e-3
@@ -236,7 +236,7 @@ def test_the_copy_to_learn_on_answers_as_the_network(net: Functional, images: Te
     assert with_site_modules(net, ["stem"]) is net
     cut = CutNetwork(changed, ["block.add"], "head")
     assert cut.cached, cut.reason
-    assert torch.equal(answer(cut.module, images), answer(net, images))
+    torch.testing.assert_close(answer(cut.module, images), answer(net, images))  # in another memory layout
     with pytest.raises(ConfigError, match=r"'block.add' and the input of layer 'block'"):
         with_site_modules(net, ["block.add", "block.input"])
 
