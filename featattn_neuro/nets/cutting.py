@@ -9,7 +9,7 @@ the network and not T.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -88,8 +88,11 @@ class CutNetwork:
         self.n_filters: dict[str, int] = {}
         self.pooled = False
         self.first: FirstConvolution | None = None
+        # a gained block with gained layers inside is entered; its site is what it returns
+        around = {one for one in layers if any(other.startswith(f"{one}.") for other in (*layers, head))}
+        tracer = LeafTracer({*layers, head} - around)
         try:
-            graph = LeafTracer({*layers, head}).trace(self.module)
+            graph = tracer.trace(self.module)
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             self.cached, self.reason = False, f"torch.fx cannot trace it: {type(error).__name__}: {error}"
             return
@@ -98,10 +101,10 @@ class CutNetwork:
             self.cached, self.reason = False, f"a map is used again after step {reused!r} worked on it in place"
             return
         if past_pools:
-            _pool_before_relu(self.module, graph)
+            _pool_before_relu(self.module, graph, {node for one in around for node, _ in tracer.returned.get(one, [])})
         self.whole = _without_dead_code(self.module, graph)
         try:
-            self._prefix, self._suffix = self._split(graph)
+            self._prefix, self._suffix = self._split(graph, {one: tracer.returned.get(one, []) for one in around})
         except _NotSplitError as error:
             self.cached, self.reason = False, str(error)
 
@@ -159,7 +162,9 @@ class CutNetwork:
             raise DataError(f"layer {(missing or [self.head])[0]!r} exists but did not run; leave it out")
         self._flat(seen["features"])
 
-    def _split(self, graph: fx.Graph) -> tuple[fx.GraphModule, fx.GraphModule]:
+    def _split(
+        self, graph: fx.Graph, around: Mapping[str, Sequence[tuple[fx.Node, bool]]]
+    ) -> tuple[fx.GraphModule, fx.GraphModule]:
         nodes = list(graph.nodes)
         heads = [node for node in nodes if node.op == "call_module" and node.target == self.head]
         if len(heads) != 1:
@@ -167,6 +172,10 @@ class CutNetwork:
         places: dict[fx.Node, str] = {}
         for layer in self.layers:
             sites = [node for node in nodes if node.op == "call_module" and node.target == layer]
+            if layer in around:
+                if any(shared for _, shared in around[layer]):
+                    raise _NotSplitError(f"what layer {layer!r} returns is read inside it too, or is what it was given")
+                sites = [node for node, _ in around[layer]]
             if not sites:
                 raise _NotSplitError(f"layer {layer!r} is not a step of the traced graph")
             for site in sites:
@@ -286,11 +295,14 @@ def _works_in_place(module: nn.Module, node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method") and name.endswith("_") and not name.endswith("__")
 
 
-def _pool_before_relu(module: nn.Module, graph: fx.Graph) -> None:
-    """max pooling of a ReLU = ReLU of the max pooling, values and gradients alike; the second has fewer numbers."""
+def _pool_before_relu(module: nn.Module, graph: fx.Graph, kept: Collection[fx.Node] = ()) -> None:
+    """max pooling of a ReLU = ReLU of the max pooling, values and gradients alike; the second has fewer numbers.
+
+    kept : nodes that stay where they are.
+    """
     for relu in list(graph.nodes):
         users = list(relu.users)
-        if relu.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
+        if relu in kept or relu.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
             continue
         pool = users[0]
         parts = module.get_submodule(str(relu.target)), module.get_submodule(str(pool.target))

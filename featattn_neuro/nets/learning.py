@@ -26,6 +26,9 @@ from featattn_neuro.nets.parameterisations import LOG, PENALTY_NORMS, Parameteri
 ROWS_PER_PASS = 240
 """Images times tasks that learn in one pass: fewer pay more per update, more spill the maps out of the cache."""
 
+BYTES_PER_PASS = 40_000_000
+"""Size of the first gained maps of one pass above which fewer tasks learn together, since they would come from memory."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -388,8 +391,8 @@ def fit_tasks(
     Parameters
     ----------
     initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
-    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; `TASKS_TOGETHER` where the first
-        convolution is expanded; all tasks where no gains are learned, since features are then computed once); results
+    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS` and not
+        `BYTES_PER_PASS`; `TASKS_TOGETHER` where the first convolution is expanded; all tasks where no gains are learned, since features are then computed once); results
         agree between block sizes to float32 rounding.
     names : of the tasks, for messages; their positions if empty.
     image_weights : as in `learn`. checkpoints : where each block writes how far it is; not together with `at`.
@@ -407,7 +410,9 @@ def fit_tasks(
         block = TASKS_TOGETHER
     if block is None:
         images = min(schedule.batch_size, np.shape(target if chosen is None else chosen)[1])
-        block = max(1, ROWS_PER_PASS // images) if train_gains else len(target)
+        largest = max(4, *(4 * int(np.prod(row.shape[1:])) for row in rows))
+        most = min(ROWS_PER_PASS, BYTES_PER_PASS // largest)
+        block = max(1, most // images) if train_gains else len(target)
     for begin in range(0, len(target), block):
         state = initial.tasks(slice(begin, begin + block))
         seen: dict[int, np.ndarray] = {}
