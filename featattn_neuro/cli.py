@@ -278,63 +278,179 @@ def record(
     typer.echo(str(out))
 
 
+_OF_LEARNING = ("epochs", "batch_size", "penalty", "rate", "cache")
+_OF_METHOD: dict[str, tuple[str, ...]] = {
+    "learned": (
+        *_OF_LEARNING, "head_images", "head_labels", "train_head", "per", "shift", "parameterisation", "combination",
+        "penalty_norm", "task", "class_weight", "checkpoint", "checkpoint_every",
+    ),
+    "tuning": ("strength", "mode", "clip", "choice_images", "choice_labels"),
+    "gradient": ("strength", "mode", "clip", "choice_images", "choice_labels"),
+    "target-importance": (*_OF_LEARNING, "importance", "outputs"),
+}  # fmt: skip
+"""Options of `gains` that not every method has."""
+
+
 @app.command()
 def gains(
+    context: typer.Context,
     model: Model,
     images: Images,
     layers: Layers,
     out: Output,
     target: Annotated[str, typer.Option(help="Labels to detect, one task each, comma-separated.")],
+    method: Annotated[
+        str, typer.Option(help="learned; from theory: tuning or gradient; or target-importance (own softmax).")
+    ] = "learned",
     head_images: Annotated[
         str | None, typer.Option(help="Other labelled images, on which a read-out is fitted first and then frozen.")
     ] = None,
     head_labels: Annotated[Path | None, typer.Option(help="As --labels, for --head-images.")] = None,
+    train_head: Annotated[
+        bool | None,
+        typer.Option("--train-head/--frozen-head", help="Learn the read-out too; unless said, where none is given."),
+    ] = None,
     weights: Weights = None,
     seed: Seed = 0,
     labels: Labels = None,
     limit: Limit = None,
-    rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 0.03,
-    penalty: Annotated[float, typer.Option(min=0, help="Pull towards gain 1: weight of the mean squared log.")] = 0.0,
+    device: Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0, help="Learning rate; 0.03, target-importance 0.0003 unless given.")
+    ] = None,
+    penalty: Annotated[float, typer.Option(min=0, help="Pull towards gain 1: weight of --penalty-norm.")] = 0.0,
+    penalty_norm: Annotated[str, typer.Option(help="l2 (mean square) or l1 (mean absolute value).")] = "l2",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 30,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one update.")] = 60,
+    per: Annotated[
+        str, typer.Option(help="A gain per filter, per layer, per position, or per 'filter and position'.")
+    ] = "filter",
+    shift: Annotated[bool, typer.Option("--shift", help="Also a number per filter that is added.")] = False,
+    parameterisation: Annotated[
+        str, typer.Option(help="log, free, non_negative, 'bounded(0.7, 1.3)', 'log(0.5, 2)'; +layer_mean behind it.")
+    ] = "log",
+    combination: Annotated[
+        str, typer.Option(help="Of filter and position: multiplicative, or additive 1 + (g - 1) + (s - 1).")
+    ] = "multiplicative",
     task: Annotated[
         str, typer.Option(help="detection (gains for each target), multiclass or multilabel (one set for all).")
     ] = "detection",
     class_weight: Annotated[
         str, typer.Option(help="balanced, equal, or declared: target=2,distractor=1 (multiclass: each class).")
     ] = "balanced",
+    strength: Annotated[
+        str, typer.Option(help="Theory: strength beta, or several, comma-separated, for --choice-images.")
+    ] = "1",
+    mode: Annotated[str, typer.Option(help="Theory: bidirectional, or positive (no filter is weakened).")] = (
+        "bidirectional"
+    ),
+    clip: Annotated[bool, typer.Option("--clip", help="Theory: no factor below 0.")] = False,
+    choice_images: Annotated[
+        str | None, typer.Option(help="Theory: other labelled images, on which the strength is chosen.")
+    ] = None,
+    choice_labels: Annotated[Path | None, typer.Option(help="As --labels, for --choice-images.")] = None,
+    importance: Annotated[
+        float | None, typer.Option(help="Target importance: weight of images of other classes, 0 to 1.")
+    ] = None,
+    outputs: Annotated[
+        str | None, typer.Option(help="Target importance: class=INDEX of the head, comma-separated, for every class.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps the frozen part, for further tasks.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder from which interrupted learning goes on.")] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Updates between two checkpoints.")] = 50,
 ) -> None:
     """Learn one gain per filter for the detection of each target label, or for several classes together (GAINS).
 
     Without --head-images the read-out is learned together with the gains, and gains should not be compared with
-    selectivity.
+    selectivity. Other methods derive gains instead: from tuning or gradient values, or from the network's own softmax.
     """
     from featattn_neuro import api
 
-    network, stimuli = api.load_model(model, weights=weights, seed=seed), _stimuli(images, labels, limit)
-    heads: dict[str, Any] = {}
+    _only_of_method(context, method)
     if head_images is None and head_labels is not None:
         raise ConfigError("--head-labels names the labels of --head-images; came alone; give both or neither")
+    if choice_images is None and choice_labels is not None:
+        raise ConfigError("--choice-labels names the labels of --choice-images; came alone; give both or neither")
+    if checkpoint is None and _typed(context, "checkpoint_every"):
+        raise ConfigError("--checkpoint-every is for learning with --checkpoint FOLDER; give both or neither")
+    if method == "target-importance" and importance is None:
+        raise ConfigError("--method target-importance wants --importance, from 0 (excluded) to 1; came none; give it")
+    network, stimuli = api.load_model(model, weights=weights, seed=seed), _stimuli(images, labels, limit)
+    where = (network, stimuli, _task_labels(stimuli, images, target, task), _names(layers))
+    if method in ("tuning", "gradient"):
+        chosen: dict[str, Any] = {}
+        if choice_images is not None:
+            others = _stimuli(choice_images, choice_labels, None)
+            chosen = {"choice_stimuli": others, "choice_labels": _targets(others, choice_images, target)}
+        strengths = _numbers(strength, "--strength")
+        found = api.theory_gains(
+            *where, method=method, strength=strengths[0] if len(strengths) == 1 else strengths, mode=mode, clip=clip,
+            device=device, **chosen,
+        )  # fmt: skip
+        if "choice_auc" in found.attrs:
+            typer.echo(f"strength {found.attrs['strength']:g} (ROC area by strength: {found.attrs['choice_auc']})")
+        _save(found, out)
+        return
+    learning: dict[str, Any] = {
+        "penalty": penalty, "epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device, "cache": cache,
+        **({} if rate is None else {"rate": rate}),
+    }  # fmt: skip
+    if method == "target-importance":
+        named = None if outputs is None else _indices(outputs)
+        assert importance is not None
+        found = api.target_importance_gains(
+            network, stimuli, stimuli.label, _names(layers), targets=_names(target), importance=importance,
+            outputs=named, **learning,
+        )  # fmt: skip
+        _save(found, out)
+        return
+    heads: dict[str, Any] = {}
     if head_images is not None:
         others = _stimuli(head_images, head_labels, None)
         heads = {"head_stimuli": others, "head_labels": _task_labels(others, head_images, target, task)}
     learned = api.learn_gains(
-        network,
-        stimuli,
-        _task_labels(stimuli, images, target, task),
-        _names(layers),
-        rate=rate,
-        penalty=penalty,
-        epochs=epochs,
-        seed=seed,
+        *where,
+        train_head=train_head,
+        per=per,
+        shift=shift,
+        parameterisation=parameterisation,
+        combination=combination,
+        penalty_norm=penalty_norm,
         task=task,
         class_weight=_class_weight(class_weight),
-        cache=cache,
         checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        **learning,
         **heads,
     )
     _save(learned, out)
+
+
+def _typed(context: typer.Context, option: str) -> bool:
+    """Whether an option was given, be it with its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _only_of_method(context: typer.Context, method: str) -> None:
+    """Refuse options that the chosen method would ignore."""
+    from featattn_neuro.errors import choose
+
+    own = _OF_METHOD[choose(method, _OF_METHOD, "method")]
+    others = dict.fromkeys(option for options in _OF_METHOD.values() for option in options if option not in own)
+    wrong = [option for option in others if _typed(context, option)]
+    if wrong:
+        flag = "--train-head or --frozen-head" if wrong[0] == "train_head" else "--" + wrong[0].replace("_", "-")
+        has = [name for name, options in _OF_METHOD.items() if wrong[0] in options]
+        raise ConfigError(f"--method {method} has no {flag}, which is for {', '.join(has)}; leave it out")
+
+
+def _indices(text: str) -> dict[str, int]:
+    """class=INDEX texts, comma-separated, as a table."""
+    pairs = [part.rpartition("=") for part in _names(text)]
+    if not all(name and index.strip().isdigit() for name, _, index in pairs):
+        raise ConfigError(f"wanted --outputs class=INDEX, comma-separated, for example cat=3,dog=5; came {text!r}")
+    return {name.strip(): int(index) for name, _, index in pairs}
 
 
 @app.command()
@@ -718,20 +834,88 @@ def _class_weight(text: str) -> str | dict[str, float]:
 
 @app.command()
 def export(
+    context: typer.Context,
     gains: Annotated[Path, typer.Argument(help="GAINS file.")],
     out: Annotated[Path, typer.Option(help=".safetensors, .onnx (folded network), or a folder (peft IA3 adapter).")],
     model: Annotated[str | None, typer.Option(help="Network, for .onnx and peft; as in the other commands.")] = None,
     weights: Weights = None,
     seed: Seed = 0,
-    task: Annotated[str | None, typer.Option(help="Which task, where the gains have several.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which task, for .onnx and peft; a .safetensors holds all.")] = None,
     arm: Annotated[str | None, typer.Option(help="Which arm, where the gains have several.")] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="CHANNELS,HEIGHT,WIDTH of the images, for .onnx, unless the network says it.")
+    ] = None,
 ) -> None:
     """Write gains for other tools: safetensors, ONNX of the folded network, or a peft adapter."""
     from featattn_neuro import api
 
+    if out.suffix == ".safetensors":
+        _only_with(context, ("model", "weights", "seed", "task", "input_shape"), "is for .onnx and peft")
+    elif out.suffix != ".onnx":
+        _only_with(context, ("input_shape",), "is for .onnx")
+    shape = None if input_shape is None else _shape(input_shape)
     learned = _one_arm(api.open_kind(gains, "GAINS").load(), arm)
     network = None if model is None else api.load_model(model, weights=weights, seed=seed)
-    typer.echo(str(api.export_gains(learned, out, model=network, task=task)))
+    typer.echo(str(api.export_gains(learned, out, model=network, task=task, input_shape=shape)))
+
+
+def _only_with(context: typer.Context, options: Iterable[str], what: str) -> None:
+    """Refuse options that were given where they would be ignored."""
+    for option in options:
+        if _typed(context, option):
+            raise ConfigError(f"--{option.replace('_', '-')} {what}; leave it out")
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    parts = _names(text)
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(f"wanted --input-shape CHANNELS,HEIGHT,WIDTH, for example 3,224,224; came {text!r}")
+    channels, height, width = map(int, parts)
+    return channels, height, width
+
+
+@app.command()
+def fold(
+    model: Model,
+    gains: Annotated[Path, typer.Argument(help="GAINS file.")],
+    out: Annotated[Path, typer.Option(help="Weight file of the folded network, .safetensors.")],
+    weights: Weights = None,
+    seed: Seed = 0,
+    task: Annotated[str | None, typer.Option(help="Which task, where the gains have several.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Which arm, where the gains have several.")] = None,
+    direction: Annotated[
+        str, typer.Option(help="auto; backward, into the weights that make the map; forward, into those that read it.")
+    ] = "auto",
+) -> None:
+    """Fold gains into the weights: a plain network, to be loaded with --weights FILE, that answers as the gained one.
+
+    Where folding is impossible (an identity skip, a negative gain behind a ReLU) it says where, and why.
+    """
+    from featattn_neuro import api
+
+    learned = _one_arm(api.open_kind(gains, "GAINS").load(), arm)
+    network = api.load_model(model, weights=weights, seed=seed)
+    typer.echo(str(api.save_folded(network, learned, out, task=task, direction=direction)))
+
+
+@app.command("import-gains")
+def import_gains(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(help=".safetensors of featattn export, or the folder of a peft adapter.")],
+    out: Output,
+    model: Annotated[str | None, typer.Option(help="Network that a peft adapter is for.")] = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+) -> None:
+    """Read gains of other tools into a file of this package (GAINS)."""
+    from featattn_neuro import api
+
+    if source.suffix == ".safetensors":
+        _only_with(context, ("model", "weights", "seed"), "is for a peft adapter")
+    elif model is None:
+        _only_with(context, ("weights", "seed"), "is of the network that --model names")
+    network = None if model is None else api.load_model(model, weights=weights, seed=seed)
+    _save(api.import_gains(source, model=network), out)
 
 
 def _save(dataset: xr.Dataset, out: Path) -> None:

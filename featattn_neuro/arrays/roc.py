@@ -189,6 +189,38 @@ def placements(values: ArrayLike, chosen: NDArray[np.bool_]) -> tuple[Float, Flo
     return won[:, chosen] / (~chosen).sum(), 1.0 - lost[:, ~chosen] / chosen.sum()
 
 
+def placements_in_order(values: ArrayLike, target: ArrayLike) -> Float:
+    """Placement of every observation, (units, n): `placements` of targets and distractors, each in its own place.
+
+    Their mean over repeats of a measurement (over shuffles of gains, say) is what `paired_placements` compares.
+
+    >>> placements_in_order([[3.0, 1.0, 2.0, 0.0]], [True, True, False, False]).tolist()
+    [[1.0, 0.5, 0.5, 1.0]]
+    """
+    chosen = np.asarray(target, dtype=bool)
+    targets, distractors = placements(values, chosen)
+    found = np.empty((len(targets), chosen.size))
+    found[:, chosen], found[:, ~chosen] = targets, distractors
+    return found
+
+
+def paired_placements(first: ArrayLike, second: ArrayLike, target: ArrayLike) -> tuple[float, float]:
+    """Difference of two ROC areas (first - second) from placements (n,) of the same observations, and its variance.
+
+    `paired_delong` for areas that are means over repeats: placements are linear in them. NaN for fewer than two of
+    either class, or where a placement is undefined.
+
+    >>> paired_placements([1.0, 0.5, 0.5, 1.0], [1.0, 1.0, 1.0, 1.0], [True, True, False, False])
+    (-0.25, 0.125)
+    """
+    chosen = np.asarray(target, dtype=bool)
+    apart = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if min(chosen.sum(), (~chosen).sum()) < 2 or not np.isfinite(apart).all():
+        return float("nan"), float("nan")
+    variance = sum(float(part.var(ddof=1)) / part.size for part in (apart[chosen], apart[~chosen]))
+    return float(apart[chosen].mean()), variance
+
+
 def _varied(values: NDArray) -> NDArray[np.bool_]:
     """Rows that are finite and not constant."""
     finite = np.isfinite(values).all(axis=1)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-import torch
 import xarray as xr
 
 from featattn_neuro.jobs.config import ArmConfig
@@ -16,10 +14,9 @@ from featattn_neuro.jobs.reference import ReferenceTask
 from featattn_neuro.nets.adabn import adapt_batch_norm, has_batch_norm
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.gain_sets import to_gain_set
-from featattn_neuro.nets.learning import Trained, logits, start
-from featattn_neuro.nets.parameterisations import Parameterisation
+from featattn_neuro.nets.learning import logits
 from featattn_neuro.nets.recording import record_activations
-from featattn_neuro.nets.theory_gains import gradient_values, theory_factors, tuning_values
+from featattn_neuro.nets.theory_gains import gradient_values, theory_factors, tuning_values, with_factors
 from featattn_neuro.nets.training import head_inputs
 
 
@@ -52,7 +49,8 @@ def fit_theory(job: NetworkJob, arm: str, config: ArmConfig, progress: Callable[
     areas = {split: [] for split in "VP"}  # type: dict[str, list[np.ndarray]]
     states = []
     for k, strength in enumerate(strengths):
-        states.append(_state(job, cut, theory_factors(values, strength, mode=config.mode, clip=config.clip)))
+        factors = theory_factors(values, strength, mode=config.mode, clip=config.clip)
+        states.append(with_factors(cut, job.detector, factors))
         for split, found in areas.items():
             found.append(mean_auc(logits(cut, job.arm_rows("any", split), states[-1]), job.target_matrix(split)))
         progress(0.3 + 0.6 * (k + 1) / len(strengths))
@@ -89,14 +87,6 @@ def theory_values(job: NetworkJob, arm: str, cut: CutNetwork) -> np.ndarray:
         for i, pair in enumerate(zip(found["layer"].values.tolist(), found["channel"].values.tolist(), strict=True))
     }
     return found.values[:, [place[pair] for pair in order]]
-
-
-def _state(job: NetworkJob, cut: CutNetwork, factors: np.ndarray) -> Trained:
-    """The frozen read-out with given gains (T, K), of any sign."""
-    state = replace(start(cut, job.detector), parameterisation=Parameterisation())
-    widths = [cut.n_filters[layer] for layer in cut.layers]
-    parts = torch.as_tensor(factors, dtype=torch.float32, device=cut.device).split(widths, dim=1)
-    return replace(state, theta=dict(zip(cut.layers, parts, strict=True)))
 
 
 def _swept(job: NetworkJob, arm: str, strengths: list[float], on_v: list[np.ndarray]) -> xr.Dataset:

@@ -11,6 +11,7 @@ import xarray as xr
 from torch import nn
 
 from featattn_neuro.arrays.discrimination import roc_area
+from featattn_neuro.arrays.roc import placements_in_order
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.jobs.config import THEORY_ARMS, ArmConfig
 from featattn_neuro.jobs.context import NetworkJob
@@ -35,11 +36,12 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class ArmFit:
-    """Result of one arm: (T, P) logits, or the ROC areas themselves where an arm is a mean over shuffles."""
+    """Result of one arm: (T, P) logits; ROC areas and placements (T, P) where an arm is a mean over shuffles."""
 
     logits: np.ndarray | None
     trained_numbers: int
     auc: np.ndarray | None = None
+    placement: np.ndarray | None = None
     gains: xr.Dataset | None = None
     choices: xr.Dataset | None = None
     rate: float = float("nan")
@@ -182,7 +184,7 @@ def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress
     learned = from_gain_set(job.cut, origin)
     frozen = start(job.cut, job.detector)
     rng = np.random.default_rng([job.index, int(refit_head)])
-    areas = []
+    areas, placed = [], []
     for shuffle in range(job.config.learning.shuffles):
         shuffled = permute_gains(learned, rng)
         state = Trained(shuffled.theta, frozen.weight.clone(), frozen.bias.clone(), frozen.scale, frozen.filters)
@@ -191,10 +193,14 @@ def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress
                 job.cut, job.rows("G"), job.target_matrix("G"), state, _schedule(job, rate, penalty),
                 train_gains=False, train_head=True,
             ).state  # fmt: skip
-        areas.append(mean_auc(logits(job.cut, rows_p, state), target_p))
+        shuffled_logits = logits(job.cut, rows_p, state)
+        areas.append(mean_auc(shuffled_logits, target_p))
+        placed.append([placements_in_order(z[None], t)[0] for z, t in zip(shuffled_logits, target_p, strict=True)])
         progress((shuffle + 1) / job.config.learning.shuffles)
     numbers = _head_numbers(job) if refit_head else 0
-    return ArmFit(None, numbers, auc=np.mean(areas, axis=0), rate=rate, penalty=penalty)
+    return ArmFit(
+        None, numbers, auc=np.mean(areas, axis=0), placement=np.mean(placed, axis=0), rate=rate, penalty=penalty
+    )  # fmt: skip
 
 
 def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:

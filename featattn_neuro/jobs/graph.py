@@ -115,14 +115,13 @@ def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) ->
         )
         for arm in config.curve_arms():
             rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])
-            cost = (cost_of(config, arm) or "gain_images").replace("shared", "gain")  # each task has its own examples
             own = {axis: {arm: curves["curves"][axis][arm]} for axis in ("rates_examples", "rates_updates")}
             made = {key: whole["arms"][arm][key] for key in ("parameterisation", "combination")}
             settings = {"curves": {**curves["curves"], **own}, **made}
             found.append(
                 stage(f"curve_{arm}", "gains", "learn_curves", [base], settings, arm=arm,
                       fits=n_tasks * (rates[0] * len(config.curves.examples) + rates[1]),
-                      **{cost: float(per_rate[0] * rates[0] + per_rate[1] * rates[1])})
+                      **_curve_costs(config, arm, per_rate[0] * rates[0], per_rate[1] * rates[1]))
             )  # fmt: skip
     gain = f"arm_gain.{name}"
     if config.doses:
@@ -209,7 +208,16 @@ def cost_of(config: RunConfig, arm: str) -> str | None:
     from featattn_neuro.nets.arms import arm_rule
 
     place = arm_rule(arm, parameterisation=config.arms[arm].parameterisation).place
-    return {"positive": "shared_images", "any": "any_images", "norm": "norm_images"}[place]
+    return {"positive": "shared_images", "shifted": "shared_images"}.get(place, f"{place}_images")
+
+
+def _curve_costs(config: RunConfig, arm: str, examples: int, updates: int) -> dict[str, float]:
+    """Images times passes of the two learning curves of an arm; nothing for a read-out, whose features are fixed."""
+    cost = cost_of(config, arm)
+    if cost is None:
+        return {}
+    own = "gain_images" if cost == "shared_images" else cost  # few examples: each task has its own
+    return {cost: float(examples + updates)} if own == cost else {own: float(examples), cost: float(updates)}
 
 
 def _early(config: RunConfig, name: str) -> float:

@@ -30,7 +30,7 @@ class Costs:
     """Seconds that one thread needs for one image and task in one update, by what learns; and filters.
 
     per_image : "gain" (behind pooling where that is the same), "shared" (the same, all tasks from the same batches),
-        "any" (at the very sites, with a shift), "norm" (affine norms) and "full" fine-tuning; 0 for what the
+        "any" (at the very sites, with gains per position), "norm" (affine norms) and "full" fine-tuning; 0 for what the
         configuration has no arm of.
     """
 
@@ -84,7 +84,7 @@ def _arm_seconds(
 
     if not any(cost_of(job.config, arm) == f"{kind}_images" for arm in job.config.arms):
         return 0.0
-    rule = arm_rule("norm_affine_head" if kind == "norm" else "gain_shift_head")
+    rule = arm_rule("norm_affine_head" if kind == "norm" else "feature_spatial")
     cut = arm_network(module, job.layers, head, kind)
     if cut is None:
         return 0.0
@@ -103,9 +103,9 @@ def _best(work: Callable[[], object], times: int = 3) -> float:
     try:
         torch.set_num_threads(1)
         for _ in range(times):
-            begun = time.perf_counter()
+            begun = time.process_time()  # of one thread: what else runs here now will not run then
             work()
-            found.append(time.perf_counter() - begun)
+            found.append(time.process_time() - begun)
     finally:
         torch.set_num_threads(before)
     return float(np.median(found))

@@ -180,12 +180,14 @@ _ORIGIN = {"permuted": "gain", "permuted_head": "gain_head"}
 def _scores(job: NetworkJob, arm: str, fit: ArmFit) -> xr.Dataset:
     composites = job.composites["P"].stimuli
     target = job.target_matrix("P")
-    logits = np.full(target.shape, np.nan) if fit.logits is None else fit.logits
+    nowhere = np.full(target.shape, np.nan)
+    logits = nowhere if fit.logits is None else fit.logits
     auc = fit.auc if fit.auc is not None else mean_auc(logits, target)
     return xr.Dataset(
         {
             "auc": (("arm", "task"), auc[None]),
             "logit": (("arm", "task", "stimulus"), logits[None]),
+            "placement": (("arm", "task", "stimulus"), (nowhere if fit.placement is None else fit.placement)[None]),
             "target": (("task", "stimulus"), target.astype(np.int8)),
             "trained_numbers": ("arm", [fit.trained_numbers]),
             "novel": ("task", [int(name in job.omitted) for name in job.classes]),

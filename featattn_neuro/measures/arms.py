@@ -11,6 +11,7 @@ from scipy import stats
 from featattn_neuro.arrays.curves import area_over, area_over_log2, first_reach
 from featattn_neuro.arrays.discrimination import paired_delong, roc_area
 from featattn_neuro.arrays.multiplicity import adjust
+from featattn_neuro.arrays.roc import paired_placements, placements_in_order
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import single, without_scalars
 from featattn_neuro.schema import CURVES, SCORES
@@ -72,7 +73,7 @@ def describe_arms(scores: xr.Dataset, curves: xr.Dataset | None = None, *, share
     Returns
     -------
     SCORES with further variables: `difference_probe`, `difference_ungained` and the ends of their 95 % DeLong intervals
-    (paired by image; NaN where one of the arms has no logits, as the permuted ones, which are means); per axis
+    (paired by image; of the permuted arms, which are means over shuffles, by the mean placements); per axis
     (updates, examples) `criterion`, `to_criterion` and `area`.
 
     The criterion of a network and task is one ROC area for all arms of the curves: lowest first point of any arm plus
@@ -118,30 +119,43 @@ def _speed(
 
 
 def _with_differences(scores: xr.Dataset) -> xr.Dataset:
-    """Paired differences from the arms probe and ungained, where these and the logits are there."""
+    """Paired differences from the arms probe and ungained, where these and the logits (or placements) are there."""
     if "logit" not in scores or "target" not in scores:
         return scores
-    logit = scores["logit"].transpose("arm", "task", "stimulus")
     targets = scores["target"].transpose("task", "stimulus").values != 0
-    there = np.isfinite(logit.values).all(axis=(1, 2))
+    placed = _placements(scores, targets)
+    there = np.isfinite(placed).any(axis=(1, 2))
     arms = [str(arm) for arm in scores["arm"].values]
     width = float(stats.norm.ppf(0.975))
     made = {}
     for reference in ("probe", "ungained"):
         if reference not in arms or not there[arms.index(reference)]:
             continue
-        other = logit.values[arms.index(reference)]
+        other = placed[arms.index(reference)]
         table = np.full((3, len(arms), len(targets)), np.nan)
         for a in np.flatnonzero(there):
             if arms[a] == reference:
                 continue
             for t, target in enumerate(targets):
-                difference, variance = (float(v) for v in paired_delong(logit.values[a, t], other[t], target))
+                difference, variance = paired_placements(placed[a, t], other[t], target)
                 half = width * np.sqrt(variance) if variance > 1e-24 else float("nan")
                 table[:, a, t] = difference, difference - half, difference + half
         for name, values in zip(("difference", "difference_low", "difference_high"), table, strict=True):
             made[f"{name}_{reference}"] = (("arm", "task"), values)
     return scores.assign(made)
+
+
+def _placements(scores: xr.Dataset, targets: np.ndarray) -> np.ndarray:
+    """(arm, task, stimulus) placements: kept ones of arms that are means over shuffles, else those of the logits."""
+    logit = scores["logit"].transpose("arm", "task", "stimulus").values
+    found = np.full(logit.shape, np.nan)
+    if "placement" in scores:
+        found = scores["placement"].transpose("arm", "task", "stimulus").values.astype(float)
+    for a in np.flatnonzero(np.isfinite(logit).all(axis=(1, 2))):
+        for t, target in enumerate(targets):
+            if target.any() and not target.all() and np.ptp(logit[a, t]) > 0:
+                found[a, t] = placements_in_order(logit[a, t][None], target)[0]
+    return found
 
 
 def _compare(scores: xr.Dataset, arm: str, reference: str, level: float) -> list[dict[str, object]]:

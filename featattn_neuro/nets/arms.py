@@ -21,9 +21,10 @@ from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.learning import Trained, start
 from featattn_neuro.nets.parameterisations import LOG, Parameterisation
-from featattn_neuro.nets.sites import with_input_modules
+from featattn_neuro.nets.sites import with_site_modules
 
 FREE = Parameterisation()
+PLACES = ("positive", "shifted", "any", "norm")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ class ArmRule:
 
     @property
     def place(self) -> str:
-        """Which `arm_network` the arm needs: "positive" (sites may lie behind pooling), "any", or "norm"."""
+        """Which `arm_network` the arm needs: "positive" (sites may lie behind pooling), "shifted", "any", or "norm"."""
         if self.norm:
             return "norm"
-        return "any" if self.shift or self.spatial or not self.parameterisation.positive else "positive"
+        if self.spatial or not self.parameterisation.positive:
+            return "any"
+        return "shifted" if self.shift else "positive"
 
     def with_settings(self, parameterisation: str | None = None, combination: str | None = None) -> ArmRule:
         """The rule with another parameterisation or combination; None leaves it."""
@@ -117,13 +120,16 @@ def arm_network(
 ) -> CutNetwork | None:
     """The frozen network that arms of one `place` learn on; None for "norm" where no norm has weight and bias.
 
+    "positive": sites may lie behind pooling; "shifted": too, where pooling commutes with a shift; "any": the very sites.
+
     For "norm" it is a copy whose norms have weight 1 and bias 0: then the affine part is a free gain and a shift on
     what they give, and learning those from the norm's own weight and bias is learning weight and bias.
     """
-    choose(place, ("positive", "any", "norm"), "place")
+    choose(place, PLACES, "place")
     if place != "norm":
-        changed = with_input_modules(module, sites)
-        return CutNetwork(changed, sites, head, device, past_pools=place == "positive" and past_pools)
+        changed = with_site_modules(module, sites)
+        past_pools = past_pools and place != "any"
+        return CutNetwork(changed, sites, head, device, past_pools=past_pools, shifts=place == "shifted")
     norms = norm_sites(module)
     if not norms:
         return None

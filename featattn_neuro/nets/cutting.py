@@ -9,7 +9,7 @@ the network and not T.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,9 @@ class CutNetwork:
     layers : gained sites, names of modules.
     head : name of the final linear layer; its input (N, F) is the feature vector.
     past_pools : whether what acts at a site may act behind a pooling layer instead, where the maps are smaller. That is
-        the same for gains that are not negative; not for others, for shifts, and for gains per position.
+        the same for gains that are not negative; not for others, and not for gains per position.
+    shifts : whether something may be added to the maps too. Pooling commutes with that, g a + b for g >= 0, unless it
+        counts padding; what acts then stays before it.
 
     Attributes
     ----------
@@ -59,8 +61,8 @@ class CutNetwork:
         prefix is then the whole network, and rows are (N, F).
     first : the convolution that alone takes the first gained map, which can be expanded; None where there is none.
 
-    Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a) = g max(a),
-    mean(g a) = g mean(a). The result is the same; the maps to multiply are smaller.
+    Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a + b) =
+    g max(a) + b, mean(g a + b) = g mean(a) + b. The result is the same; the maps to multiply are smaller.
     """
 
     def __init__(
@@ -71,13 +73,14 @@ class CutNetwork:
         device: str | torch.device = "cpu",
         *,
         past_pools: bool = True,
+        shifts: bool = False,
     ) -> None:
         modules = dict(module.named_modules())
         for layer in layers:
             choose(layer, modules, "layer")
         choose(head, modules, "head")
         self.layers, self.head, self.device = tuple(layers), head, torch.device(device)
-        self.past_pools = past_pools
+        self.past_pools, self.shifts = past_pools, shifts
         frozen = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
         self.module = frozen.to(memory_format=torch.channels_last)
         self.whole: nn.Module = self.module
@@ -85,8 +88,11 @@ class CutNetwork:
         self.n_filters: dict[str, int] = {}
         self.pooled = False
         self.first: FirstConvolution | None = None
+        # a gained block with gained layers inside is entered; its site is what it returns
+        around = {one for one in layers if any(other.startswith(f"{one}.") for other in (*layers, head))}
+        tracer = LeafTracer({*layers, head} - around)
         try:
-            graph = LeafTracer({*layers, head}).trace(self.module)
+            graph = tracer.trace(self.module)
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             self.cached, self.reason = False, f"torch.fx cannot trace it: {type(error).__name__}: {error}"
             return
@@ -95,10 +101,10 @@ class CutNetwork:
             self.cached, self.reason = False, f"a map is used again after step {reused!r} worked on it in place"
             return
         if past_pools:
-            _pool_before_relu(self.module, graph)
+            _pool_before_relu(self.module, graph, {node for one in around for node, _ in tracer.returned.get(one, [])})
         self.whole = _without_dead_code(self.module, graph)
         try:
-            self._prefix, self._suffix = self._split(graph)
+            self._prefix, self._suffix = self._split(graph, {one: tracer.returned.get(one, []) for one in around})
         except _NotSplitError as error:
             self.cached, self.reason = False, str(error)
 
@@ -156,7 +162,9 @@ class CutNetwork:
             raise DataError(f"layer {(missing or [self.head])[0]!r} exists but did not run; leave it out")
         self._flat(seen["features"])
 
-    def _split(self, graph: fx.Graph) -> tuple[fx.GraphModule, fx.GraphModule]:
+    def _split(
+        self, graph: fx.Graph, around: Mapping[str, Sequence[tuple[fx.Node, bool]]]
+    ) -> tuple[fx.GraphModule, fx.GraphModule]:
         nodes = list(graph.nodes)
         heads = [node for node in nodes if node.op == "call_module" and node.target == self.head]
         if len(heads) != 1:
@@ -164,6 +172,10 @@ class CutNetwork:
         places: dict[fx.Node, str] = {}
         for layer in self.layers:
             sites = [node for node in nodes if node.op == "call_module" and node.target == layer]
+            if layer in around:
+                if any(shared for _, shared in around[layer]):
+                    raise _NotSplitError(f"what layer {layer!r} returns is read inside it too, or is what it was given")
+                sites = [node for node, _ in around[layer]]
             if not sites:
                 raise _NotSplitError(f"layer {layer!r} is not a step of the traced graph")
             for site in sites:
@@ -208,6 +220,8 @@ class CutNetwork:
                 self.module.get_submodule(str(user.target)), "return_indices", False
             ):
                 is_pool = False
+            if is_pool and self.shifts and _counts_padding(self.module.get_submodule(str(user.target))):
+                break
             is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
             if not (is_pool or is_mean or self._keeps_values(node, user)):
                 break
@@ -281,11 +295,14 @@ def _works_in_place(module: nn.Module, node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method") and name.endswith("_") and not name.endswith("__")
 
 
-def _pool_before_relu(module: nn.Module, graph: fx.Graph) -> None:
-    """max pooling of a ReLU = ReLU of the max pooling, values and gradients alike; the second has fewer numbers."""
+def _pool_before_relu(module: nn.Module, graph: fx.Graph, kept: Collection[fx.Node] = ()) -> None:
+    """max pooling of a ReLU = ReLU of the max pooling, values and gradients alike; the second has fewer numbers.
+
+    kept : nodes that stay where they are.
+    """
     for relu in list(graph.nodes):
         users = list(relu.users)
-        if relu.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
+        if relu in kept or relu.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
             continue
         pool = users[0]
         parts = module.get_submodule(str(relu.target)), module.get_submodule(str(pool.target))
@@ -302,6 +319,18 @@ def _without_dead_code(module: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     made.graph.eliminate_dead_code()
     made.recompile()
     return made
+
+
+def _counts_padding(pool: nn.Module) -> bool:
+    """Whether a pooling layer gives another value than b for a map that is b everywhere, at the border.
+
+    >>> _counts_padding(nn.AvgPool2d(3, padding=1)), _counts_padding(nn.MaxPool2d(3, padding=1))
+    (True, False)
+    """
+    if not isinstance(pool, nn.AvgPool2d):
+        return False
+    padded = pool.padding not in (0, (0, 0)) and pool.count_include_pad
+    return bool(padded or pool.divisor_override is not None)
 
 
 def _mean_dims(node: fx.Node) -> tuple[int, ...] | None:

@@ -1,10 +1,10 @@
 """The convolution behind the first gained map, computed once for each filter and summed with the gains.
 
-A convolution is linear: conv(g * a) = sum over c of g[c] conv(a[c]), plus the bias. Below the cut a is fixed, so the
-terms conv(a[c]) of every image are computed once; what tasks and updates need is then a sum of C maps with T x C
-weights - a matrix product, the size of the kernel fewer multiplications than the convolution - and its gradient the
-transposed product. The terms of an image are read from memory twice an update, whatever the number of tasks, so this
-pays for several tasks that learn from the same batches.
+A convolution is linear: conv(g a + b) = sum over c of g[c] conv(a[c]) + b[c] conv(1), plus the bias. Below the cut a is
+fixed, so the terms conv(a[c]) of every image are computed once (conv(1), of shifts b, is the same for all images).
+What tasks and updates need is then a sum of C maps with T x C weights - a matrix product, the size of the kernel fewer
+multiplications than the convolution - and its gradient the transposed product. The terms of an image are read from
+memory twice an update, whatever the number of tasks, so this pays for several tasks that learn from the same batches.
 """
 
 from __future__ import annotations
@@ -41,10 +41,13 @@ class FirstConvolution:
     row: int
     after: fx.GraphModule
 
-    def expand(self, rows: Sequence[torch.Tensor], layers: Sequence[str], tasks: int, groups: int) -> Expanded | None:
+    def expand(
+        self, rows: Sequence[torch.Tensor], layers: Sequence[str], tasks: int, groups: int, *, shifts: bool = False
+    ) -> Expanded | None:
         """The terms of all images, or None where that does not pay (few tasks, much memory, a GPU) or rows are drawn.
 
-        groups : how many gains a task has at the site, the filters (one term each) or 1 (one term in all).
+        groups : how many gains a task has at the site, the filters (one term each) or 1 (one term in all). shifts :
+            whether a shift per filter acts there too.
         """
         maps, part = rows[self.row], self.module
         if part.weight.device.type != "cpu" or not all(_fixed(row) for row in rows):
@@ -66,7 +69,16 @@ class FirstConvolution:
             )
             terms[begin : begin + 16, :groups] = found.unflatten(1, (groups, -1)).permute(0, 1, 3, 4, 2)
         others = tuple(row for place, row in enumerate(rows) if place != self.row)
-        return Expanded(self, tuple(layers), terms.flatten(2), (height, width, part.out_channels), others)
+        of_ones = self._of_ones(maps) if shifts else None
+        return Expanded(self, tuple(layers), terms.flatten(2), (height, width, part.out_channels), others, of_ones)
+
+    def _of_ones(self, maps: torch.Tensor) -> torch.Tensor:
+        """(C, H * W * K) what the convolution gives for a map of ones of each filter; zeros around it, as always."""
+        part, channels = self.module, self.module.in_channels
+        kernels = part.weight.detach().transpose(0, 1).reshape(-1, 1, *part.kernel_size)
+        ones = maps.new_ones(1, channels, *maps.shape[2:])
+        found = nn.functional.conv2d(ones, kernels, None, part.stride, part.padding, part.dilation, channels)
+        return found[0].unflatten(0, (channels, -1)).permute(0, 2, 3, 1).flatten(1)
 
 
 def _fixed(row: Any) -> bool:
@@ -76,53 +88,85 @@ def _fixed(row: Any) -> bool:
 
 @dataclass(frozen=True)
 class Expanded:
-    """Terms (N, groups + 1, H * W * K) of N images, the last one the bias; other rows of the prefix (N, ...) each."""
+    """Terms (N, groups + 1, H * W * K) of N images, the last one the bias; other rows of the prefix (N, ...) each.
+
+    of_ones : (C, H * W * K) terms of shifts, the same for all images; None where none act.
+    """
 
     place: FirstConvolution
     layers: tuple[str, ...]
     terms: torch.Tensor
     shape: tuple[int, int, int]
     others: tuple[torch.Tensor, ...]
+    of_ones: torch.Tensor | None = None
 
-    def features(self, images: torch.Tensor, gains: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Features (T * B, F) in task-major order, for B positions of images that all tasks share, and gains (T, C)."""
-        first = gains[self.place.layer]
-        tasks, groups = len(first), self.terms.shape[1] - 1
-        summed = _Summed.apply(first[:, :groups], self.terms, images.tolist())
+    def features(self, images: torch.Tensor, factors: Mapping[str, Any]) -> torch.Tensor:
+        """Features (T * B, F) in task-major order, for B positions of images that all tasks share.
+
+        factors : layer to gains (T, C), or to a `modulation.Modulation` of gains and shifts.
+        """
+        gain, shift = _parts(factors[self.place.layer])
+        tasks, groups = len(gain if gain is not None else shift), self.terms.shape[1] - 1  # type: ignore[arg-type]
+        weights = self.terms.new_ones(tasks, groups) if gain is None else gain[:, :groups]
+        base = None if shift is None or self.of_ones is None else shift @ self.of_ones
+        summed = _Summed.apply(weights, base, self.terms, images.tolist())
         # rows are image-major from here: the product writes them so; their memory is in channels-last order
         convolved = summed.view(-1, *self.shape).permute(0, 3, 1, 2)
         others = [row[images].repeat_interleave(tasks, 0) for row in self.others]
-        behind = [_ImageMajor(gains[layer]) for layer in self.layers]
+        behind = [_ImageMajor(*_parts(factors[layer])) for layer in self.layers]
         found = self.place.after(*others, convolved, *behind)
         return found.unflatten(0, (-1, tasks)).transpose(0, 1).flatten(0, 1)
 
 
-class _ImageMajor:
-    """Gains (T, C) that act on rows (B * T, C, ...): what a cut network takes for a site."""
+def _parts(factor: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Gains and shifts (T, C) of what acts at a site."""
+    return (factor, None) if isinstance(factor, torch.Tensor) else (factor.gain, factor.shift)
 
-    def __init__(self, gain: torch.Tensor) -> None:
-        self.gain = gain
+
+class _ImageMajor:
+    """Gains and shifts (T, C) that act on rows (B * T, C, ...): what a cut network takes for a site."""
+
+    def __init__(self, gain: torch.Tensor | None, shift: torch.Tensor | None) -> None:
+        self.gain, self.shift = gain, shift
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        grouped = rows.unflatten(0, (-1, len(self.gain)))
-        return scaled(grouped, self.gain.view(1, *self.gain.shape, *[1] * (rows.ndim - 2))).flatten(0, 1)
+        first = self.gain if self.gain is not None else self.shift
+        assert first is not None  # the site would not be one
+        shape = (1, *first.shape, *[1] * (rows.ndim - 2))
+        grouped = rows.unflatten(0, (-1, len(first)))
+        if self.gain is not None:
+            grouped = scaled(grouped, self.gain.view(shape))
+        if self.shift is not None:
+            grouped = grouped + self.shift.view(shape)
+        return grouped.flatten(0, 1)
 
 
 class _Summed(torch.autograd.Function):
-    """Sum of an image's terms with each task's gains, (B, T, M); images one by one, so that no term is copied."""
+    """Sum of an image's terms with each task's gains, (B, T, M), plus what is the same for all images (T, M).
+
+    Images one by one, so that no term is copied.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gains: torch.Tensor, terms: torch.Tensor, images: list[int]) -> torch.Tensor:
-        ctx.terms, ctx.images = terms, images
+    def forward(
+        ctx: Any, gains: torch.Tensor, base: torch.Tensor | None, terms: torch.Tensor, images: list[int]
+    ) -> torch.Tensor:
+        ctx.terms, ctx.images, ctx.based = terms, images, base is not None
         weights = torch.cat([gains, gains.new_ones(len(gains), 1)], dim=1)
         out = gains.new_empty(len(images), len(gains), terms.shape[2])
         for place, image in enumerate(images):
-            torch.mm(weights, terms[image], out=out[place])
+            if base is None:
+                torch.mm(weights, terms[image], out=out[place])
+            else:
+                torch.addmm(base, weights, terms[image], out=out[place])
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        total = gradient.new_zeros(gradient.shape[1], ctx.terms.shape[1])
-        for place, image in enumerate(ctx.images):
-            total.addmm_(gradient[place], ctx.terms[image].T)
-        return total[:, :-1], None, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+        total = None
+        if ctx.needs_input_grad[0]:
+            total = gradient.new_zeros(gradient.shape[1], ctx.terms.shape[1])
+            for place, image in enumerate(ctx.images):
+                total.addmm_(gradient[place], ctx.terms[image].T)
+            total = total[:, :-1]
+        return total, gradient.sum(dim=0) if ctx.based else None, None, None

@@ -25,6 +25,8 @@ from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.hooks import evaluating
 from featattn_neuro.nets.layers import LeafTracer
+from featattn_neuro.nets.operations import Operations
+from featattn_neuro.nets.selection import no_match
 
 DIRECTIONS = ("auto", "backward", "forward")
 
@@ -116,6 +118,8 @@ class FoldPaths:
                 "could be folded into; keep the gains as they are (with_gains)"
             ) from error
         self.returned = tracer.returned
+        self.operations = tracer.operations
+        self._named: Operations | None = None
         self.calls: dict[int, int] = {}
         for node in graph.nodes:
             if node.op == "call_module":
@@ -148,8 +152,29 @@ class FoldPaths:
         graph = next(iter(self.returned.values()))[0][0].graph
         return [node.all_input_nodes[0] for node in graph.nodes if node.op == "call_module" and node.target == name]
 
+    def need_site(self, name: str) -> None:
+        """Refuse a name that is neither a module nor a functional operation; `ConfigError` lists the nearest."""
+        if name not in self.parts and name not in self._operation_names():
+            raise no_match(name, [*(part for part in self.parts if part), *self._operation_names()])
+
+    def _operation_names(self) -> list[str]:
+        if self._named is None:
+            self._named = Operations(self.module)
+        return self._named.names
+
+    def _operation_node(self, site: _Site) -> fx.Node:
+        """The node of a functional operation."""
+        owner = site.layer.rpartition(".")[0]
+        siblings = [name for name in self._operation_names() if name.rpartition(".")[0] == owner]
+        found = self.operations.get(owner, [])
+        if len(found) != len(siblings):
+            site.refuse(f"the operation lies inside {owner!r}, which is taken as a whole here", _KEEP)
+        return found[siblings.index(site.layer)]
+
     def _output_nodes(self, site: _Site) -> list[fx.Node]:
-        """What each call of the layer returns."""
+        """What each call of the layer returns, or what a functional operation gives."""
+        if site.layer not in self.parts:
+            return [self._operation_node(site)]
         returned = self.returned.get(site.layer, [])
         parent, _, child = site.layer.rpartition(".")
         if not returned and isinstance(self.parts.get(parent), nn.modules.batchnorm._BatchNorm) and child == "act":

@@ -16,7 +16,7 @@ from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.adapters import Network, as_network
 from featattn_neuro.nets.fold_paths import _AFFINE, FoldPaths, Scaling, width
 from featattn_neuro.nets.gains import gains_by_layer
-from featattn_neuro.nets.layers import find_module
+from featattn_neuro.nets.operations import acts_now
 
 _REPLACED = "_weights_before_folding"
 """Attribute of a folded network: names of weights -> what they were before (None: there were none)."""
@@ -65,9 +65,9 @@ def fold_gains(
     original = as_network(model).module
     check_unhooked(original)
     folded = copy.deepcopy(original)
-    for layer in per_layer:
-        find_module(folded, layer)
     paths = FoldPaths(folded)
+    for layer in per_layer:
+        paths.need_site(layer)
     scalings = [
         scaling
         for layer, gain in per_layer.items()
@@ -128,6 +128,8 @@ def check_unhooked(module: nn.Module) -> None:
                 f"the network carries hooks (on {name or 'itself'}), which folding would not see; "
                 "leave with_gains, or remove them, and fold then"
             )
+    if acts_now(module):
+        raise ConfigError("gains act on functional operations of the network; leave with_gains, and fold then")
 
 
 def _multiply(part: nn.Module, scaling: Scaling, replaced: dict[str, nn.Parameter | None]) -> None:

@@ -64,11 +64,16 @@ def to_gain_set(
                 "unit": [u for layer in cut.layers for u in unit_ids(layer, cut.n_filters[layer])],
                 "layer": ("unit", [layer for layer, _ in per_unit]),
                 "channel": ("unit", [channel for _, channel in per_unit]),
-                "stage": ("unit", [stage_of(modules[layer]) for layer, _ in per_unit]),
+                "stage": ("unit", [_stage(modules[layer]) for layer, _ in per_unit]),
             },
             attrs={"kind": "GAINS", **attrs},
         )
     )
+
+
+def _stage(part: torch.nn.Module) -> str:
+    """Stage of a gained layer; of a functional operation, which is a module in the cut copy, that of the operation."""
+    return str(getattr(part, "operation_stage", stage_of(part)))
 
 
 def _together(cut: CutNetwork, values: Mapping[str, torch.Tensor], tasks: int) -> np.ndarray:
@@ -129,7 +134,7 @@ def from_gain_set(
         if sites[0].spatial is not None:
             places = torch.as_tensor(np.stack([np.asarray(site.spatial) for site in sites]))
             spatial[layer] = _float32(made.inverse(places), cut)
-    if cut.past_pools and (shift or spatial or not made.positive):
+    if cut.past_pools and ((shift and not cut.shifts) or spatial or not made.positive):
         raise ConfigError(
             "these gains do not commute with pooling; make the network with CutNetwork(..., past_pools=False)"
         )

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from featattn_neuro.errors import DataError, choose
+from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.channels import ChannelAxis, ChannelRule
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.modulation import COMBINATIONS
-from featattn_neuro.nets.sites import split_site
+from featattn_neuro.nets.operations import acting_on
+from featattn_neuro.nets.sites import operation_sites, split_site
 from featattn_neuro.schema import GAINS
 
 if TYPE_CHECKING:
@@ -212,6 +213,10 @@ class _Site:
         """What it does to a network, for the content key of a recording: not what earlier passes left behind."""
         return {"layer": self.layer, "part": self.part, "per_call": self.per_call}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Site:
+        """A copied network is gained as this one is; what tells axes apart does not change."""
+        return _Site(self.layer, self.part, self.per_call, self.rule)
+
     def _axis(self, value: Any, filters: int) -> int:
         try:
             axis = self.rule.axis(self.part, value)  # a class that fixes the axis fixes it for its input too
@@ -244,7 +249,9 @@ def with_gains(
     gains : GAINS, `gain(unit)` with coordinates layer and channel; with several tasks, `task` names one. A layer
         "relu1" is what that module gives (after the nonlinearity), "relu1.input" what it takes (before it). `shift`
         per filter and `spatial` per position act too where the set has them; a coordinate `call` with other values than
-        0 tells the calls of a module apart that runs more than once (otherwise its gains act on every call).
+        0 tells the calls of a module apart that runs more than once (otherwise its gains act on every call). A name
+        that is no module is that of a functional operation, as recording names it ("layer1.0.add"): see
+        `nets.operations`.
     channel_axis : where the filters are, for layers in which neither a rule nor the number of gains says it.
 
     Definition: y[n, k, ...] -> g[k] y[n, k, ...]; in general y -> f y + b, see `nets.modulation`. All g = 1 leaves the
@@ -255,24 +262,33 @@ def with_gains(
     ------
     DataError : another number of filters or positions, a gain that is not finite, no or an unknown task, an output
         without filters.
-    ConfigError : a layer that the network does not have; a functional operation.
+    ConfigError : a layer that the network does not have; an operation that cannot be gained (the message says why).
     """
     rule = ChannelRule(module, channel_axis)
     per_site: dict[str, dict[int | None, SiteGains]] = {}
     for (layer, call), site in site_gains(gains, task).items():
         per_site.setdefault(layer, {})[call] = site
-    parts = {name: split_site(module, name) for name in per_site}
-    sites = {name: _Site(name, parts[name][0], per_call, rule) for name, per_call in per_site.items()}
+    operations = operation_sites(module, per_site)
+    single = [name for name in operations if None not in per_site[name]]
+    if single:
+        raise ConfigError(f"operation {single[0]!r} runs once, so its gains have no calls; leave the coordinate call out")
+    parts = {name: split_site(module, name) for name in per_site if name not in operations}
+    sites = {
+        name: _Site(name, parts[name][0] if name in parts else name, per_call, rule)
+        for name, per_call in per_site.items()
+    }
     with ExitStack() as stack:
         if any(isinstance(part, nn.LayerNorm) for part in rule.modules.values()):  # then maps (N, H, W, C) may occur
             watchers = {name: _Watcher(rule, axis) for name, axis in rule.watched().items()}
             stack.enter_context(hooked(module, watchers))
         if any(None not in per_call for per_call in per_site.values()):
-            stack.callback(module.register_forward_pre_hook(_counting_anew(list(sites.values()))).remove)
+            stack.callback(module.register_forward_pre_hook(_CountingAnew(list(sites.values()))).remove)
         for name, (layer, is_input) in parts.items():
             part, hook = rule.modules[layer], sites[name]
             handle = part.register_forward_pre_hook(hook.before) if is_input else part.register_forward_hook(hook.after)
             stack.callback(handle.remove)
+        for name, operation in operations.items():
+            stack.enter_context(acting_on(module, operation, sites[name].apply))
         yield module
 
 
@@ -289,9 +305,12 @@ class _Watcher:
         return {"axis": self.axis}
 
 
-def _counting_anew(sites: list[_Site]) -> Any:
-    def reset(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        for site in sites:
-            site.calls = 0
+class _CountingAnew:
+    """The hook that starts to count calls anew with every pass; a copied network counts with its own copy."""
 
-    return reset
+    def __init__(self, sites: list[_Site]) -> None:
+        self.sites = sites
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        for site in self.sites:
+            site.calls = 0

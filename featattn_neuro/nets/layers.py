@@ -158,13 +158,16 @@ class LeafTracer(fx.Tracer):
     batch norms hold their activation).
 
     `returned` holds, for each module, the node that each of its calls gave, and whether that value has another
-    reader than those who call the module: it is used inside too, or is the module's input passed on.
+    reader than those who call the module: it is used inside too, or is the module's input passed on. `operations`
+    holds, for each module, the functional operations of its own forward, in order.
     """
 
     def __init__(self, whole: Collection[str] = ()) -> None:
         super().__init__()
         self.whole = frozenset(whole)
         self.returned: dict[str, list[tuple[fx.Node, bool]]] = {}
+        self.operations: dict[str, list[fx.Node]] = {}
+        self._inside = ""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether `m` is kept as one node."""
@@ -175,12 +178,23 @@ class LeafTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Trace the call and note the node it returns."""
-        output = super().call_module(m, forward, args, kwargs)
+        outside, self._inside = self._inside, self.path_of_module(m)
+        try:
+            output = super().call_module(m, forward, args, kwargs)
+        finally:
+            self._inside = outside
         if isinstance(output, fx.Proxy):
             passed_on = any(isinstance(a, fx.Proxy) and a.node is output.node for a in (*args, *kwargs.values()))
             shared = passed_on or len(output.node.users) > 0
             self.returned.setdefault(self.path_of_module(m), []).append((output.node, shared))
         return output
+
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        """Make a node, and note whose forward it is an operation of."""
+        node = super().create_node(kind, *args, **kwargs)
+        if kind in ("call_function", "call_method"):
+            self.operations.setdefault(self._inside, []).append(node)
+        return node
 
 
 def find_head(module: nn.Module, *, input_shape: Sequence[int] | None = None) -> str | None:

@@ -26,6 +26,9 @@ from featattn_neuro.nets.parameterisations import LOG, PENALTY_NORMS, Parameteri
 ROWS_PER_PASS = 240
 """Images times tasks that learn in one pass: fewer pay more per update, more spill the maps out of the cache."""
 
+BYTES_PER_PASS = 40_000_000
+"""Size of the first gained maps of one pass above which fewer tasks learn together, since they would come from memory."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -185,16 +188,16 @@ def start(
     Raises
     ------
     ConfigError : a parameterisation that fixes the layer mean, where a layer has one gain only; gains that may be
-        negative, shifts or factors per position on a network whose sites may lie behind pooling (`past_pools`).
+        negative, factors per position, or shifts without `shifts`, on a network whose sites may lie behind pooling.
     """
     if parameterisation.layer_mean and gain and not per_filter:
         raise ConfigError(
             f"{parameterisation} fixes the mean gain of a layer to 1, so a uniform gain cannot be learned"
         )
-    if cut.past_pools and (shift or shapes or not parameterisation.positive):
+    if cut.past_pools and ((shift and not cut.shifts) or shapes or not parameterisation.positive):
         raise ConfigError(
-            "shifts, gains per position and gains that may be negative do not commute with pooling; make the network "
-            "with CutNetwork(..., past_pools=False)"
+            "gains per position and gains that may be negative do not commute with pooling, nor do shifts with all: make "
+            "the network with CutNetwork(..., past_pools=False), or shifts=True for shifts of positive gains"
         )
     weight, bias, scale = as_tensors(detector, cut.device)
     tasks = 1 if shared else len(weight)
@@ -278,7 +281,7 @@ def learn(
         for number, part in enumerate(batch.chunk(passes)):
             images = part.to(cut.device).expand(tasks, -1) if mine is None else mine[:, part.to(cut.device)]
             if expanded is not None:
-                features = expanded.features(part, state.gains())
+                features = expanded.features(part, state.modulations())
             elif fixed is None:
                 flat = images.flatten()
                 features = cut.features([row[flat] for row in rows], state.modulations())
@@ -388,8 +391,8 @@ def fit_tasks(
     Parameters
     ----------
     initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
-    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS`; `TASKS_TOGETHER` where the first
-        convolution is expanded; all tasks where no gains are learned, since features are then computed once); results
+    block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS` and not
+        `BYTES_PER_PASS`; `TASKS_TOGETHER` where the first convolution is expanded; all tasks where no gains are learned, since features are then computed once); results
         agree between block sizes to float32 rounding.
     names : of the tasks, for messages; their positions if empty.
     image_weights : as in `learn`. checkpoints : where each block writes how far it is; not together with `at`.
@@ -407,7 +410,9 @@ def fit_tasks(
         block = TASKS_TOGETHER
     if block is None:
         images = min(schedule.batch_size, np.shape(target if chosen is None else chosen)[1])
-        block = max(1, ROWS_PER_PASS // images) if train_gains else len(target)
+        largest = max(4, *(4 * int(np.prod(row.shape[1:])) for row in rows))
+        most = min(ROWS_PER_PASS, BYTES_PER_PASS // largest)
+        block = max(1, most // images) if train_gains else len(target)
     for begin in range(0, len(target), block):
         state = initial.tasks(slice(begin, begin + block))
         seen: dict[int, np.ndarray] = {}
@@ -449,10 +454,11 @@ def fit_tasks(
 
 
 def _expanded(cut: CutNetwork, rows: Sequence[torch.Tensor], initial: Trained, tasks: int) -> Expanded | None:
-    """Terms of the first convolution, where gains and nothing else act, and where it pays."""
-    if cut.first is None or initial.shift or initial.spatial or not initial.theta:
+    """Terms of the first convolution, where no gain per position acts, and where it pays."""
+    if cut.first is None or initial.spatial or not (initial.theta or initial.shift):
         return None
-    return cut.first.expand(rows, cut.layers, tasks, initial.theta[cut.first.layer].shape[1])
+    groups = initial.theta[cut.first.layer].shape[1] if initial.theta else 1
+    return cut.first.expand(rows, cut.layers, tasks, groups, shifts=bool(initial.shift))
 
 
 def permute_gains(state: Trained, rng: np.random.Generator) -> Trained:

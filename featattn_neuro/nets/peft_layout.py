@@ -55,7 +55,7 @@ def peft_layout(
     sides: dict[str, str] = {}
     vectors: dict[str, torch.Tensor] = {}
     for layer, gain in gains_by_layer(gains, task).items():
-        find_module(module, layer)
+        paths.need_site(layer)
         for scaling in paths.plan(layer, torch.as_tensor(gain, dtype=torch.float64)):
             name = scaling.module
             if sides.setdefault(name, scaling.side) != scaling.side:

@@ -135,7 +135,7 @@ class PrefixCache:
                 "network": network_digest(cut.module),
                 "sites": [*cut.layers],
                 "head": head,
-                "past_pools": str(cut.past_pools),
+                "past_pools": f"{cut.past_pools} {cut.shifts}",
                 "preprocessing": digest(preprocess),
                 "stimuli": stimuli.digest(),
                 "surroundings": digest(surroundings(cut.device)),

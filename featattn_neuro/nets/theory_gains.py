@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.arms import map_shapes
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
-from featattn_neuro.nets.learning import start
+from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.learning import Trained, start
+from featattn_neuro.nets.parameterisations import Parameterisation
 from featattn_neuro.schema import ACTIVATIONS, GAINS
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 MODES = ("bidirectional", "positive")
 NORMALISATIONS = ("layer", "filter")
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
+METHODS = ("tuning", "gradient")
 
 
 def tuning_values(activations: xr.Dataset, target: xr.DataArray) -> xr.DataArray:
@@ -82,6 +86,47 @@ def tuning_quality(values: np.ndarray) -> np.ndarray:
     [0.4, 0.2]
     """
     return np.abs(values).max(axis=0)
+
+
+def site_means(cut: CutNetwork, images: torch.Tensor, *, chunk: int = 50) -> np.ndarray:
+    """(N, K) mean over positions of every filter's map at the sites of a cut network, un-gained, float64.
+
+    Parameters
+    ----------
+    images : (N, C, H, W). chunk : images in one pass.
+
+    >>> net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> _ = net.append(torch.nn.Linear(1, 1))
+    >>> cut = CutNetwork(net, ["0"], "3", past_pools=False)
+    >>> site_means(cut, torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)).tolist()
+    [[2.0]]
+    """
+    seen: dict[str, torch.Tensor] = {}
+
+    def note(layer: str) -> Callable[..., None]:
+        def hook(part: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            # at once: what follows may work on the map in place
+            seen[layer] = (output.flatten(2).mean(dim=2) if output.ndim > 2 else output).double().cpu()
+
+        return hook
+
+    parts = []
+    with torch.no_grad(), hooked(cut.module, {layer: note(layer) for layer in cut.layers}):
+        for begin in range(0, len(images), chunk):
+            cut.module(images[begin : begin + chunk].to(cut.device))
+            parts.append(torch.cat([seen[layer] for layer in cut.layers], dim=1).numpy())
+    return np.concatenate(parts)
+
+
+def with_factors(cut: CutNetwork, detector: Detector, factors: np.ndarray) -> Trained:
+    """A frozen read-out with given factors (T, K), of any sign, on the K filters of the sites.
+
+    `cut` after its first `prefix`; made with `past_pools=False` where a factor is negative.
+    """
+    state = replace(start(cut, detector), parameterisation=Parameterisation())
+    widths = [cut.n_filters[layer] for layer in cut.layers]
+    parts = torch.as_tensor(factors, dtype=torch.float32, device=cut.device).split(widths, dim=1)
+    return replace(state, theta=dict(zip(cut.layers, parts, strict=True)))
 
 
 def gradient_values(

@@ -138,6 +138,8 @@ def _arm_rows(axes: Axes, arms: Sequence[str], groups: Sequence[tuple[str, str, 
     offsets = [0.0] if len(groups) == 1 else [-0.17, 0.17]
     for (_, marker, values), offset in zip(groups, offsets, strict=True):
         for row, arm in enumerate(arms):
+            if not np.isfinite(values[:, row]).any():
+                continue
             height = 0.30 if len(groups) == 1 else 0.15
             y = row + offset + spread(len(values), height * 0.55)
             face = ARM_COLOURS[arm] if marker == "o" else "white"
@@ -145,6 +147,11 @@ def _arm_rows(axes: Axes, arms: Sequence[str], groups: Sequence[tuple[str, str, 
             axes.plot(values[:, row], y, marker, **look)
             mean = np.nanmean(values[:, row])
             axes.plot([mean, mean], [row + offset - height, row + offset + height], color=INK, linewidth=1.8)
+    for row in range(len(arms)):
+        if not any(np.isfinite(values[:, row]).any() for _, _, values in groups):
+            axes.text(
+                0.02, row, "not applicable", transform=axes.get_yaxis_transform(), va="center", color=SOFT, fontsize=8
+            )
     axes.set_yticks(range(len(arms)), [ARM_LABELS[a] for a in arms])
     axes.set_ylim(len(arms) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
@@ -173,7 +180,7 @@ def curves_figure(curves: Datasets) -> Figure:
         axes.set_xlabel(labels[name])
         axes.grid(axis="y")
     panels[0].set_ylabel("ROC area on test composites,\nmean over tasks")
-    panels[-1].legend(loc="lower right")
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))  # many lines: nowhere among them is room
     return figure
 
 
@@ -190,6 +197,9 @@ def _curve_panel(axes: Axes, means: Sequence[xr.DataArray], name: str) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     for arm in (a for a in ARM_LABELS if all(a in m["arm"].values for m in means)):
         lines = np.array([m.sel(arm=arm).values for m in means])
+        lines = lines[np.isfinite(lines).any(axis=1)]
+        if not len(lines):  # the arm applies to none of the networks
+            continue
         axes.plot(at, lines.T, color=ARM_COLOURS[arm], alpha=0.3, linewidth=0.8)
         axes.plot(
             at,

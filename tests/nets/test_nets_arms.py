@@ -160,6 +160,7 @@ def test_arms_by_name_and_setting() -> None:
     assert {arm: rule.place for arm, rule in ARM_RULES.items() if rule.place != "any"} == {
         "probe": "positive", "gain": "positive", "gain_head": "positive", "uniform": "positive", "bounded": "positive",
         "norm_affine": "norm", "norm_affine_head": "norm",
+        **dict.fromkeys(("shift", "shift_head", "gain_shift", "gain_shift_head"), "shifted"),
     }  # fmt: skip
 
 

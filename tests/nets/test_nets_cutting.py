@@ -243,3 +243,31 @@ def test_weights_of_functions_have_no_rows() -> None:
         found = cut.features(rows, {"relu1": gain})
         maps = nn.functional.conv2d(net.relu1(net.conv1(images)) * gain.view(1, 3, 1, 1), net.weight * 2)
     torch.testing.assert_close(found, maps.relu().mean((2, 3)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_gained_block_with_gained_layers_inside_is_cut_too() -> None:
+    net = build_network("cifar_resnet20", weights="random", seed=0)
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sites = ["layer3.1.relu1", "layer3.2", "layer3.2.relu1", "layer3"]
+    assert "act on the same map" in CutNetwork(net.module, sites, str(net.head)).reason  # layer3 is what layer3.2 gives
+    for chosen in (sites[:3], [sites[0], "layer3"]):
+        cut = CutNetwork(net.module, chosen, str(net.head))
+        assert cut.cached, cut.reason
+        rows = cut.prefix(images)
+        assert rows[0].shape[1:] == (64, 8, 8)
+        generator = torch.Generator().manual_seed(1)
+        gains = {name: torch.rand(1, 64, generator=generator) + 0.5 for name in chosen}
+        seen: list[torch.Tensor] = []
+        handles = [
+            net.module.get_submodule(name).register_forward_hook(
+                lambda part, inputs, output, gain=gains[name]: output * gain.view(1, -1, 1, 1)
+            )
+            for name in chosen
+        ]
+        head = net.module.get_submodule(str(net.head))
+        handles.append(head.register_forward_pre_hook(lambda part, inputs: seen.append(inputs[0])))
+        with torch.no_grad():
+            net.module.eval()(images)
+        for handle in handles:
+            handle.remove()
+        torch.testing.assert_close(cut.features(rows, gains), seen[0], rtol=1e-4, atol=1e-5)

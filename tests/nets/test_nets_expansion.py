@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets import expansion, learning
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.modulation import Modulation
 
 TASKS = 10
 
@@ -142,3 +144,47 @@ def test_expansion_is_declined_where_it_does_not_pay(monkeypatch: pytest.MonkeyP
     assert cut.first.expand(drawn, cut.layers, 4, 4) is None  # type: ignore[arg-type]  # other maps in every update
     monkeypatch.setattr(expansion, "MOST_BYTES", 1000)
     assert cut.first.expand(rows, cut.layers, 4, 4) is None
+
+
+@pytest.mark.parametrize("gain", [True, False])
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(3, 2, padding=1, count_include_pad=False)])
+def test_shifts_behind_pooling_and_in_terms_are_shifts_at_the_site(gain: bool, pool: nn.Module) -> None:
+    net = small(padding=1)
+    net[2] = pool
+    rng = np.random.default_rng(1)
+    images = torch.as_tensor(rng.random((24, 1, 12, 12), dtype=np.float32))
+    target = np.stack([rng.permutation(24) < 9 + task for task in range(TASKS)])
+    detector = Detector(0.5 * rng.standard_normal((TASKS, 6)), np.zeros(TASKS), np.ones(6))
+    found = []
+    for shifts in (True, False):
+        cut = CutNetwork(net, ["1", "4"], "7", past_pools=shifts, shifts=shifts)
+        rows = cut.prefix(images)
+        assert (cut.first is not None) == shifts  # at the very site pooling lies before the convolution
+        initial = start(cut, detector, gain=gain, shift=True)
+        schedule = Schedule(rate=0.05, penalty=0.01, batch_size=10, epochs=4, seed=2)
+        found.append(fit_tasks(cut, rows, target, initial, schedule, train_gains=True, train_head=True, evaluate=rows))
+    here, there = found
+    for layer in ("1", "4"):
+        assert there.state.shift[layer].abs().max() > 0.05
+        torch.testing.assert_close(here.state.shift[layer], there.state.shift[layer], rtol=2e-3, atol=2e-4)
+        if gain:
+            torch.testing.assert_close(here.state.theta[layer], there.state.theta[layer], rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(here.logits, there.logits, atol=1e-3)
+
+
+def test_shifts_stay_before_pooling_that_counts_padding() -> None:
+    net = small(padding=1)
+    net[2] = nn.AvgPool2d(3, 2, padding=1)
+    assert CutNetwork(net, ["1"], "7", past_pools=True).first is not None
+    behind = CutNetwork(net, ["1"], "7", past_pools=True, shifts=True)
+    assert behind.first is None
+    images = torch.rand(3, 1, 12, 12)
+    rows = behind.prefix(images)
+    at = CutNetwork(net, ["1"], "7", past_pools=False)
+    at.prefix(images)
+    shift = {"1": Modulation(shift=torch.tensor([[1.0, -2.0, 0.0, 3.0]]))}
+    torch.testing.assert_close(behind.features(rows, shift), at.features(at.prefix(images), shift))
+    plain = CutNetwork(net, ["1"], "7")
+    plain.prefix(images)
+    with pytest.raises(ConfigError, match="nor do shifts with all"):
+        start(plain, Detector(np.ones((1, 6)), np.zeros(1), np.ones(6)), shift=True)
