@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         tuning_match,
         unfold_gains,
         with_gains,
+        with_metadata,
         with_stimulus_ids,
     )
 
@@ -137,6 +138,7 @@ __all__ = [
     "tuning_match",
     "unfold_gains",
     "with_gains",
+    "with_metadata",
     "with_stimulus_ids",
 ]
 

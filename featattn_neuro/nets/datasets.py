@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,7 @@ class DatasetStimuli:
             ids.append(_content_id(image))
             labels.append(label)
         self.id = np.array(ids, dtype=str)
+        self.parameters: dict[str, np.ndarray] = {}
         known = sum(label is not None for label in labels)
         self.label = np.array([label or "" for label in labels], dtype=str) if known else None
         unique, first, counts = np.unique(self.id, return_index=True, return_counts=True)
@@ -98,13 +101,22 @@ class DatasetStimuli:
     def coordinates(self) -> dict[str, Any]:
         """Coordinates along `stimulus`."""
         found = {"stimulus": ("stimulus", self.id), "constituents": ("stimulus", self.id)}
-        return found if self.label is None else {**found, "label": ("stimulus", self.label)}
+        found |= {} if self.label is None else {"label": ("stimulus", self.label)}
+        return found | {name: ("stimulus", values) for name, values in self.parameters.items()}
 
-    def digest(self) -> str:
-        """sha256 over ids and labels, in order."""
-        return hashlib.sha256(
-            repr([self.id.tolist(), None if self.label is None else self.label.tolist()]).encode()
-        ).hexdigest()
+    def described(self, columns: Mapping[str, np.ndarray]) -> DatasetStimuli:
+        """The same stimuli with more columns, (stimulus,) values by name; `label` only where there is none."""
+        more = copy.copy(self)
+        more.parameters = {**self.parameters, **{n: v for n, v in columns.items() if n != "label"}}
+        more.label = columns.get("label", self.label)
+        return more
+
+    def digest(self, *, parameters: bool = True) -> str:
+        """sha256 over ids and labels, in order, and over the columns put in by `described` unless told not to."""
+        known = [self.id.tolist(), None if self.label is None else self.label.tolist()]
+        if parameters and self.parameters:
+            known.append({name: values.tolist() for name, values in self.parameters.items()})
+        return hashlib.sha256(repr(known).encode()).hexdigest()
 
     def _item(self, position: int) -> tuple[np.ndarray, str | None]:
         item = self.dataset[position]
