@@ -62,6 +62,12 @@ def to_brainio(responses: xr.Dataset, *, regions: Mapping[str, str] | None = Non
     """
     response, kind = checked_responses(responses)
     dims = {ROWS[kind]: "presentation", "unit": "neuroid"}
+    ours = {str(name) for name in response.coords}
+    taken = sorted(name for name in ours if FROM_BRAINIO.get(name) in ours)
+    if taken:
+        raise DataError(
+            f"the metadata column {taken[0]!r} has the name that brainio gives our {FROM_BRAINIO[taken[0]]!r}; rename it"
+        )
     coordinates = {
         TO_BRAINIO.get(str(name), str(name)): (dims[str(coord.dims[0])], coord.values)
         for name, coord in response.coords.items()
