@@ -73,11 +73,11 @@ def build(
             if name in table and table[name].dims == (dim,):
                 coordinates[name] = (dim, _typed(np.asarray(column), table[name].dtype, name))
                 continue
-            values = _metadata(name, column) if dim == "stimulus" else None
-            if values is None:
+            metadata = _metadata(name, column) if dim == "stimulus" else None
+            if metadata is None:
                 left.append(name)
             else:
-                coordinates[name] = (dim, values)
+                coordinates[name] = (dim, metadata)
     for name in ("stimulus", "unit"):
         if name not in coordinates:
             raise DataError(f"wanted an id for every {name}; {names} none; name the column or descriptor that holds it")

@@ -87,8 +87,9 @@ def metadata_columns(table: Table, known: Mapping[str, Any], *, others: str = "e
     known : coordinates along `stimulus` by name, `stimulus` (the ids) among them.
     """
     choose(others, ("error", "ignore"), "treatment of rows of other stimuli")
-    frame, name = _loaded(table)
+    frame, name, untyped = _loaded(table)
     key, rows = _joined(frame, known, name, others)
+    frame = _typed(frame, key) if untyped else frame
     found: dict[str, Column] = {}
     for column in frame.columns:
         if column == key:
@@ -102,18 +103,20 @@ def metadata_columns(table: Table, known: Mapping[str, Any], *, others: str = "e
     return found
 
 
-def _loaded(table: Table) -> tuple[pd.DataFrame, str]:
+def _loaded(table: Table) -> tuple[pd.DataFrame, str, bool]:
+    """The table, what to call it, and whether it is of a text file, all cells text."""
+    untyped = False
     if isinstance(table, pd.DataFrame):
         frame, name = table, "the table"
         if frame.index.name in KEYS and frame.index.name not in frame.columns:
             frame = frame.reset_index()
     else:
         path, name = Path(table), repr(str(table))
-        frame = _read(path, name)
+        frame, untyped = _read(path, name), path.suffix.lower() in _SEPARATORS
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"wanted each column of {name} once; {twice!r} comes twice; rename one")
-    return frame, name
+    return frame, name, untyped
 
 
 def _read(path: Path, name: str) -> pd.DataFrame:
@@ -138,14 +141,13 @@ def _read(path: Path, name: str) -> pd.DataFrame:
         ).fillna("")
     except (OSError, ValueError) as error:  # pandas' own errors of parsing are among the latter
         raise DataError(f"{name} is not a readable table ({error}); correct it") from error
-    frame = cells.iloc[1:].set_axis(cells.iloc[0].str.strip().tolist(), axis=1).reset_index(drop=True)
-    return _typed(frame) if frame.columns.is_unique else frame
+    return cells.iloc[1:].set_axis(cells.iloc[0].str.strip().tolist(), axis=1).reset_index(drop=True)
 
 
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of a text file, those that mean text to us left alone."""
+def _typed(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Columns of a text file, the key and those that mean text to us left alone."""
     text = {n for n, spec in ACTIVATIONS.coordinates.items() if spec.dims == ("stimulus",) and spec.dtype == "text"}
-    return pd.DataFrame({n: frame[n] if n in text or n in KEYS else _inferred(frame[n]) for n in frame.columns})
+    return pd.DataFrame({n: frame[n] if n in text or n == key else _inferred(frame[n]) for n in frame.columns})
 
 
 def _inferred(column: pd.Series) -> pd.Series:

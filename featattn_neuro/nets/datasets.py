@@ -141,7 +141,8 @@ class DatasetStimuli:
 
     def _label(self, label: Any) -> str | None:
         """A class's name, or a number or text as it is; None for anything else (boxes, several labels)."""
-        value = label.item() if hasattr(label, "item") and np.size(label) == 1 else label
+        value = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else label
+        value = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
         if not isinstance(value, str | int | float):
             return None
         whole = self.dataset

@@ -256,7 +256,7 @@ def test_times_categories_and_nullable_columns(stimuli):
     table = pd.DataFrame(
         {
             "stimulus": stimuli.id,
-            "when": pd.to_datetime(["2026-01-02 03:04:05", None] + ["2026-01-03"] * 5),
+            "when": pd.to_datetime(["2026-01-02 03:04:05", None] + ["2026-01-03 00:00:00"] * 5),
             "kind": pd.Categorical(["a", "b", None, "a", "a", "b", "b"]),
             "level": pd.Categorical([3, 1, 1, 1, 1, 1, 1]),
             "count": pd.array([1, None, 3, 4, 5, 6, 7], dtype="Int64"),
@@ -294,7 +294,7 @@ def test_converters_take_them_there_and_back(stimuli, table, net):
     back = from_wide(to_wide(before), units=unit_table(before), rows=row_table(before))
     for after in (from_brainio(to_brainio(before)), from_tidy(to_tidy(before)), back):
         xr.testing.assert_identical(after, before)
-    with pytest.raises(DataError, match="'object_name' has the name that brainio gives our 'label'"):
+    with pytest.raises(DataError, match="'object_name' has a name that brainio gives something else"):
         to_brainio(before.rename(code="object_name"))
 
 
