@@ -98,23 +98,25 @@ class Kind:
             for name in present:
                 if name in table:
                     continue
-                if not (section == "coordinate" and (name in dataset.dims or self.carries(dataset[name]))):
+                if not (section == "coordinate" and (name in dataset.dims or self.carries(dataset.variables[name]))):
                     raise SchemaError(
                         f"kind {self.name} has no {section} {name!r}; it has: {', '.join(table)}; rename or drop it"
                     )
             for name, spec in table.items():
                 if name in present:
-                    order = self._check_variable(section, name, spec, dataset[name])
-                    if section == "variable":
+                    order = self._check_variable(section, name, spec, dataset.variables[name])
+                    if section == "variable" and list(dataset.variables[name].dims) != order:
                         ordered[name] = dataset[name].transpose(*order)
                 elif spec.required:
                     raise SchemaError(
                         f"kind {self.name} needs the {section} {name!r} ({spec.meaning}); came "
                         f"{sorted(map(str, present))}; add it"
                     )
-        return dataset.assign(ordered).assign_attrs(kind=self.name, schema_version=SCHEMA_VERSION)
+        if ordered:  # putting variables in again takes longer than all the rest
+            dataset = dataset.assign(ordered)
+        return dataset.assign_attrs(kind=self.name, schema_version=SCHEMA_VERSION)
 
-    def carries(self, coordinate: xr.DataArray) -> bool:
+    def carries(self, coordinate: xr.DataArray | xr.Variable) -> bool:
         """Whether a coordinate that is not declared may come along: what a laboratory knows of its stimuli.
 
         True for text, numbers and flags along `stimulus` alone, in kinds whose rows are stimuli.
@@ -140,7 +142,7 @@ class Kind:
                 twice = index[index.duplicated()][0]
                 raise SchemaError(f"ids along {name!r} must be unique; {twice!r} came more than once; drop the copies")
 
-    def _check_variable(self, section: str, name: str, spec: Variable, array: xr.DataArray) -> list[str]:
+    def _check_variable(self, section: str, name: str, spec: Variable, array: xr.Variable) -> list[str]:
         dims = [str(d) for d in array.dims]
         if section == "coordinate" and not dims and spec.dims == (name,):
             dims = [name]  # what selecting one label of a dimension leaves behind
