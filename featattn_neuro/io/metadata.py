@@ -63,8 +63,11 @@ def with_metadata(what: Any, table: Table, *, others: str = "error") -> Any:
     """
     if isinstance(what, Stimuli):
         columns = metadata_columns(table, {n: v for n, (_, v) in what.coordinates().items()}, others=others)
-        fields = {name: columns.pop(name) for name in ("label", "split", "path") if name in columns}
-        return replace(what, **fields, parameters={**what.parameters, **columns})
+        known = {n: columns.pop(n, getattr(what, n)) for n in ("label", "split", "path")}
+        return replace(
+            what, label=known["label"], split=known["split"], path=known["path"],
+            parameters={**what.parameters, **columns},
+        )  # fmt: skip
     if isinstance(what, xr.Dataset) and "stimulus" in what.dims:
         kind_of(what).check(what)
         known = {str(name): one.values for name, one in what.coords.items() if one.dims == ("stimulus",)}

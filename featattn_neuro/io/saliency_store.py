@@ -15,7 +15,14 @@ import xarray as xr
 import zarr
 
 from featattn_neuro.errors import StoreError
-from featattn_neuro.io.store import _replacing, _spaces_in_names, _suffix, metadata_as_coordinates, provenance, save_kind
+from featattn_neuro.io.store import (
+    _replacing,
+    _spaces_in_names,
+    _suffix,
+    metadata_as_coordinates,
+    provenance,
+    save_kind,
+)
 from featattn_neuro.schema import SALIENCY
 
 

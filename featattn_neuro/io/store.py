@@ -276,7 +276,7 @@ def _is_numpys(library: Path) -> bool:
 
 
 def metadata_as_coordinates(dataset: xr.Dataset, kind: Kind) -> xr.Dataset:
-    """What was written as a variable because its name has a space in it: a coordinate again, where the kind has none."""
+    """What was written as a variable because its name has a space in it: a coordinate again, if the kind has none."""
     return dataset.set_coords([n for n, v in dataset.data_vars.items() if n not in kind.variables and kind.carries(v)])
 
 

@@ -101,8 +101,8 @@ class Preprocessing:
         ----------
         raw : uint8 (H, W, 3), RGB, 0-255, as decoded from a file: resized and cropped by PIL exactly as published;
             or floating point (C, H, W) in [0, 1], C = 1 or 3 (RGB): taken at its own size, unless `size` is set and
-            its shorter side (with `square`, either side) differs (then antialiased bicubic, clipped to [0, 1]) or `crop`
-            is smaller. An image that is a square of side `crop` already is taken as it stands. One grey channel is
+            its shorter side (`square`: either side) differs (then antialiased bicubic, clipped to [0, 1]) or `crop` is
+            smaller. An image that is a square of side `crop` already is taken as it stands. One grey channel is
             repeated for networks with three.
 
         Returns

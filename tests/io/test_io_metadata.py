@@ -174,13 +174,19 @@ def test_torch_datasets_take_metadata(table, stimuli, net, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.rename(columns={"id": "image"}), "wanted one of the columns stimulus, stimulus_id, id, path in the"),
+        (
+            lambda t: t.rename(columns={"id": "image"}),
+            "wanted one of the columns stimulus, stimulus_id, id, path in the",
+        ),
         (lambda t: t.assign(id="?"), r"'id' of the table names none of the stimuli \(its first is '\?'\)"),
         (lambda t: t[:0], "names none of the stimuli; the first stimulus is '"),
         (lambda t: t.rename(columns={"id": "path"}), "which is no file; join by content id"),
         (lambda t: pd.concat([t, t[:1]]), "one row per stimulus in the table; id '[0-9a-f]{64}' has two"),
         (lambda t: t[2:], "has no row for 2 of 7 stimuli, the first is '[0-9a-f]{64}'"),
-        (lambda t: pd.concat([t, t[:2].assign(id=["p", "q"])]), "2 of 9 rows of the table name no .* first is 'p'; drop"),
+        (
+            lambda t: pd.concat([t, t[:2].assign(id=["p", "q"])]),
+            "2 of 9 rows of the table name no .* first is 'p'; drop",
+        ),
         (lambda t: t.assign(label="z"), "a coordinate 'label' already, and the table says otherwise"),
         (lambda t: t.assign(layer="conv"), "name 'layer' of a metadata column is taken: dotted module name"),
         (lambda t: t.assign(y=1.5), "name 'y' of a metadata column is taken"),
@@ -188,7 +194,10 @@ def test_torch_datasets_take_metadata(table, stimuli, net, tmp_path):
         (lambda t: t.assign(response_0000=1), "name 'response_0000' of a metadata column is taken: stores use it"),
         (lambda t: t.assign(**{"a/b": 1}), "without a slash.*came 'a/b'"),
         (lambda t: t.rename(columns={"animal": 3}), "names of metadata columns as text.*came 3"),
-        (lambda t: t.set_axis(["id", "a", "a", "b", "c", "d"], axis=1), "each column of the table once; 'a' comes twice"),
+        (
+            lambda t: t.set_axis(["id", "a", "a", "b", "c", "d"], axis=1),
+            "each column of the table once; 'a' comes twice",
+        ),
         (lambda t: t.assign(animal=[1, "a"] + [None] * 5), "column 'animal' of the table must hold text.*came 1"),
         (lambda t: t.assign(animal=[[1]] * N), "column 'animal' of the table must hold text"),
         (lambda t: t.assign(indoor=[True, None] * 3 + [False]), "column 'indoor' .*came (True|False)"),
@@ -215,7 +224,7 @@ def test_other_files_and_other_things_are_refused(stimuli, table, net, tmp_path)
     ):
         with pytest.raises(error, match=message):
             with_metadata(stimuli, given)
-    with pytest.raises(DataError, match="wanted stimuli .* came ndarray"):
+    with pytest.raises(DataError, match=r"wanted stimuli .* came ndarray"):
         with_metadata(stimuli.images, table)
     with pytest.raises(ConfigError, match="did you mean 'ignore'"):
         with_metadata(stimuli, table, others="ignored")
