@@ -66,6 +66,7 @@ def api_page() -> Iterator[str]:
         yield from entry(name, getattr(featattn_neuro, name), "##")
     yield from ("", "## Kinds", "")
     yield f"Every Dataset that the package takes or gives is of a declared kind (schema {SCHEMA_VERSION})."
+    yield "Where rows are stimuli, coordinates of `stimulus` by other names come along: metadata of your own."
     for kind in KINDS.values():
         yield from ("", f"### {kind.name}", "", f"{kind.meaning.capitalize()}.", "")
         yield from ("| | name | dimensions | type | meaning |", "|---|---|---|---|---|")

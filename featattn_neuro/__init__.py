@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         tuning_match,
         unfold_gains,
         with_gains,
+        with_metadata,
         with_stimulus_ids,
     )
 
@@ -143,6 +144,7 @@ __all__ = [
     "tuning_match",
     "unfold_gains",
     "with_gains",
+    "with_metadata",
     "with_stimulus_ids",
 ]
 

@@ -28,6 +28,7 @@ from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io import gain_files, manifest
 from featattn_neuro.io.labels import SEPARATOR, label_matrix, read_labels
 from featattn_neuro.io.masks import read_boxes, read_segmentations
+from featattn_neuro.io.metadata import Table, metadata_columns, with_metadata
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.parametric_stimuli import parametric_stimuli, quadrant_arrays
@@ -167,6 +168,7 @@ __all__ = [
     "tuning_match",
     "unfold_gains",
     "with_gains",
+    "with_metadata",
     "with_stimulus_ids",
 ]
 
@@ -279,6 +281,14 @@ def _is_picture(stimuli: DatasetStimuli) -> bool:
     return first_raw(stimuli).dtype == np.uint8
 
 
+def _described(images: Stimuli | DatasetStimuli, metadata: Table) -> Stimuli | DatasetStimuli:
+    """Stimuli with the columns of a table, joined by id."""
+    if isinstance(images, DatasetStimuli):
+        return images.described(metadata_columns(metadata, {n: v for n, (_, v) in images.coordinates().items()}))
+    described: Stimuli = with_metadata(images, metadata)
+    return described
+
+
 def record(
     model: nn.Module | Network,
     stimuli: Any,
@@ -295,6 +305,7 @@ def record(
     dtype: str = "float32",
     compute_dtype: str = "float32",
     channel_axis: ChannelAxis = None,
+    metadata: Table | None = None,
     progress: Callable[[int, int], None] | None = None,
     timing: dict[str, float] | None = None,
 ) -> xr.Dataset:
@@ -324,19 +335,22 @@ def record(
     dtype : of the stored values: "float32", "float16" or "float64".
     compute_dtype : "float32" = as the network is; "float16" or "bfloat16" by torch.autocast.
     channel_axis : where the filters are, for layers in which no rule says it; one for all or {layer: axis}.
+    metadata : what is known of the stimuli, a DataFrame or a .csv, .tsv or .parquet file, with the content ids in a
+        column `id` or the paths in a column `path`; the others become coordinates of `stimulus` (see `with_metadata`).
     progress : called with (stimuli done, stimuli in all).
     timing : a dictionary to be filled with the seconds that the network computed and waited for images.
 
     Returns
     -------
     ACTIVATIONS : `response(stimulus, unit)`, units of the layers' outputs; `unit` has coordinates `layer`, `channel`,
-        `call`, `stage` (`node` for the graph); `stimulus` its content ids, `label` and `path` where they are known.
-        Attributes: `recorded_through` ("module hooks" or "torch.fx graph"), `preprocessing`, `channel_rule`,
-        `compute_dtype`, `batch_size`. Opened lazily with `out` or `cache`.
+        `call`, `stage` (`node` for the graph); `stimulus` its content ids, `label` and `path` where they are known,
+        and the columns of `metadata`. Attributes: `recorded_through` ("module hooks" or "torch.fx graph"),
+        `preprocessing`, `channel_rule`, `compute_dtype`, `batch_size`. Opened lazily with `out` or `cache`.
 
     Raises
     ------
-    ConfigError : unknown layer (nearest names are listed). DataError : a layer without filters, unequal image sizes.
+    ConfigError : unknown layer (nearest names are listed). DataError : a layer without filters, unequal image sizes,
+        metadata that do not fit the stimuli.
     StoreError : `out` holds another recording, or another process is writing it.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True))
@@ -356,6 +370,8 @@ def record(
     if out is not None and Path(out).suffix == ".nc" and dtype == "float16":
         raise ConfigError("netCDF-4 has no float16; store float32, or record into .zarr")
     images, preprocess = _stimuli(stimuli, network, corrupt)
+    if metadata is not None:
+        images = _described(images, metadata)
     with placed(network.module, device) as place:
         run = partial(
             run_plan, network.module, plan, images, preprocess=preprocess, device=place, corrupt=corrupt,
@@ -369,7 +385,9 @@ def record(
         )  # fmt: skip
         if out is None and cache is None:
             return run(MemorySink())
-        inputs = recording_inputs(network.module, plan, preprocess, images.digest(), place)
+        inputs = recording_inputs(network.module, plan, preprocess, images.digest(parameters=False), place)
+        # apart, so that a recording with another table is not said to be one of other images
+        inputs["metadata"] = digest({name: values.tolist() for name, values in images.parameters.items()})
         key = digest({**inputs, "name": network.name, "corrupt": corrupt})
         if cache is not None:
             Path(cache).mkdir(parents=True, exist_ok=True)

@@ -240,6 +240,10 @@ def record(
         typer.Option(metavar="LAYER=AXIS", help="Where the filters are, if no rule says it; again for more."),
     ] = None,
     corrupt: Annotated[str, typer.Option(help="Images that cannot be read: error, or skip and list them.")] = "error",
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="Table (CSV, TSV, parquet) with a column id or path; its other columns go along."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another recording at --out.")] = False,
 ) -> None:
     """Record the responses of a network's filters to images (ACTIVATIONS).
@@ -254,6 +258,9 @@ def record(
     axes, reductions = _axes(channel_axis), _names(reduce)
     network = api.load_model(model, weights=weights, seed=seed)
     stimuli = _stimuli(images, labels, limit, corrupt="keep" if corrupt == "skip" else corrupt)
+    if metadata is not None:
+        # a table of the whole set serves a part of it too
+        stimuli = api.with_metadata(stimuli, metadata, others="error" if limit is None else "ignore")
     with _progress("images") as progress:
         recorded = api.record(
             network,

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from featattn_neuro.errors import SchemaError
+from featattn_neuro.errors import DataError, SchemaError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -37,6 +37,7 @@ CONSTITUENT_SEPARATOR = "|"
 """Joins the source ids of a composite in the text coordinate `constituents`."""
 
 _DTYPES = {"float": "f", "int": "iu", "text": "UOT", "flag": "b"}
+_PLAIN_DTYPES = "fiubUOT"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Kind:
         """Return `dataset` with each declared variable's dimensions in the declared order; raise `SchemaError` if not.
 
         The Dataset that is given is not altered. Variables that the kind does not declare are refused, so that a
-        misspelt name cannot pass as an optional one.
+        misspelt name cannot pass as an optional one; so are coordinates, but for metadata of stimuli (see `carries`).
         """
         import xarray as xr
 
@@ -95,21 +96,34 @@ class Kind:
             ("coordinate", self.coordinates, dataset.coords),
         ):
             for name in present:
-                if name not in table and not (section == "coordinate" and name in dataset.dims):
+                if name in table:
+                    continue
+                if not (section == "coordinate" and (name in dataset.dims or self.carries(dataset.variables[name]))):
                     raise SchemaError(
                         f"kind {self.name} has no {section} {name!r}; it has: {', '.join(table)}; rename or drop it"
                     )
             for name, spec in table.items():
                 if name in present:
-                    order = self._check_variable(section, name, spec, dataset[name])
-                    if section == "variable":
+                    order = self._check_variable(section, name, spec, dataset.variables[name])
+                    if section == "variable" and list(dataset.variables[name].dims) != order:
                         ordered[name] = dataset[name].transpose(*order)
                 elif spec.required:
                     raise SchemaError(
                         f"kind {self.name} needs the {section} {name!r} ({spec.meaning}); came "
                         f"{sorted(map(str, present))}; add it"
                     )
-        return dataset.assign(ordered).assign_attrs(kind=self.name, schema_version=SCHEMA_VERSION)
+        if ordered:  # putting variables in again takes longer than all the rest
+            dataset = dataset.assign(ordered)
+        return dataset.assign_attrs(kind=self.name, schema_version=SCHEMA_VERSION)
+
+    def carries(self, coordinate: xr.DataArray | xr.Variable) -> bool:
+        """Whether a coordinate that is not declared may come along: what a laboratory knows of its stimuli.
+
+        True for text, numbers and flags along `stimulus` alone, in kinds whose rows are stimuli.
+        """
+        rows = self.coordinates.get("stimulus")
+        are_stimuli = rows is not None and rows.dims == ("stimulus",)
+        return are_stimuli and coordinate.dims == ("stimulus",) and coordinate.dtype.kind in _PLAIN_DTYPES
 
     def _check_attributes(self, dataset: xr.Dataset) -> None:
         for owner, attrs in [("dataset", dataset.attrs), *((str(n), v.attrs) for n, v in dataset.variables.items())]:
@@ -128,7 +142,7 @@ class Kind:
                 twice = index[index.duplicated()][0]
                 raise SchemaError(f"ids along {name!r} must be unique; {twice!r} came more than once; drop the copies")
 
-    def _check_variable(self, section: str, name: str, spec: Variable, array: xr.DataArray) -> list[str]:
+    def _check_variable(self, section: str, name: str, spec: Variable, array: xr.Variable) -> list[str]:
         dims = [str(d) for d in array.dims]
         if section == "coordinate" and not dims and spec.dims == (name,):
             dims = [name]  # what selecting one label of a dimension leaves behind
@@ -907,3 +921,40 @@ def kind_of(dataset: xr.Dataset) -> Kind:
             "use what the package's functions return"
         )
     return KINDS[name]
+
+
+def metadata_name(name: object) -> str:
+    """`name` if a column of stimulus metadata can be called so.
+
+    Not: what is no text, is empty, begins with a dot or holds a slash (no name in a file), or means something else in
+    a recording or in saliency maps, whose coordinates metadata become.
+
+    Raises
+    ------
+    DataError : it cannot; the message says why.
+
+    >>> metadata_name("viewing distance (cm)")
+    'viewing distance (cm)'
+    >>> metadata_name("rank")
+    Traceback (most recent call last):
+    featattn_neuro.errors.DataError: name 'rank' of a metadata column is taken: stores use it; rename the column
+    """
+    if not isinstance(name, str) or not name.strip() or name.startswith(".") or "/" in name or not name.isprintable():
+        raise DataError(
+            f"wanted names of metadata columns as text without a slash, not beginning with a dot; came {name!r}; "
+            "rename the column"
+        )
+    for kind in (ACTIVATIONS, SALIENCY):
+        for table in (kind.variables, kind.coordinates):
+            if name in table and table[name].dims != ("stimulus",):
+                raise DataError(
+                    f"name {name!r} of a metadata column is taken: {table[name].meaning}; rename the column"
+                )
+    if name in _STORE_NAMES or name.startswith(_STORE_PREFIX):
+        raise DataError(f"name {name!r} of a metadata column is taken: stores use it; rename the column")
+    return name
+
+
+_STORE_PREFIX = "response_"
+_STORE_NAMES = ("task", "rank", "skip", "zarr.json", "chunks.json", "progress.jsonl", "state.json")
+"""Dimensions beside `stimulus` and `unit`, and what lies beside the coordinates in a stored recording."""

@@ -41,8 +41,9 @@ def from_tidy(frame: pd.DataFrame, *, kind: str | None = None) -> xr.Dataset:
     Parameters
     ----------
     frame : columns `response`, `unit`, `stimulus` and, for NEURAL, `trial`; others that the kind declares become
-        coordinates and must be the same in all rows of a stimulus, trial or unit; the rest is left out and named in
-        the attribute `left_out`. Rows in any order; stimuli and units come in the order of their first row.
+        coordinates and must be the same in all rows of a stimulus, trial or unit; in ACTIVATIONS, so does any other
+        column that is the same in all rows of a stimulus. The rest is left out and named in the attribute `left_out`.
+        Rows in any order; stimuli and units come in the order of their first row.
     kind : None = what `frame.attrs["kind"]` says, else NEURAL if there is a column `trial`, else ACTIVATIONS.
 
     Raises
@@ -91,9 +92,12 @@ def from_tidy(frame: pd.DataFrame, *, kind: str | None = None) -> xr.Dataset:
         dim = "unit" if name in ("layer", "area") or (name in table and table[name].dims == ("unit",)) else row_dim
         declared = name in table or name == "area"
         codes, count = (unit, len(unit_ids)) if dim == "unit" else (row, len(row_ids))
-        columns[dim][name] = (
-            _per_id(frame[name], codes, count, name, dim) if declared else np.empty(count, dtype=object)
-        )
+        try:
+            columns[dim][name] = _per_id(frame[name], codes, count, name, dim)
+        except DataError:
+            if declared:
+                raise
+            columns[dim][name] = np.empty(count, dtype=object)  # of no row alone: left out
     return build(
         values.reshape(len(row_ids), len(unit_ids)), columns[row_dim], columns["unit"], kind=wanted,
         attrs=frame.attrs, names="the table has",

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import DataError, choose
-from featattn_neuro.schema import ACTIVATIONS, NEURAL, Kind
+from featattn_neuro.schema import ACTIVATIONS, NEURAL, Kind, metadata_name
 
 ROW_KINDS: dict[str, Kind] = {"ACTIVATIONS": ACTIVATIONS, "NEURAL": NEURAL}
 """Kinds that have a layout elsewhere: rows are stimuli (ACTIVATIONS) or presentations (NEURAL), columns units."""
@@ -55,8 +55,9 @@ def build(
 ) -> xr.Dataset:
     """A checked Dataset of `kind` from values (rows, units) and coordinates by name.
 
-    Coordinates that the kind does not declare are left out and named in the attribute `left_out`; text is made text,
-    `theirs` says what a name was before it became ours;
+    Text, numbers and flags along `stimulus` are metadata and come along. Other coordinates that the kind does not
+    declare are left out and named in the attribute `left_out`; text is made text, `theirs` says what a name was before
+    it became ours;
     `channel` counts the units of a layer where it is not given (`layer` may come as `area`).
     """
     table = ROW_KINDS[choose(kind, ROW_KINDS, "kind")].coordinates
@@ -69,10 +70,14 @@ def build(
     coordinates, left = {}, []
     for place, dim in (("row", row_dim), ("unit", "unit")):
         for name, column in columns[place].items():
-            if name not in table or table[name].dims != (dim,):
-                left.append(name)
+            if name in table and table[name].dims == (dim,):
+                coordinates[name] = (dim, _typed(np.asarray(column), table[name].dtype, name))
                 continue
-            coordinates[name] = (dim, _typed(np.asarray(column), table[name].dtype, name))
+            metadata = _metadata(name, column) if dim == "stimulus" else None
+            if metadata is None:
+                left.append(name)
+            else:
+                coordinates[name] = (dim, metadata)
     for name in ("stimulus", "unit"):
         if name not in coordinates:
             raise DataError(f"wanted an id for every {name}; {names} none; name the column or descriptor that holds it")
@@ -110,6 +115,18 @@ def _complete_units(units: dict[str, Any]) -> None:
         for name in np.unique(layer):
             channel[layer == name] = np.arange((layer == name).sum())
         units["channel"] = channel
+
+
+def _metadata(name: str, column: Any) -> np.ndarray | None:
+    """A column as metadata of stimuli; None where its name or its type does not serve."""
+    values = np.asarray(column)
+    if values.dtype.kind in "OT" and all(isinstance(one, str) for one in values.tolist()):
+        values = values.astype(str)
+    try:
+        metadata_name(name)
+    except DataError:
+        return None
+    return values if values.dtype.kind in "fiubU" else None
 
 
 def _typed(column: np.ndarray, dtype: str, name: str) -> np.ndarray:

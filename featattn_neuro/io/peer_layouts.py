@@ -27,6 +27,8 @@ TO_BRAINIO = {
 }
 """Our coordinates by the names that brainio gives them; all others keep theirs."""
 FROM_BRAINIO = {theirs: ours for ours, theirs in TO_BRAINIO.items()} | {"image_id": "stimulus"}
+_OF_PRESENTATIONS = ("stimulus", "label")
+"""Ours that brainio keeps along presentations; the others of `TO_BRAINIO` are those of neuroids."""
 
 
 def to_brainio(responses: xr.Dataset, *, regions: Mapping[str, str] | None = None) -> xr.DataArray:
@@ -62,9 +64,13 @@ def to_brainio(responses: xr.Dataset, *, regions: Mapping[str, str] | None = Non
     """
     response, kind = checked_responses(responses)
     dims = {ROWS[kind]: "presentation", "unit": "neuroid"}
+    names = {str(name): _theirs(str(name), dims[str(coord.dims[0])]) for name, coord in response.coords.items()}
+    given = [*names.values(), *(["region"] if regions is not None else [])]
+    taken = next((ours for ours, name in names.items() if given.count(name) > 1 and ours == name), None)
+    if taken is not None:
+        raise DataError(f"the metadata column {taken!r} has a name that brainio gives something else; rename it")
     coordinates = {
-        TO_BRAINIO.get(str(name), str(name)): (dims[str(coord.dims[0])], coord.values)
-        for name, coord in response.coords.items()
+        names[str(name)]: (dims[str(coord.dims[0])], coord.values) for name, coord in response.coords.items()
     }
     if "repetition" not in coordinates:
         stimulus = pd.Series(response["stimulus"].values.astype(str))
@@ -129,13 +135,21 @@ def from_brainio(assembly: xr.DataArray | xr.Dataset, *, kind: str | None = None
     return build(array.values, rows, units, kind=wanted, attrs=array.attrs, names="the assembly has", theirs=TO_BRAINIO)
 
 
+def _theirs(name: str, dim: str) -> str:
+    fits = (name in _OF_PRESENTATIONS) == (dim == "presentation")
+    return TO_BRAINIO.get(name, name) if fits else name
+
+
+def _ours(name: str, dim: str) -> str:
+    ours = FROM_BRAINIO.get(name, name)
+    return ours if (ours in _OF_PRESENTATIONS) == (dim == "presentation") else name
+
+
 def _flat_coordinates(array: xr.DataArray, dim: str, ids: str) -> dict[str, np.ndarray]:
     """Coordinates along `dim` by our names, levels of a MultiIndex among them."""
-    found = {
-        FROM_BRAINIO.get(str(name), str(name)): coord.values
-        for name, coord in array.coords.items()
-        if coord.dims == (dim,) and name != dim
-    }
+    present = {str(name): coord.values for name, coord in array.coords.items() if coord.dims == (dim,) and name != dim}
+    old = "image_id" if "stimulus_id" in present else ""  # then it is a column like any other
+    found = {name if name == old else _ours(name, dim): values for name, values in present.items()}
     # where a dimension has one coordinate only, gathering it into an index puts its values under the dimension's name
     if ids not in found and dim in array.indexes and array.indexes[dim].nlevels == 1:
         found[ids] = array[dim].values

@@ -15,7 +15,14 @@ import xarray as xr
 import zarr
 
 from featattn_neuro.errors import StoreError
-from featattn_neuro.io.store import _replacing, _suffix, provenance, save_kind
+from featattn_neuro.io.store import (
+    _replacing,
+    _spaces_in_names,
+    _suffix,
+    metadata_as_coordinates,
+    provenance,
+    save_kind,
+)
 from featattn_neuro.schema import SALIENCY
 
 
@@ -52,7 +59,8 @@ class SaliencyStore:
             values[name] = (dims, dask.array.zeros(shape, chunks=chunks, dtype=dtype))
         attrs = {"kind": "SALIENCY", **header.attrs}
         template = SALIENCY.check(xr.Dataset(values, coords=dict(header.coordinates), attrs=attrs))
-        template.to_zarr(self.folder, mode="w", zarr_format=2, compute=False, consolidated=True)
+        with _spaces_in_names():
+            template.to_zarr(self.folder, mode="w", zarr_format=2, compute=False, consolidated=True)
         self.group: Any = zarr.open_group(self.folder, mode="r+")
 
     def write(self, name: str, start: int, block: np.ndarray, row: int | None = None) -> None:
@@ -72,7 +80,7 @@ class SaliencyStore:
         self.group.attrs.update({**attrs, "provenance": provenance()})
         zarr.consolidate_metadata(self.folder, zarr_format=2)
         self.done = True
-        return xr.open_zarr(self.folder, chunks={})
+        return metadata_as_coordinates(xr.open_zarr(self.folder, chunks={}), SALIENCY)
 
 
 @contextmanager
@@ -95,7 +103,7 @@ def saliency_store(path: str | Path, *, overwrite: bool = False) -> Iterator[Sal
         sink, written = SaliencyStore(temporary.with_suffix(".zarr")), temporary.with_suffix(".nc")
         try:
             yield sink
-            opened = xr.open_zarr(sink.folder, chunks={})
+            opened = metadata_as_coordinates(xr.open_zarr(sink.folder, chunks={}), SALIENCY)
             opened.attrs.pop("provenance", None)
             save_kind(opened, written)
             os.replace(written, temporary)

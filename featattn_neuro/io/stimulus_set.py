@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featattn_neuro.errors import DataError
 from featattn_neuro.io.images import FileImages, decode
-from featattn_neuro.schema import CONSTITUENT_SEPARATOR
+from featattn_neuro.schema import CONSTITUENT_SEPARATOR, metadata_name
 
 Text = NDArray[np.str_]
 
@@ -27,6 +27,8 @@ class MadeImages(Protocol):
 
     def __getitem__(self, which: Any) -> Any: ...
 
+
+_FIELDS = ("stimulus", "constituents", "label", "split", "path")
 
 Images = NDArray[np.float32] | NDArray[np.uint8] | FileImages | MadeImages
 
@@ -58,12 +60,13 @@ class Stimuli:
     constituents : (stimulus,) text: ids of the sources of a composite joined by "|"; None = each its own.
     label, split, path : (stimulus,) text or None: class; R, G, V, S or P; file name within the set.
     name : what the set is called in messages.
-    parameters : name to (stimulus,) values: what generated stimuli were made with (orientation, contrast, …).
+    parameters : name to (stimulus,) values: what generated stimuli were made with (orientation, contrast, …), and what
+        a laboratory knows of its own (see `with_metadata`).
 
     Raises
     ------
     DataError
-        Ids come more than once, or a column is not as long as the set.
+        Ids come more than once, a column is not as long as the set, or a parameter's name is taken.
 
     Examples
     --------
@@ -91,8 +94,10 @@ class Stimuli:
             values = np.asarray(values).astype(str)
             self._one_each(column, values)
             object.__setattr__(self, column, values)
-        for name, values in self.parameters.items():
-            self._one_each(name, np.asarray(values))
+        parameters = {metadata_name(name): _plain(name, values) for name, values in self.parameters.items()}
+        for name, values in parameters.items():
+            self._one_each(name, values)
+        object.__setattr__(self, "parameters", parameters)
         ids, counts = np.unique(self.id, return_counts=True)
         if (counts > 1).any():
             twice = ids[counts > 1][0]
@@ -127,8 +132,8 @@ class Stimuli:
             )
         return decode(data, self.images.name(position))
 
-    def digest(self) -> str:
-        """sha256 over the images' bytes as they are now and all columns, in order.
+    def digest(self, *, parameters: bool = True) -> str:
+        """sha256 over the images' bytes as they are now and all columns, in order; without `parameters` on request.
 
         Examples
         --------
@@ -140,6 +145,8 @@ class Stimuli:
         """
         found = hashlib.sha256()
         for name, (_, values) in self.coordinates().items():
+            if not parameters and name in self.parameters:
+                continue
             found.update(f"{name}{values.tolist()}".encode())
         for position in range(len(self)):
             if isinstance(self.images, FileImages):
@@ -302,3 +309,15 @@ def without_duplicates(make: Callable[[NDArray[np.int64]], Stimuli], ids: Text, 
 
 def _size(image: NDArray[Any]) -> str:
     return f"{image.shape[0]} × {image.shape[1]}"
+
+
+def _plain(name: str, values: Any) -> NDArray[Any]:
+    """A parameter as an array of text, numbers or flags."""
+    if name in _FIELDS:
+        raise DataError(f"{name!r} is no parameter of stimuli but a column of its own; pass {name}=")
+    array = np.asarray(values)
+    if array.dtype.kind in "OT" and all(isinstance(one, str) for one in array.ravel()):
+        array = array.astype(str)
+    if array.dtype.kind not in "fiubU":
+        raise DataError(f"parameter {name!r} must be text, numbers or flags; came {array.dtype}; convert it")
+    return array

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,10 +72,12 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
                 name: dict(_COMPRESSION) for name, v in ready.variables.items() if v.dtype.kind in "fiub" and v.ndim
             }
             _reserve(temporary, _upper_size(ready))
-            ready.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
+            with _spaces_in_names():
+                ready.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
         else:
             # format 2 is what every zarr reader knows; its text encoding is settled, that of format 3 is not yet
-            _even_chunks(ready).to_zarr(temporary, mode="w", zarr_format=2, consolidated=True)
+            with _spaces_in_names():
+                _even_chunks(ready).to_zarr(temporary, mode="w", zarr_format=2, consolidated=True)
     return path
 
 
@@ -128,7 +131,7 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
                 f"wanted a Dataset of kind {wanted.name}; {str(path)!r} holds kind {declared.name}; "
                 f"pass the {wanted.name} file"
             )
-        result = wanted.check(_plain(opened))
+        result = wanted.check(_plain(metadata_as_coordinates(opened, wanted)))
     except BaseException:
         opened.close()
         raise
@@ -270,6 +273,19 @@ def _is_numpys(library: Path) -> bool:
     """Whether numpy computes with this BLAS: the wheel's own, or a shared one outside every Python package."""
     folders = library.parts
     return "site-packages" not in folders or any(folder in ("numpy", "numpy.libs") for folder in folders)
+
+
+def metadata_as_coordinates(dataset: xr.Dataset, kind: Kind) -> xr.Dataset:
+    """What was written as a variable because its name has a space in it: a coordinate again, if the kind has none."""
+    return dataset.set_coords([n for n, v in dataset.data_vars.items() if n not in kind.variables and kind.carries(v)])
+
+
+@contextmanager
+def _spaces_in_names() -> Iterator[None]:
+    """xarray warns that files cannot call a name with a space a coordinate; `metadata_as_coordinates` knows it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*has a space in its name.*")
+        yield
 
 
 @contextmanager

@@ -302,7 +302,7 @@ def _build_timm(name: str, request: _Request) -> Network:
 def _timm_preprocessing(config: dict[str, Any], name: str) -> Preprocessing:
     channels, height, width = config["input_size"]
     mode = config.get("crop_mode", "center")
-    if mode != "center" or height != width or channels != 3:
+    if mode not in ("center", "squash") or height != width or channels != 3:
         raise ConfigError(
             f"timm:{name} was published for {channels} x {height} x {width} inputs with crop mode {mode!r}, which "
             "Preprocessing does not offer; give preprocess= what you want instead"
@@ -313,6 +313,7 @@ def _timm_preprocessing(config: dict[str, Any], name: str) -> Preprocessing:
         crop=height,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
+        square=mode == "squash",
     )
 
 

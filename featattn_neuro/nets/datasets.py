@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 from torch.utils.data.dataloader import default_collate
 
 from featattn_neuro.errors import DataError
 
 _UNREADABLE = "unreadable item"
+_IMAGE_KEYS = ("image", "img", "pixel_values")
+_LABEL_KEYS = ("label", "labels", "target")
 
 
 def is_torch_source(source: Any) -> bool:
@@ -29,7 +41,11 @@ def first_raw(stimuli: DatasetStimuli) -> np.ndarray:
 
 
 class DatasetStimuli:
-    """A map-style torch dataset as stimuli; items are images, or (image, label, ...), images (C, H, W) or PIL.
+    """A map-style torch dataset as stimuli.
+
+    Items are images, (image, label, ...), or dictionaries with an image ("image", "img", "pixel_values") and perhaps a
+    label ("label", "labels", "target"). Images are (C, H, W), bytes (C, H, W) or (H, W, 3), or PIL; a label is a number
+    or a text, or the name that the dataset's `classes` give it; what is neither (boxes, several labels) is no label.
 
     Reads the dataset once for the ids (sha256 of dtype, shape and bytes of each image), and again when recording; an
     image that is not the same then (random augmentation) is an error. Order does not matter: a shuffled loader gives
@@ -68,6 +84,7 @@ class DatasetStimuli:
             ids.append(_content_id(image))
             labels.append(label)
         self.id = np.array(ids, dtype=str)
+        self.parameters: dict[str, np.ndarray] = {}
         known = sum(label is not None for label in labels)
         self.label = np.array([label or "" for label in labels], dtype=str) if known else None
         unique, first, counts = np.unique(self.id, return_index=True, return_counts=True)
@@ -98,40 +115,92 @@ class DatasetStimuli:
     def coordinates(self) -> dict[str, Any]:
         """Coordinates along `stimulus`."""
         found = {"stimulus": ("stimulus", self.id), "constituents": ("stimulus", self.id)}
-        return found if self.label is None else {**found, "label": ("stimulus", self.label)}
+        found |= {} if self.label is None else {"label": ("stimulus", self.label)}
+        return found | {name: ("stimulus", values) for name, values in self.parameters.items()}
 
-    def digest(self) -> str:
-        """sha256 over ids and labels, in order."""
-        return hashlib.sha256(
-            repr([self.id.tolist(), None if self.label is None else self.label.tolist()]).encode()
-        ).hexdigest()
+    def described(self, columns: Mapping[str, np.ndarray]) -> DatasetStimuli:
+        """The same stimuli with more columns, (stimulus,) values by name; `label` only where there is none."""
+        more = copy.copy(self)
+        more.parameters = {**self.parameters, **{n: v for n, v in columns.items() if n != "label"}}
+        more.label = columns.get("label", self.label)
+        return more
+
+    def digest(self, *, parameters: bool = True) -> str:
+        """sha256 over ids and labels, in order, and over the columns put in by `described` unless told not to."""
+        known = [self.id.tolist(), None if self.label is None else self.label.tolist()]
+        if parameters and self.parameters:
+            known.append({name: values.tolist() for name, values in self.parameters.items()})
+        return hashlib.sha256(repr(known).encode()).hexdigest()
 
     def _item(self, position: int) -> tuple[np.ndarray, str | None]:
-        item = self.dataset[position]
-        image, label = (item[0], item[1] if len(item) > 1 else None) if isinstance(item, tuple | list) else (item, None)
-        array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+        image, label = _parts(self.dataset[position])
+        array = _array(image)
         if array.ndim != 3:
             raise DataError(f"wanted an image (C, H, W) or (H, W, 3); came {array.shape}")
-        return array, None if label is None else self._label(label)
+        return array, self._label(label)
 
-    def _label(self, label: Any) -> str:
-        value = label.item() if hasattr(label, "item") else label
-        classes = getattr(self.dataset, "classes", None)
+    def _label(self, label: Any) -> str | None:
+        """A class's name, or a number or text as it is; None for anything else (boxes, several labels)."""
+        value = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else label
+        value = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
+        if not isinstance(value, str | int | float):
+            return None
+        whole = self.dataset
+        while isinstance(whole, Subset):
+            whole = whole.dataset
+        classes = getattr(whole, "classes", None)
         return str(classes[value]) if classes is not None and isinstance(value, int) else str(value)
 
 
+def _parts(item: Any) -> tuple[Any, Any]:
+    """Image and label of an item: the image alone, (image, label, ...), or a dictionary."""
+    if isinstance(item, Mapping):
+        key = next((key for key in _IMAGE_KEYS if key in item), None)
+        if key is None:
+            raise DataError(f"wanted an image under one of the keys {', '.join(_IMAGE_KEYS)}; came {sorted(item)}")
+        return item[key], next((item[name] for name in _LABEL_KEYS if name in item), None)
+    if isinstance(item, tuple | list):
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
+
+
+def _array(image: Any) -> np.ndarray:
+    """A tensor's values, bytes (C, H, W) as a picture (H, W, 3); a PIL image as RGB."""
+    if isinstance(image, torch.Tensor):
+        values = image.detach().cpu()
+        if values.dtype == torch.uint8 and values.ndim == 3 and values.shape[0] in (1, 3):
+            return np.ascontiguousarray(values.expand(3, -1, -1).permute(1, 2, 0).numpy())
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if hasattr(image, "convert") and hasattr(image, "mode"):
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(image)
+
+
 def _dataset(source: Any) -> Any:
-    if isinstance(source, DataLoader):
-        if not isinstance(source.sampler, SequentialSampler | RandomSampler) or (
-            isinstance(source.sampler, RandomSampler) and source.sampler.replacement
-        ):
+    if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
+        if _selects(source):
             raise DataError("this loader selects or repeats images; pass the dataset (torch.utils.data.Subset)")
         if source.collate_fn is not default_collate and source.batch_size is not None:
             raise DataError("this loader's collate_fn may alter images; pass the dataset, whose items are recorded")
-        source = source.dataset
+    source = source.dataset if isinstance(source, DataLoader) else source
     if isinstance(source, IterableDataset) or not hasattr(source, "__len__"):
         raise DataError("wanted a dataset with a length and items by position; came an iterable one; wrap it")
     return source
+
+
+def _selects(loader: DataLoader[Any]) -> bool:
+    """Whether a loader shows other images than its dataset holds, or some of them twice."""
+    batches: Any = loader.batch_sampler
+    sampler: Any = loader.sampler if batches is None else getattr(batches, "sampler", None)
+    if (batches is not None and type(batches) is not BatchSampler) or (
+        batches is not None and batches.drop_last and len(sampler) % batches.batch_size
+    ):
+        return True
+    if isinstance(sampler, RandomSampler):
+        return sampler.replacement or sampler.num_samples != len(sampler.data_source)
+    return not isinstance(sampler, SequentialSampler)
 
 
 def _content_id(image: np.ndarray) -> str:

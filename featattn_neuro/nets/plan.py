@@ -116,18 +116,19 @@ def make_plan(
     operations: list[str] = []
     chosen: list[fx.Node] = []
     graph: NodeGraph | None = None
+    known = dict(module.named_modules())
     for pattern in as_patterns(layers):
-        found = match_modules(module, pattern)
+        found = match_modules(module, pattern, known)
         if not found:
             graph = graph or _graph(module, pattern)
             nodes = match_names(str(pattern), graph.names)
             if not nodes:
-                raise no_match(pattern, dict.fromkeys([*(n for n, _ in module.named_modules() if n), *graph.names]))
+                raise no_match(pattern, dict.fromkeys([*(n for n in known if n), *graph.names]))
             operations += nodes
         modules += found
     if graph is None:
-        known = dict(module.named_modules())
-        ordered = [name for name in known if name in set(modules)]
+        wanted = set(modules)
+        ordered = [name for name in known if name in wanted]
         sites = [Site(name, stage_of(known[name])) for name in ordered]
     else:
         sites, chosen = _sites(graph, [*modules, *operations])

@@ -40,6 +40,7 @@ class Preprocessing:
     scale : "unit": pixels in [0, 1]; "255": pixels in [0, 255]. The units of `mean` and `std`.
     mean, std : per channel, in the order of `channel_order`: output = (pixel - mean) / std.
     channel_order : "RGB", "BGR" or "L" (one grey channel: 0.299 R + 0.587 G + 0.114 B).
+    square : both sides are resized to `size`, so that nothing but `crop` is lost and shapes change ("squash" in timm).
 
     Raises
     ------
@@ -59,6 +60,7 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     channel_order: str = "RGB"
+    square: bool = False
 
     def __post_init__(self) -> None:
         choose(self.interpolation, _FILTERS, "interpolation")
@@ -79,6 +81,8 @@ class Preprocessing:
             raise ConfigError(
                 f"crop {self.crop} is larger than the resized shorter side {self.size}; crop at most {self.size}"
             )
+        if self.square and self.size is None:
+            raise ConfigError("square says how to resize, and size says to how many pixels; came no size; give it")
 
     @property
     def channels(self) -> int:
@@ -97,9 +101,9 @@ class Preprocessing:
         ----------
         raw : uint8 (H, W, 3), RGB, 0-255, as decoded from a file: resized and cropped by PIL exactly as published;
             or floating point (C, H, W) in [0, 1], C = 1 or 3 (RGB): taken at its own size, unless `size` is set and
-            its shorter side differs (then antialiased bicubic, clipped to [0, 1]) or `crop` is smaller. An image that
-            is a square of side `crop` already is taken as it stands. One grey channel is repeated for networks with
-            three.
+            its shorter side (`square`: either side) differs (then antialiased bicubic, clipped to [0, 1]) or `crop` is
+            smaller. An image that is a square of side `crop` already is taken as it stands. One grey channel is
+            repeated for networks with three.
 
         Returns
         -------
@@ -132,10 +136,17 @@ class Preprocessing:
         >>> Preprocessing(size=256, crop=224, mean=(0.5,), std=(0.5,), channel_order="L").describe()
         'resize shorter side to 256 (bilinear), crop central 224, scale unit, L, minus (0.5,), divided by (0.5,)'
         """
-        steps = [] if self.size is None else [f"resize shorter side to {self.size} ({self.interpolation})"]
+        to = f"to {self.size} x {self.size}" if self.square else f"shorter side to {self.size}"
+        steps = [] if self.size is None else [f"resize {to} ({self.interpolation})"]
         steps += [] if self.crop is None else [f"crop central {self.crop}"]
         steps += [f"scale {self.scale}", self.channel_order, f"minus {self.mean}", f"divided by {self.std}"]
         return ", ".join(steps)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after resizing; the longer side is cut to whole pixels as torchvision does."""
+        if self.size is None or (not self.square and min(height, width) == self.size):
+            return height, width
+        return (self.size, self.size) if self.square else _scaled(height, width, self.size)
 
     def _from_pixels(self, array: np.ndarray) -> Tensor:
         if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
@@ -144,8 +155,8 @@ class Preprocessing:
                 "or give floating point (C, H, W) in [0, 1]"
             )
         image: Any = Image.fromarray(array)
-        if self.size is not None and min(image.size) != self.size:
-            height, width = _scaled(image.size[1], image.size[0], self.size)
+        height, width = self._resized(image.size[1], image.size[0])
+        if (width, height) != image.size:
             image = image.resize((width, height), _FILTERS[self.interpolation])
         if self.crop is not None:
             top, left = _corner(image.size[1], image.size[0], self.crop)
@@ -172,8 +183,8 @@ class Preprocessing:
         return array.expand(self.channels, -1, -1)
 
     def _fit(self, array: Tensor) -> Tensor:
-        if self.size is not None and min(array.shape[1:]) != self.size:
-            target = _scaled(array.shape[1], array.shape[2], self.size)
+        target = self._resized(array.shape[1], array.shape[2])
+        if target != tuple(array.shape[1:]):
             resized = functional.interpolate(
                 array[None], size=target, mode="bicubic", align_corners=False, antialias=True
             )

@@ -75,6 +75,7 @@ class _Collector:
         self.calls: dict[str, int] = {}
         self.rows = 0
         self.shapes: dict[tuple[str, int], Any] | None = None
+        self.axes: dict[tuple[str, int], int | None] = {}
 
     def collect(self, layer: str, output: Any, call: int | None = None) -> None:
         """Keep one output, reduced; `call` counts by itself unless given."""
@@ -82,10 +83,19 @@ class _Collector:
             call = self.calls.get(layer, 0)
             self.calls[layer] = call + 1
         if self.shapes is not None:
-            # only once every layer has run is it known which axes are open
+            # only once every layer has run is it known which axes are open: until then an axis is a guess
             self.shapes[layer, call] = output.to("meta", copy=True) if isinstance(output, Tensor) else output
+            try:
+                axis = self.rule.axis(layer, output)
+                self.values[layer, call] = self._kept(layer, output, axis)
+                self.axes[layer, call] = axis
+            except DataError:  # if there is something wrong, the pass that comes then says so
+                self.axes[layer, call] = None
             return
-        axis = self.rule.axis(layer, output)
+        self.values[layer, call] = self._kept(layer, output, self.rule.axis(layer, output))
+
+    def _kept(self, layer: str, output: Tensor, axis: int) -> Tensor:
+        """(reduction, N, units) of one output, never sharing memory with it."""
         if output.shape[0] != self.rows:
             raise DataError(
                 f"layer {layer!r} gives {output.shape[0]} rows for {self.rows} images (windows or patches folded into "
@@ -98,7 +108,7 @@ class _Collector:
             kept = reduced(self.plan.reductions, maps).to(self.dtype)
         if self.plan.dtype == "float16" and bool((kept.isinf() & maps.isfinite().all()).any()):
             raise DataError(f"layer {layer!r} exceeds what float16 can hold (65504); store float32")
-        self.values[layer, call] = kept
+        return kept
 
     def take(self) -> dict[tuple[str, int], Tensor]:
         """What was collected, (layer, call) to (reduction, N, units); starts the next pass empty."""
@@ -150,19 +160,22 @@ class _Runner:
 
         self.plan.graph.run(batch, collect)
 
-    def probe(self, image: Tensor) -> list[RecordedLayer]:
-        """Shapes of everything recorded, from one image; the values of this pass are not used."""
+    def learn(self, images: Tensor) -> tuple[list[RecordedLayer], dict[tuple[str, int], Tensor] | None]:
+        """Shapes of everything recorded, from the first pass, and its values, if what it took to be the axes of filters
+        holds now that every layer has run.
+        """
         watch = {
             name: lambda module, inputs, output, axis=axis: self.rule.watch(axis, output)
             for name, axis in self.rule.watched().items()
         }
         self.collector.shapes = {}
         with hooked(self.module, watch):
-            self.forward(image[None])
+            self.forward(images)
         shapes = {key: self._shape(key[0], shape) for key, shape in self.collector.shapes.items()}
         self.collector.shapes = None
-        self.collector.take()
-        return self._recorded(shapes)
+        values, guessed = self.collector.take(), self.collector.axes
+        holds = all(guessed[key] == shape[0] for key, shape in shapes.items())
+        return self._recorded(shapes), values if holds else None
 
     def _shape(self, layer: str, output: Tensor) -> tuple[int, ...]:
         axis = self.rule.axis(layer, output)
@@ -191,12 +204,15 @@ class _Runner:
         """(reduction, count, units) of each recorded layer for one batch."""
         assert batch.images is not None
         self.forward(batch.images)
-        found = self.collector.take()
+        return self.arrays(self.collector.take(), batch.count)
+
+    def arrays(self, found: dict[tuple[str, int], Tensor], count: int) -> list[np.ndarray]:
+        """What one pass collected, as `values` gives it: without the rows that pad the batch."""
         if set(found) != set(self.keys):
             raise DataError(
                 "a layer ran a different number of times on different batches; record it alone, or leave it out"
             )
-        return [found[key][:, : batch.count].cpu().numpy() for key in self.keys]
+        return [found[key][:, :count].cpu().numpy() for key in self.keys]
 
 
 @contextmanager
@@ -283,15 +299,27 @@ def run_plan(
         stack.enter_context(random_state_kept(device))
         stack.enter_context(runner.ready())
         image = first_input(stimuli, preprocess, skip=corrupt == "skip")
-        recorded = runner.probe(image)
-        header = _header(plan, recorded, stimuli, dict(attrs or {}))
-        ranges = sink.begin(header)
+        since = time.perf_counter()
+        first = _first_batch(stimuli, preprocess, plan, image, skip=corrupt == "skip") if workers == 0 else None
+        got = time.perf_counter()
+        recorded, known = runner.learn(image[None] if first is None or first.images is None else first.images)
+        clock["waiting"] += got - since
+        clock["compute"] += time.perf_counter() - got
+        ranges = sink.begin(_header(plan, recorded, stimuli, dict(attrs or {})))
         starts = [start for low, high in ranges for start in range(low, high, plan.batch_size)]
         source = PaddedBatches(
             stimuli, preprocess, starts, plan.batch_size, shape=image.shape, skip=corrupt == "skip"
         )  # fmt: skip
         todo = sum(high - low for low, high in ranges)
         done = len(stimuli) - todo
+        if first is not None and first.images is not None and known is not None and starts[:1] == [0]:
+            # the pass that told the shapes was that of the first batch: it need not be made again
+            sink.write(0, runner.arrays(known, first.count), first.unreadable)
+            done += first.count
+            if progress is not None:
+                progress(done, len(stimuli))
+            source.starts = starts[1:]
+        del first, known  # a batch of maps is not to stay until the end
         since = time.perf_counter()
         with closing(load_batches(source, workers)) as batches:  # type: ignore[type-var]
             for batch in batches:
@@ -307,6 +335,18 @@ def run_plan(
     if timing is not None:
         timing.update(clock)
     return sink.finish()
+
+
+def _first_batch(
+    stimuli: StimulusSource,
+    preprocess: Callable[[np.ndarray], torch.Tensor] | None,
+    plan: RecordingPlan,
+    image: Tensor,
+    *,
+    skip: bool,
+) -> Batch:
+    """The batch of the first stimuli; `images` is None where none of them can be read."""
+    return PaddedBatches(stimuli, preprocess, [0], plan.batch_size, shape=image.shape, skip=skip).batch(0)
 
 
 def _header(

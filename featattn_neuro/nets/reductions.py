@@ -111,6 +111,8 @@ def reduced(reductions: Sequence[Reduction], maps: Tensor) -> Tensor:
     >>> reduced(parse_reductions(["mean", "sd"]), torch.tensor([[[-2.0, 2.0]]])).tolist()
     [[[0.0]], [[2.0]]]
     """
+    if len(reductions) == 1:
+        return reductions[0](maps)[None]
     names = [one.name for one in reductions if one.function in (_mean, standard_deviation)]
     if maps.ndim == 2 or len(names) < 2:
         return torch.stack([one(maps) for one in reductions])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -42,9 +42,14 @@ def match_names(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name == pattern] or fnmatch.filter(names, pattern)
 
 
-def match_modules(module: nn.Module, pattern: LayerPattern) -> list[str]:
-    """Names of the modules that one pattern means, in network order; empty if none."""
-    modules = {name: part for name, part in module.named_modules() if name}
+def match_modules(
+    module: nn.Module, pattern: LayerPattern, modules: Mapping[str, nn.Module] | None = None
+) -> list[str]:
+    """Names of the modules that one pattern means, in network order; empty if none.
+
+    `modules` : what `module.named_modules()` gives, by name, where the caller has it already.
+    """
+    modules = {name: part for name, part in (modules or dict(module.named_modules())).items() if name}
     if isinstance(pattern, type):
         return [name for name, part in modules.items() if isinstance(part, pattern)]
     if not isinstance(pattern, str):
@@ -87,10 +92,11 @@ def select_layers(module: nn.Module, layers: Layers) -> list[str]:
     >>> select_layers(net, nn.Conv2d), select_layers(net, lambda name, part: name == "1")
     (['0'], ['1'])
     """
-    names = [name for name, _ in module.named_modules() if name]
+    modules = dict(module.named_modules())
+    names = [name for name in modules if name]
     wanted: set[str] = set()
     for pattern in as_patterns(layers):
-        found = match_modules(module, pattern)
+        found = match_modules(module, pattern, modules)
         if not found:
             raise no_match(pattern, names)
         wanted.update(found)

@@ -261,7 +261,8 @@ def test_tidy_tables_from_elsewhere(activations):
     found = from_tidy(table.assign(note="x"))
     assert found["response"].values.tolist() == [[0.0, 1.0], [2.0, 3.0]]
     assert found["channel"].values.tolist() == [0, 1]
-    assert found.attrs["left_out"] == "note"
+    assert found["note"].values.tolist() == ["x", "x"]  # of the stimuli: it comes along
+    assert from_tidy(table.assign(note=list("xyxy"))).attrs["left_out"] == "note"
     with pytest.raises(DataError, match="1 responses are absent, the first of stimulus 'b', unit 'v'"):
         from_tidy(table[:3])
     with pytest.raises(DataError, match="stimulus 'a' and unit 'u' come more than once"):

@@ -68,10 +68,24 @@ def test_timm_networks_see_what_timm_shows_them() -> None:
     torch.testing.assert_close(network.preprocess(raw), transform(Image.fromarray(raw)), rtol=0, atol=1e-5)
 
 
-def test_a_way_of_cropping_that_is_not_offered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("height", "width"), [(300, 260), (224, 500), (64, 64)])
+def test_timm_networks_that_squash_see_what_timm_shows_them(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     config = timm.data.resolve_model_data_config(timm.create_model("resnet10t")) | {"crop_mode": "squash"}
     monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda _module: config)
-    with pytest.raises(ConfigError, match="crop mode 'squash', which Preprocessing does not offer; give preprocess="):
+    preprocess = build_network("timm:resnet10t", weights="random").preprocess
+    transform = timm.data.create_transform(**config, is_training=False)
+    assert preprocess is not None
+    assert preprocess.square
+    torch.testing.assert_close(preprocess(raw), transform(Image.fromarray(raw)), rtol=0, atol=1e-5)
+
+
+def test_a_way_of_cropping_that_is_not_offered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = timm.data.resolve_model_data_config(timm.create_model("resnet10t")) | {"crop_mode": "border"}
+    monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda _module: config)
+    with pytest.raises(ConfigError, match="crop mode 'border', which Preprocessing does not offer; give preprocess="):
         build_network("timm:resnet10t", weights="random")
     own = Preprocessing(size=64)
     assert build_network("timm:resnet10t", weights="random", preprocess=own).preprocess is own

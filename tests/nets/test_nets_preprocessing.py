@@ -52,6 +52,16 @@ def test_bilinear_differs_from_bicubic_and_both_match_torchvision() -> None:
     assert not torch.allclose(came["bilinear"], came["bicubic"], atol=1e-3)
 
 
+@pytest.mark.parametrize(("height", "width"), [(80, 100), (32, 100), (32, 32), (20, 24)])
+def test_square_resizes_both_sides_as_torchvision_does(height: int, width: int) -> None:
+    raw = photograph(height, width)
+    reference = transforms.Compose([transforms.Resize((32, 32)), transforms.CenterCrop(24), transforms.ToTensor()])
+    square = Preprocessing(size=32, crop=24, square=True, mean=(0.0,) * 3, std=(1.0,) * 3)
+    torch.testing.assert_close(square(raw), reference(Image.fromarray(raw)), rtol=0, atol=1e-6)
+    whole = Preprocessing(size=32, square=True, mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert whole(raw.transpose(2, 0, 1).astype(np.float32) / 255).shape == (3, 32, 32)
+
+
 def test_scale_255_and_channel_order_by_hand() -> None:
     raw = np.zeros((2, 2, 3), np.uint8)
     raw[..., 0], raw[..., 2] = 255, 127
@@ -138,6 +148,7 @@ def test_an_image_smaller_than_the_crop_is_refused() -> None:
         ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
         ({"size": 0}, "size must be a number of pixels above 0"),
         ({"size": 64, "crop": 96}, "crop 96 is larger"),
+        ({"square": True}, "came no size; give it"),
     ],
 )
 def test_impossible_fields_are_refused(options: dict[str, object], message: str) -> None:
@@ -150,6 +161,7 @@ def test_description_tells_settings_apart() -> None:
         Preprocessing(),
         Preprocessing(size=256),
         Preprocessing(size=256, crop=224),
+        Preprocessing(size=256, crop=224, square=True),
         Preprocessing(size=256, crop=224, interpolation="bicubic"),
         Preprocessing(scale="255"),
         Preprocessing(channel_order="BGR"),

@@ -1,0 +1,136 @@
+"""torch datasets and loaders as stimuli, whatever their items look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+import featattn_neuro as fn
+from featattn_neuro.errors import DataError
+from featattn_neuro.nets.adapters import Network
+from featattn_neuro.nets.datasets import DatasetStimuli
+from featattn_neuro.nets.preprocessing import Preprocessing
+
+PICTURES = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), np.uint8)
+
+
+class Items(Dataset[Any]):
+    """A dataset of given items."""
+
+    def __init__(self, items: list[Any], classes: list[str] | None = None) -> None:
+        self.items = items
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.items[position]
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    return fn.load_model(nn.Sequential(nn.Conv2d(3, 4, 3)), preprocess=Preprocessing(size=8))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: PICTURES[k],
+        lambda k: Image.fromarray(PICTURES[k]),
+        lambda k: (Image.fromarray(PICTURES[k]), k),
+        lambda k: torch.from_numpy(PICTURES[k]).permute(2, 0, 1),  # as torchvision.io.decode_image gives it
+        lambda k: {"image": Image.fromarray(PICTURES[k]), "label": k},
+        lambda k: {"labels": str(k), "pixel_values": torch.from_numpy(PICTURES[k]).permute(2, 0, 1)},
+        lambda k: Image.fromarray(np.dstack([PICTURES[k], PICTURES[k, :, :, 0]])),  # transparency is dropped
+    ],
+    ids=["array", "PIL", "pair", "bytes (C, H, W)", "dictionary", "dictionary of tensors", "RGBA"],
+)
+def test_every_sort_of_item_gives_the_same_responses(network: Network, make: Any) -> None:
+    wanted = network.module(torch.stack([network.preprocess(picture) for picture in PICTURES])).mean(dim=(2, 3))
+    found = fn.record(network, Items([make(k) for k in range(5)]), "0", batch_size=5)
+    np.testing.assert_allclose(found["response"], wanted.detach(), rtol=1e-5, atol=1e-6)
+    if isinstance(make(0), tuple | dict):
+        assert found["label"].values.tolist() == list("01234")
+    else:
+        assert "label" not in found.coords
+
+
+def test_grey_and_palette_pictures_are_rgb(network: Network) -> None:
+    grey = [Image.fromarray(picture[:, :, 0]) for picture in PICTURES]
+    wanted = fn.record(network, Items([np.repeat(picture[:, :, :1], 3, axis=2) for picture in PICTURES]), "0")
+    np.testing.assert_array_equal(fn.record(network, Items(grey), "0")["response"], wanted["response"])
+    bytes_of_one = [torch.from_numpy(picture[:, :, 0])[None] for picture in PICTURES]
+    np.testing.assert_array_equal(fn.record(network, Items(bytes_of_one), "0")["response"], wanted["response"])
+    palette = [Image.fromarray(picture).convert("P") for picture in PICTURES]
+    found = fn.record(network, Items(palette), "0")
+    as_rgb = fn.record(network, Items([np.asarray(one.convert("RGB")) for one in palette]), "0")
+    np.testing.assert_array_equal(found["response"], as_rgb["response"])
+    with pytest.raises(DataError, match=r"more than 8 bits a channel \(mode I;16\)"):
+        fn.record(network, Items([Image.fromarray(np.zeros((8, 8), np.uint16))]), "0")
+
+
+def test_labels_are_names_of_classes_also_in_parts_of_a_dataset() -> None:
+    data = Items([(torch.rand(3, 4, 4), torch.tensor(k % 2)) for k in range(6)], classes=["cat", "dog"])
+    assert DatasetStimuli(data).label.tolist() == ["cat", "dog"] * 3
+    assert DatasetStimuli(Subset(Subset(data, [5, 4, 1]), [0, 2])).label.tolist() == ["dog", "dog"]
+    boxes = Items([(torch.rand(3, 4, 4), [{"box": 1}]), (torch.rand(3, 4, 4), torch.zeros(3))])
+    assert DatasetStimuli(boxes).label is None
+
+
+def test_half_precision_tensors_are_read() -> None:
+    images = torch.rand(2, 3, 4, 4).bfloat16()
+    assert DatasetStimuli(TensorDataset(images))[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (lambda d: DataLoader(d, batch_size=4, drop_last=True), "selects or repeats"),
+        (lambda d: DataLoader(d, batch_sampler=[[0, 1], [0, 2]]), "selects or repeats"),
+        (lambda d: DataLoader(d, batch_sampler=_Half(d)), "selects or repeats"),
+        (lambda d: DataLoader(d, sampler=torch.utils.data.SubsetRandomSampler([1, 2])), "selects or repeats"),
+        (lambda d: DataLoader(d, sampler=torch.utils.data.RandomSampler(d, num_samples=2)), "selects or repeats"),
+        (lambda d: DataLoader(d, collate_fn=lambda items: items[0]), "collate_fn may alter"),
+        (lambda d: DataLoader(_Endless(), drop_last=True), "came an iterable one"),
+        (lambda d: _Endless(), "came an iterable one"),
+        (lambda d: Items([{"photo": 1}]), "wanted an image under one of the keys image, img, pixel_values; came"),
+        (lambda d: Items([np.zeros((4, 4))]), r"wanted an image \(C, H, W\) or \(H, W, 3\); came \(4, 4\)"),
+    ],
+)
+def test_what_would_show_other_images_is_refused(loader: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        DatasetStimuli(loader(TensorDataset(torch.rand(6, 3, 4, 4))))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 4}, {"batch_size": 3, "drop_last": True}, {"batch_size": None}, {"batch_size": 2, "shuffle": True}],
+)
+def test_loaders_that_show_every_image_once_are_their_dataset(options: dict[str, Any]) -> None:
+    data = TensorDataset(torch.rand(6, 3, 4, 4))
+    assert DatasetStimuli(DataLoader(data, **options)).id.tolist() == DatasetStimuli(data).id.tolist()
+
+
+class _Half(BatchSampler):
+    """Shows the first batch only."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(torch.utils.data.SequentialSampler(data), 2, drop_last=False)
+
+    def __iter__(self) -> Any:
+        yield [0, 1]
+
+
+class _Endless(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        while True:
+            yield torch.rand(3, 4, 4)
