@@ -122,7 +122,7 @@ def try_one(root: Path, folder: Path, breakage: Breakage, timeout: float) -> Out
     try:
         return run_tests(root, folder, [breakage.test], timeout)
     finally:
-        shutil.copy2(root / breakage.file, path)
+        path.write_text(text, encoding="utf-8")
 
 
 def verdict(outcome: Outcome) -> str:
@@ -131,7 +131,9 @@ def verdict(outcome: Outcome) -> str:
         return f"`{outcome.failed}`"
     if outcome.status == 0:
         return NOT_NOTICED
-    reason = outcome.printed if outcome.status < 0 else f"pytest ended with status {outcome.status} before a test failed"
+    reason = (
+        outcome.printed if outcome.status < 0 else f"pytest ended with status {outcome.status} before a test failed"
+    )
     return f"{NOT_NOTICED}: {reason}"
 
 

@@ -126,7 +126,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def reset_peak() -> bool:
-    """Set the peak resident size of this process back to the present one; False where the system does not offer that."""
+    """Set the peak resident size of this process back to what it is now; False where the system offers no such thing."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide as much of what comes
@@ -164,7 +164,10 @@ def _extra_peak(count: int, folder: str | None, found: Any) -> None:
 
 def memory(counts: tuple[int, int]) -> str:
     """Extra peak memory of a pass that streams and of one that keeps its maps, in processes of their own."""
-    lines, spawn = ["| images, MiB of maps | streamed: MiB extra peak | in memory |", "|---|---|---|"], get_context("spawn")
+    lines, spawn = (
+        ["| images, MiB of maps | streamed: MiB extra peak | in memory |", "|---|---|---|"],
+        get_context("spawn"),
+    )
     for count in counts:
         extra: list[str] = []
         for streamed in (True, False):

@@ -550,9 +550,12 @@ AGREEMENT = Kind(
             ("layer",), "float", "composites with >= 5 cells in both masks", False, ("network",)
         ),
         "mask_cells": Variable(
-            ("layer",), "text", "measured = mask cells lie at the layer's receptive fields; tiling = taken to tile", False,
+            ("layer",),
+            "text",
+            "measured = mask cells lie at the layer's receptive fields; tiling = taken to tile",
+            False,
             ("network",),
-        ),  # fmt: skip
+        ),
         "score_low": Variable(("layer",), "float", "lower end of the 95 % t interval over composites", False),
         "score_high": Variable(("layer",), "float", "upper end", False),
         "randomised_score": Variable(("layer",), "float", "mean cue swap in a network of shuffled weights", False),

@@ -419,7 +419,7 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
 def _saliency_maps(
     job: NetworkJob, stimuli: Stimuli, gains: xr.Dataset, usable: list[str], options: dict[str, Any]
 ) -> list[str]:
-    """Maps that the page shows: a few composites at up to three layers, and contact sheets of each class at the last."""
+    """Maps that the page shows: some composites at up to three layers, and contact sheets of each class at the last."""
     settings, module = job.config.saliency, job.network.module
     files: list[str] = []
     assert settings is not None

@@ -41,7 +41,7 @@ def localisation(
     ----------
     saliency : layer → SALIENCY with `activation`; with a dimension `task`, an object is cued where its label is a task,
         without one the first object is.
-    masks : MASKS of the same stimuli, in pixels of the network's input. They are averaged over the cells of each layer's
+    masks : MASKS of the same stimuli, in pixels of the network's input. They are averaged over the cells of a layer's
         map, which lie where the maps say (`y`, `x` and strides); without that, cells are taken to tile the image.
     baselines : name → layer → SALIENCY to be scored likewise, for instance of a randomised network.
     null : (localiser, layer, permutation) of `permuted_scores`; its mean, and a two-sided p.

@@ -50,8 +50,8 @@ def saliency_agreement(
     `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites);
     `null_mean`, `null_sd`, `p_permuted` of the permuted gains (too small where gains of filters covary: .08 false
     positives at .05 in the calibration battery; verdicts do not use it);
-    `share_resolved` and `usable` (1 if at least 90 % of composites are resolved); `mask_cells` as in `masked`. A layer with fewer than 8 live
-    filters is NaN, `status` "too_few"; one whose gains do not vary in some task "constant".
+    `share_resolved` and `usable` (1 if at least 90 % of composites are resolved); `mask_cells` as in `masked`. A layer
+    with fewer than 8 live filters is NaN, `status` "too_few"; one whose gains do not vary in some task "constant".
 
     Notes
     -----

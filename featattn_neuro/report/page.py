@@ -202,9 +202,7 @@ def _sheet_rows(r: Results, dataset: xr.Dataset) -> dict[str, list[Mapping[str, 
     return found
 
 
-def _sheet_drawing(
-    r: Results, dataset: xr.Dataset, task: str, rows: list[Mapping[str, Any]]
-) -> Callable[[], Figure]:
+def _sheet_drawing(r: Results, dataset: xr.Dataset, task: str, rows: list[Mapping[str, Any]]) -> Callable[[], Figure]:
     def draw() -> Figure:
         return saliency_overlays.contact_sheet(
             {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in rows},

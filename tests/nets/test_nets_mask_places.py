@@ -64,7 +64,9 @@ def test_strided_convolutions_see_from_the_corner() -> None:
     masks = np.zeros((32, 32))
     masks[0] = 1
     weights = on_grid(masks, (16, 16), edges=found["layer2.0.relu1"])
-    assert weights[:2, 5].tolist() == pytest.approx([1 / 1.5, 0])  # of cell 0 the pixel 0 and half of pixel 1 are in the image
+    assert weights[:2, 5].tolist() == pytest.approx(
+        [1 / 1.5, 0]
+    )  # of cell 0 the pixel 0 and half of pixel 1 are in the image
 
 
 def test_masked_means_of_an_unpadded_network() -> None:
@@ -141,7 +143,9 @@ def test_the_null_lies_on_the_same_cells(noise: Any) -> None:
     stimuli, gains = noise(4, 1, 23), gains_of(6)
     flags = np.random.default_rng(4).random((4, 2, 23, 23)) > 0.6
     masks = xr.Dataset(
-        {"mask": (("stimulus", "object", "y", "x"), flags.astype(np.uint8))}, {"stimulus": stimuli.id}, {"kind": "MASKS"}
+        {"mask": (("stimulus", "object", "y", "x"), flags.astype(np.uint8))},
+        {"stimulus": stimuli.id},
+        {"kind": "MASKS"},
     )
     found = permuted_scores(net, gains, stimuli, ["1"], masks, permutations=2, seed=7)
     rng = np.random.default_rng(7)
