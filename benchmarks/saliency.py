@@ -126,7 +126,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def reset_peak() -> bool:
-    """Set the peak resident size of this process back to what it is now; False where the system offers no such thing."""
+    """Set the peak resident size of this process back to the present one; False where that is not offered."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide as much of what comes

@@ -394,26 +394,27 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
         masked, gains, measured["live"], permutations=settings.permutations, seed=seed
     )  # fmt: skip
     progress(0.3)
-    other = object_maps(randomised_network(module, seed=job.index), stimuli, job.layers, flags, preprocess=preprocess)
-    shuffled = saliency_agreement(other, gains, measured["live"], permutations=1, seed=seed)
+    other = randomised_network(module, seed=job.index)
+    masked = object_maps(other, stimuli, job.layers, flags, preprocess=preprocess)
+    shuffled = saliency_agreement(masked, gains, measured["live"], permutations=1, seed=seed)
     agreement = agreement.assign(randomised_score=shuffled["layer_score"])
     usable = [str(layer) for layer in agreement["layer"].values[agreement["usable"].values == 1]]
     options: dict[str, Any] = {"preprocess": preprocess, "relative_to_mean": True, "live": measured["live"]}
     progress(0.5)
     if usable:
         maps = saliency_by_layer(module, gains, stimuli, usable, relative=False, **options)
+        baselines = {"randomised": saliency_by_layer(other, gains, stimuli, usable, relative=False, **options)}
         draws, null = settings.localisation_permutations, None
         if draws:
             null = permuted_scores(module, gains, stimuli, usable, masks, permutations=draws, seed=seed, **options)
-        agreement = localisation(maps, masks, null=null, agreement=agreement)
+        agreement = localisation(maps, masks, baselines=baselines, null=null, agreement=agreement)
         means = agreement["localisation_mean"].sel(localiser="mass_in_mask")
         agreement = agreement.assign(
             mass_in_mask=means.sel(map="excess", drop=True).drop_vars("localiser"),
             mass_in_mask_plain=means.sel(map="activation", drop=True).drop_vars("localiser"),
         )
     save_kind(agreement.assign_attrs(network_name=job.name), job.out / "agreement" / f"{job.name}.nc")
-    files = [f"agreement/{job.name}.nc"]
-    return files + _saliency_maps(job, stimuli, gains, usable, options)
+    return [f"agreement/{job.name}.nc", *_saliency_maps(job, stimuli, gains, usable, options)]
 
 
 def _saliency_maps(

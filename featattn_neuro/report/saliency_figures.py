@@ -179,7 +179,9 @@ def localisation_figure(agreements: Datasets) -> Figure:
         axes.tick_params(axis="y", length=0)
     grid[0].set_yticks(range(len(layers)), layers)
     grid[0].set_ylim(len(layers) - 0.45, -0.55)
-    labels = {"excess": "excess (gains)", "activation": "plain Σ A", "centre": "centre bias"}
+    labels = {
+        "excess": "excess (gains)", "activation": "plain Σ A", "centre": "centre bias", "randomised": "weights shuffled"
+    }  # fmt: skip
     marks = [Line2D([], [], marker="o", linestyle="", color=colours.get(n, INK), label=labels.get(n, n)) for n in maps]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(maps), labelcolor=SOFT)
     return figure
