@@ -1,26 +1,28 @@
 """What excess maps cost: 20 gain sets at several layers, against recording those maps, and against captum.
 
-    python benchmarks/saliency.py [--images 512] [--runs 15] [--threads 1] [--quick]
+    python benchmarks/saliency.py [--part races memory] [--images 512] [--runs 15] [--threads 1] [--quick]
 
 Every round runs each contestant once, the order rotated by one from round to round; a ratio is taken within its round
 and its median over rounds is printed with the range of the middle half. "record again" is the noise of the method.
 "record" = one recording pass that keeps the same layers' maps in memory (`reduce="none"`). captum = one
 LayerGradCam call per gain set (`attr_dim_summation=False`), its channels weighted with g - 1, at the last of the layers
 alone; it takes one layer at a time, so all of them would take as many times longer.
-Memory: peak resident size of a pass that streams to zarr, over what stands before it, at two numbers of images.
+Memory: peak resident size of a pass over what stands before it, streamed to zarr and kept in memory, at two numbers of
+images. The peak of a process can be set back on Linux only (/proc/self/clear_refs); elsewhere it is not measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import importlib.metadata
 import importlib.util
 import json
-import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -123,35 +125,66 @@ def table(seconds: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
-def _streamed(count: int, folder: str, found: Any) -> None:
+def reset_peak() -> bool:
+    """Set the peak resident size of this process back to the present one; False where that is not offered."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide as much of what comes
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def resident(field: str) -> float:
+    """VmRSS (now) or VmHWM (peak since the last `reset_peak`) of this process, MiB."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return float(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _extra_peak(count: int, folder: str | None, found: Any) -> None:
     module, layers, channels, side = network("resnet18")
     pixels = np.random.default_rng(0).standard_normal((count, channels, side, side)).astype(np.float32)
     stimuli, gains = fn.load_stimuli(pixels, label=None), gain_sets(module, layers, (channels, side, side))
-    fn.gain_saliency(module, gains, stimuli.select([0]), layer=layers[0], dtype="float32")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fn.gain_saliency(
-        module, gains, stimuli, layer=layers[0], dtype="float32", out=Path(folder) / f"{count}.zarr"
-    ).close()
-    found.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+    def maps(images: Any, name: str) -> None:
+        out = None if folder is None else Path(folder) / name
+        fn.gain_saliency(module, gains, images, layer=layers[0], dtype="float32", out=out).close()
+
+    maps(stimuli.select(np.arange(BATCH)), "first.zarr")  # libraries are loaded, the network has run
+    if not reset_peak():
+        found.put(None)
+        return
+    before = resident("VmRSS")
+    maps(stimuli, "all.zarr")
+    found.put(resident("VmHWM") - before)
 
 
 def memory(counts: tuple[int, int]) -> str:
-    """Extra peak memory of a streamed pass, in processes of their own."""
-    lines, spawn = [], multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        for count in counts:
-            found = spawn.Queue()
-            process = spawn.Process(target=_streamed, args=(count, folder, found))
-            process.start()
-            extra = found.get(timeout=600)
-            process.join()
-            maps = count * SETS * 16 * 16 * 4 / 2**20
-            lines.append(f"| {count} images, {maps:.0f} MiB of maps, streamed | {extra:.0f} MiB extra peak | | |")
+    """Extra peak memory of a pass that streams and of one that keeps its maps, in processes of their own."""
+    lines, spawn = (
+        ["| images, MiB of maps | streamed: MiB extra peak | in memory |", "|---|---|---|"],
+        get_context("spawn"),
+    )
+    for count in counts:
+        extra: list[str] = []
+        for streamed in (True, False):
+            with tempfile.TemporaryDirectory() as folder:
+                found = spawn.Queue()
+                process = spawn.Process(target=_extra_peak, args=(count, folder if streamed else None, found))
+                process.start()
+                value = found.get(timeout=600)
+                process.join()
+            extra.append("not measured: only Linux sets a peak back" if value is None else f"{value:.0f}")
+        lines.append(f"| {count}, {count * SETS * 16 * 16 * 4 / 2**20:.0f} | {extra[0]} | {extra[1]} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", nargs="+", choices=["races", "memory"], default=["races", "memory"])
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
@@ -162,7 +195,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {importlib.metadata.version('featattn_neuro')}, {args.threads} threads")
     seconds: dict[str, Any] = {}
-    for name in ("resnet18", "digits, 3 gained", "digits, all 8 maps"):
+    for name in ("resnet18", "digits, 3 gained", "digits, all 8 maps") if "races" in args.part else ():
         module, layers, channels, side = network(name)
         count = images if name == "resnet18" else 4 * images
         pixels = np.random.default_rng(0).standard_normal((count, channels, side, side)).astype(np.float32)
@@ -173,8 +206,9 @@ def main() -> None:
         found = contestants(module, layers, stimuli, gain_sets(module, layers, (channels, side, side)))
         seconds[name] = race(found, runs)
         print(table(seconds[name]))
-    print("\nmemory of a streamed pass, resnet18, one layer")
-    print(memory((images, 8 * images)))
+    if "memory" in args.part:
+        print("\nextra peak memory of one pass, resnet18, one layer")
+        print(memory((images, 8 * images)))
     if args.json is not None:
         args.json.write_text(json.dumps(seconds))
 

@@ -566,6 +566,13 @@ AGREEMENT = Kind(
         "share_resolved": Variable(
             ("layer",), "float", "composites with >= 5 cells in both masks", False, ("network",)
         ),
+        "mask_cells": Variable(
+            ("layer",),
+            "text",
+            "measured = mask cells lie at the layer's receptive fields; tiling = taken to tile",
+            False,
+            ("network",),
+        ),
         "score_low": Variable(("layer",), "float", "lower end of the 95 % t interval over composites", False),
         "score_high": Variable(("layer",), "float", "upper end", False),
         "randomised_score": Variable(("layer",), "float", "mean cue swap in a network of shuffled weights", False),
@@ -604,6 +611,9 @@ MASKED_MAPS = Kind(
             ("unit", "other_unit"), "float", "covariance of maps over all positions and composites; 0 across layers"
         ),
         "resolved": Variable(("site", "stimulus"), "int", "1 if both masks keep enough cells on the layer's grid"),
+        "mask_cells": Variable(
+            ("site",), "text", "measured = cells lie at the layer's receptive fields; tiling = taken to tile", False
+        ),
     },
     {
         **_UNIT,

@@ -18,7 +18,12 @@ INK = 0.25
 
 
 def exclusive_masks(
-    source_a: ArrayLike, source_b: ArrayLike, grid: tuple[int, int], *, threshold: float = INK
+    source_a: ArrayLike,
+    source_b: ArrayLike,
+    grid: tuple[int, int],
+    *,
+    threshold: float = INK,
+    edges: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> tuple[Float, Float]:
     """Ink of one source only, on a layer's grid: area-averaged weights for a and for b.
 
@@ -26,7 +31,7 @@ def exclusive_masks(
     ----------
     source_a, source_b : (..., height, width) in [0, 1], the two sources before they were averaged.
     grid : (h, w) of the layer's map.
-    threshold : ink is above it.
+    threshold : ink is above it. edges : of the grid's cells, see `on_grid`; None = they tile the image.
 
     Returns
     -------
@@ -40,7 +45,7 @@ def exclusive_masks(
     ink_a, ink_b = np.asarray(source_a) > threshold, np.asarray(source_b) > threshold
     if ink_a.shape != ink_b.shape or ink_a.ndim < 2:
         raise ValueError(f"sources must be (..., height, width) of one shape; came {ink_a.shape} and {ink_b.shape}")
-    masks = on_grid(exclusive(np.stack([ink_a, ink_b], axis=-3)), grid)
+    masks = on_grid(exclusive(np.stack([ink_a, ink_b], axis=-3)), grid, edges=edges)
     return masks[..., 0, :, :], masks[..., 1, :, :]
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featattn_neuro.arrays.agreement import mass_in_mask
+from featattn_neuro.arrays.compiled import compiled
+from featattn_neuro.arrays.counting import centred_ranks
 
 Float = NDArray[np.float64]
 
@@ -53,7 +55,11 @@ def auc_judd(maps: ArrayLike, mask: ArrayLike) -> Float:
 
     Returns
     -------
-    (...,) in [0, 1], .5 = chance. NaN where the mask is empty or everything.
+    (...,) in [0, 1], .5 = chance. NaN where the mask is empty or everything, or a value is not finite.
+
+    Notes
+    -----
+    By centred mid-ranks r: pairs of two cells of the mask cancel, so the area is 1/2 + Σ w r / (W (n - W)), W = Σ w.
 
     >>> auc_judd([[3.0, 1.0, 2.0]], [[1.0, 0.0, 0.0]]).item()
     1.0
@@ -61,21 +67,15 @@ def auc_judd(maps: ArrayLike, mask: ArrayLike) -> Float:
     0.5
     """
     values, inside = _flat(maps, mask)
-    order = np.argsort(values, axis=-1)
-    ordered = np.take_along_axis(values, order, -1)
-    hits = np.take_along_axis(inside, order, -1)
-    misses = 1 - hits
-    below = np.cumsum(misses, axis=-1) - misses
-    # cells that tie share the mean of what lies below the first of them and below the end of the last
-    first = np.diff(ordered, axis=-1, prepend=-np.inf) != 0
-    last = np.concatenate([first[..., 1:], np.ones((*first.shape[:-1], 1), bool)], axis=-1)
-    start = np.maximum.accumulate(np.where(first, below, -1.0), axis=-1)
-    ends = np.where(last, below + misses, np.inf)
-    end = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
-    total, other = hits.sum(axis=-1), misses.sum(axis=-1)
+    ranks = centred_ranks(values.reshape(-1, values.shape[-1])).reshape(values.shape)
+    area = _judd((inside * ranks).sum(axis=-1), inside.sum(axis=-1), values.shape[-1])
+    return np.where(np.isfinite(values).all(axis=-1), area, np.nan)
+
+
+def _judd(ranks_in_mask: Float, weights: Float, cells: int) -> Float:
     with np.errstate(divide="ignore", invalid="ignore"):
-        area = (hits * (start + end) / 2).sum(axis=-1) / (total * other)
-    return np.where((total > 0) & (other > 0), area, np.nan)
+        area = 0.5 + ranks_in_mask / (weights * (cells - weights))
+    return np.where((weights > 0) & (weights < cells), area, np.nan)
 
 
 def energy_against_distractor(maps: ArrayLike, mask: ArrayLike, distractor: ArrayLike) -> Float:
@@ -98,13 +98,26 @@ def energy_against_distractor(maps: ArrayLike, mask: ArrayLike, distractor: Arra
         return here / (here + there)
 
 
-def centre_bias(grid: tuple[int, int], *, width: float = 0.25) -> Float:
+def centre_bias(
+    grid: tuple[int, int], *, width: float = 0.25, edges: tuple[ArrayLike, ArrayLike] | None = None,
+    size: tuple[int, int] | None = None,
+) -> Float:  # fmt: skip
     """A map that knows nothing of the image: a Gaussian at its centre, SD `width` of each side; maximum 1.
+
+    Parameters
+    ----------
+    edges, size : where the cells lie (see `masks.cell_edges`) in an image of (height, width) pixels; None: they tile
+        it.
 
     >>> centre_bias((1, 3)).round(3).tolist()
     [[0.411, 1.0, 0.411]]
+    >>> centre_bias((1, 1), edges=([0, 2], [2, 4]), size=(2, 4)).round(3).tolist()  # in the right half
+    [[0.607]]
     """
-    rows, columns = (((np.arange(n) + 0.5) / n - 0.5) / width for n in grid)
+    if edges is None or size is None:
+        edges, size = (np.arange(grid[0] + 1), np.arange(grid[1] + 1)), grid
+    shares = [(np.asarray(e)[1:] + np.asarray(e)[:-1]) / 2 / n for e, n in zip(edges, size, strict=True)]
+    rows, columns = ((share - 0.5) / width for share in shares)
     return np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / 2)
 
 
@@ -118,3 +131,66 @@ def localise(maps: ArrayLike, mask: ArrayLike, distractor: ArrayLike | None = No
         else energy_against_distractor(values, weights, np.broadcast_to(distractor, values.shape))
     )
     return np.stack([pointing_game(values, weights), mass_in_mask(values, weights), auc_judd(values, weights), energy])
+
+
+def localise_many(maps: NDArray[np.floating], mask: ArrayLike, distractor: ArrayLike | None = None) -> Float:
+    """`localise` for many maps of one image, as a null needs them: sums over cells become matrix products.
+
+    Parameters
+    ----------
+    maps : (m, h, w), finite, float32 or float64; sums are in that precision. mask, distractor : (h, w).
+
+    Returns
+    -------
+    (4, m).
+
+    >>> maps = np.array([[[3.0, 1.0, 2.0]], [[0.0, 0.0, 1.0]]])
+    >>> localise_many(maps, [[1.0, 0.0, 0.0]])[[0, 2]].tolist()
+    [[1.0, 0.0], [1.0, 0.25]]
+    """
+    values = maps.reshape(len(maps), -1)
+    inside = np.asarray(mask, dtype=np.float64).ravel()
+    others = np.full(inside.size, np.nan) if distractor is None else np.asarray(distractor, dtype=np.float64).ravel()
+    ordered = np.sort(values, axis=1)
+    best = ordered[:, -1]
+    hit = inside[values.argmax(axis=1)]
+    for row in np.flatnonzero(ordered[:, -2:][:, 0] == best):
+        hit[row] = inside[values[row] == best[row]].mean()
+    hit[best == ordered[:, 0]] = np.nan
+    sides = np.stack([np.ones(inside.size), inside, np.nan_to_num(others)], axis=1)
+    total, here, there = (np.maximum(values, 0) @ sides.astype(values.dtype)).T.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mass = np.where(total > 0, here / total, np.nan) - inside.mean()
+        here, there = here / inside.sum(), there / others.sum()
+        energy = here / (here + there)
+    cells = np.flatnonzero(inside)
+    ranks = np.empty(len(values))
+    _rank_sums(ordered, np.ascontiguousarray(values), cells, inside[cells], ranks)
+    return np.stack([hit, mass, _judd(ranks, inside.sum(), inside.size), energy])
+
+
+@compiled
+def _rank_sums(ordered: Float, values: Float, cells: NDArray[np.intp], shares: Float, found: Float) -> None:
+    """Sum over some cells of share times centred mid-rank, a map a row: `found` (m,) is written.
+
+    ordered : `values` (m, n) with each row sorted: a few cells are looked up sooner than all are ranked.
+    """
+    n = ordered.shape[1]
+    for row in range(ordered.shape[0]):
+        total = 0.0
+        for k in range(cells.size):
+            value = values[row, cells[k]]
+            below, size = (
+                0,
+                n,
+            )  # how many are below; halved without a branch, which would be guessed wrongly half the time
+            while size > 1:
+                half = size // 2
+                below += half * (ordered[row, below + half - 1] < value)
+                size -= half
+            below += ordered[row, below] < value
+            upto = below + 1  # and with those equal to it, itself among them
+            while upto < n and ordered[row, upto] == value:
+                upto += 1
+            total += shares[k] * 0.5 * (below + upto - n)
+        found[row] = total

@@ -8,29 +8,70 @@ from numpy.typing import ArrayLike, NDArray
 Float = NDArray[np.float64]
 CELLS = 5
 """A mask is resolved when it keeps this many cells to itself."""
+MASK_CELLS = ("tiling", "measured")
+"""How masks lie on a layer's grid: its cells are taken to tile the image, or placed by the layer's receptive fields."""
 
 
-def overlap(pixels: int, cells: int) -> Float:
-    """(cells, pixels) share of each cell's width that each pixel covers, cells tiling the pixels; rows sum to 1.
+def cell_edges(centres: ArrayLike, stride: float) -> Float:
+    """Where the cells of a map begin and end in the image: half a stride before and behind their centres.
 
-    >>> overlap(2, 1).tolist()
-    [[0.5, 0.5]]
+    Parameters
+    ----------
+    centres : (cells,) pixels, 0 = centre of the first pixel, ascending by `stride`.
+
+    Returns
+    -------
+    (cells + 1,) pixels from the image's first edge. A padded layer may reach beyond the image, an unpadded one leaves
+    its margin out.
+
+    >>> cell_edges([0.5, 2.5], 2.0).tolist()
+    [0.0, 2.0, 4.0]
     """
-    edges, width = np.linspace(0, pixels, cells + 1), pixels / cells
+    middle = np.asarray(centres, dtype=np.float64) + 0.5
+    return np.append(middle - stride / 2, middle[-1] + stride / 2)
+
+
+def overlap(pixels: int, edges: ArrayLike) -> Float:
+    """(cells, pixels) share of each cell that each pixel covers; rows sum to 1.
+
+    Parameters
+    ----------
+    edges : (cells + 1,) pixels from the image's first edge, ascending. Of a cell that reaches beyond the image only the
+        part inside counts; one that lies beyond it altogether is given the pixel at that edge, all that it can see.
+
+    >>> overlap(2, [0, 2]).tolist(), overlap(2, [-1, 1, 3]).tolist()
+    ([[0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]])
+    """
+    ends = np.asarray(edges, dtype=np.float64)
     left = np.arange(pixels)
-    covered = np.minimum(edges[1:, None], left + 1) - np.maximum(edges[:-1, None], left)
-    return np.clip(covered, 0, None) / width
+    inside = np.clip(np.minimum(ends[1:, None], left + 1) - np.maximum(ends[:-1, None], left), 0, None)
+    total = inside.sum(axis=1, keepdims=True)
+    found = inside / np.where(total > 0, total, 1.0)
+    found[ends[1:] <= 0, 0] = 1.0
+    found[ends[:-1] >= pixels, -1] = 1.0
+    return found
 
 
-def on_grid(masks: ArrayLike, grid: tuple[int, int]) -> Float:
-    """Masks (..., height, width) averaged over the area of each cell of a grid (h, w) that tiles the image.
+def on_grid(masks: ArrayLike, grid: tuple[int, int], *, edges: tuple[ArrayLike, ArrayLike] | None = None) -> Float:
+    """Masks (..., height, width) averaged over the area of each cell of a grid (h, w).
+
+    Parameters
+    ----------
+    edges : (h + 1,) and (w + 1,) of the rows and columns of cells, pixels of the masks, see `cell_edges`; None: the
+        cells tile the image, as those of padded layers whose strides are poolings do.
 
     >>> on_grid([[1.0, 0.0], [1.0, 0.0]], (1, 2)).tolist()
     [[1.0, 0.0]]
+    >>> on_grid([[1.0, 0.0, 0.0]], (1, 1), edges=([0, 1], [1, 2])).tolist()
+    [[0.0]]
     """
     values = np.asarray(masks)
-    rows, columns = overlap(values.shape[-2], grid[0]), overlap(values.shape[-1], grid[1])
-    return rows @ values.astype(np.float64) @ columns.T
+    sides = values.shape[-2:]
+    ends = tuple(np.linspace(0, n, k + 1) for n, k in zip(sides, grid, strict=True)) if edges is None else edges
+    shares = [overlap(n, one) for n, one in zip(sides, ends, strict=True)]
+    if tuple(len(one) for one in shares) != tuple(grid):
+        raise ValueError(f"edges must be those of a grid {grid}; came {tuple(len(one) for one in shares)} cells")
+    return shares[0] @ values.astype(np.float64) @ shares[1].T
 
 
 def exclusive(masks: ArrayLike) -> NDArray[np.bool_]:

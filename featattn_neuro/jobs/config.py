@@ -174,14 +174,16 @@ class SaliencyConfig(_Strict):
     `composites`: "pairs" = averaged pairs of P, ink above `threshold` that only one has; "arrays" = 2 × 2 arrays of P,
     each object in its quarter, shown at twice the side (`arrays`: how many; none = as many as P allows).
     `localisation_permutations`: of the null of the scores that are printed beside (0 = no null).
+    `sheet`: composites of each class on the page's contact sheets (0 = no sheets).
     """
 
     composites: Literal["pairs", "arrays"] = "pairs"
     arrays: Positive | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.25
     permutations: Positive = 1000
-    localisation_permutations: Annotated[int, Field(ge=0)] = 50
+    localisation_permutations: Annotated[int, Field(ge=0)] = 1000
     shown: Positive = 6
+    sheet: Annotated[int, Field(ge=0)] = 6
 
 
 def _keys(section: str, came: Mapping[str, object], needed: Iterable[str], allowed: Iterable[str] = ()) -> None:

@@ -124,7 +124,7 @@ class Ledger:
 
 PARTS = (
     "networks", "splits", "detectors", "activations", "halves", "refits", "selectivity", "association", "agreement",
-    "saliency", "scores", "gains", "curves", "doses", "stimuli", "tables", "figures", ".done",
+    "saliency", "sheets", "scores", "gains", "curves", "doses", "stimuli", "tables", "figures", ".done",
 )  # fmt: skip
 """Sub-folders of a results folder; `arms` and `curve_parts` have one more level, a folder a network."""
 

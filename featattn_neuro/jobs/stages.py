@@ -396,33 +396,57 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
         masked, gains, measured["live"], permutations=settings.permutations, seed=seed
     )  # fmt: skip
     progress(0.3)
-    other = object_maps(randomised_network(module, seed=job.index), stimuli, job.layers, flags, preprocess=preprocess)
-    shuffled = saliency_agreement(other, gains, measured["live"], permutations=1, seed=seed)
+    other = randomised_network(module, seed=job.index)
+    masked = object_maps(other, stimuli, job.layers, flags, preprocess=preprocess)
+    shuffled = saliency_agreement(masked, gains, measured["live"], permutations=1, seed=seed)
     agreement = agreement.assign(randomised_score=shuffled["layer_score"])
     usable = [str(layer) for layer in agreement["layer"].values[agreement["usable"].values == 1]]
     options: dict[str, Any] = {"preprocess": preprocess, "relative_to_mean": True, "live": measured["live"]}
     progress(0.5)
     if usable:
         maps = saliency_by_layer(module, gains, stimuli, usable, relative=False, **options)
+        baselines = {"randomised": saliency_by_layer(other, gains, stimuli, usable, relative=False, **options)}
         draws, null = settings.localisation_permutations, None
         if draws:
             null = permuted_scores(module, gains, stimuli, usable, masks, permutations=draws, seed=seed, **options)
-        agreement = localisation(maps, masks, null=null, agreement=agreement)
+        agreement = localisation(maps, masks, baselines=baselines, null=null, agreement=agreement)
         means = agreement["localisation_mean"].sel(localiser="mass_in_mask")
         agreement = agreement.assign(
             mass_in_mask=means.sel(map="excess", drop=True).drop_vars("localiser"),
             mass_in_mask_plain=means.sel(map="activation", drop=True).drop_vars("localiser"),
         )
     save_kind(agreement.assign_attrs(network_name=job.name), job.out / "agreement" / f"{job.name}.nc")
-    files = [f"agreement/{job.name}.nc"]
+    return [f"agreement/{job.name}.nc", *_saliency_maps(job, stimuli, gains, usable, options)]
+
+
+def _saliency_maps(
+    job: NetworkJob, stimuli: Stimuli, gains: xr.Dataset, usable: list[str], options: dict[str, Any]
+) -> list[str]:
+    """Maps that the page shows: some composites at up to three layers, and contact sheets of each class at the last."""
+    settings, module = job.config.saliency, job.network.module
+    files: list[str] = []
+    assert settings is not None
+    if not usable:
+        return files
     shown = stimuli.select(np.arange(min(settings.shown, len(stimuli))))
-    pictured = list(dict.fromkeys(usable[k] for k in (0, len(usable) // 2, -1))) if usable else []
-    for layer in pictured:
+    for layer in dict.fromkeys(usable[k] for k in (0, len(usable) // 2, -1)):
         found = saliency_by_layer(module, gains, shown, [layer], top=3, relative=False, **options)[layer]
         path = f"saliency/{job.name}_{layer.replace('.', '_')}.nc"
         save_kind(found.assign_attrs(network_name=job.name), job.out / path)
         files.append(path)
+    if settings.sheet:
+        layer, shown = usable[-1], stimuli.select(_sheet_positions(stimuli, job.classes, settings.sheet))
+        found = saliency_by_layer(module, gains, shown, [layer], relative=False, activation=False, **options)[layer]
+        path = f"sheets/{job.name}_{layer.replace('.', '_')}.nc"
+        save_kind(found.assign_attrs(network_name=job.name, images_per_task=settings.sheet), job.out / path)
+        files.append(path)
     return files
+
+
+def _sheet_positions(stimuli: Stimuli, classes: list[str], count: int) -> np.ndarray:
+    """The first `count` composites of each class, each once."""
+    members = np.array([[name in str(label).split("|") for label in labels_of(stimuli)] for name in classes])
+    return np.flatnonzero((members & (np.cumsum(members, axis=1) <= count)).any(axis=0))
 
 
 def _marked_composites(job: NetworkJob) -> tuple[Stimuli, xr.Dataset, Any]:
@@ -479,27 +503,32 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
     return files
 
 
-def shown_stimuli(job: NetworkJob, count: int) -> list[dict[str, str]]:
-    """Write the first composites of P as PNG, with their ids, so that a reviewer sees what was shown."""
+def shown_stimuli(job: NetworkJob) -> dict[str, list[dict[str, str]]]:
+    """Write composites of P as PNG: the first ones, so that a reviewer sees what was shown, and those of the sheets.
+
+    Returns
+    -------
+    rows with id, file, label, network, split and constituents: "shown" and "sheets".
+    """
     from io import BytesIO
 
     from PIL import Image
 
-    rows = []
     settings = job.config.saliency
     arranged = settings is not None and settings.composites == "arrays"
     composites = job.arrays.stimuli if arranged else job.composites["P"].stimuli
-    for k in range(min(count, len(composites))):
+    first = np.arange(min(6 if settings is None else settings.shown, len(composites)))
+    sheets = _sheet_positions(composites, job.classes, 0 if settings is None else settings.sheet)
+    rows = {}
+    for k in sorted({*first.tolist(), *sheets.tolist()}):
         pixels = np.clip(composites[k] * 255, 0, 255).round().astype(np.uint8)
         picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         name = f"{job.name}_{str(composites.id[k])[:12]}.png"
         buffer = BytesIO()
         picture.save(buffer, format="PNG")
         write_bytes_atomic(job.out / "stimuli" / name, buffer.getvalue())
-        rows.append(
-            {
-                "id": str(composites.id[k]), "file": name, "label": str(labels_of(composites)[k]), "network": job.name,
-                "split": "P", "constituents": str(composites.constituents[k]),
-            }
-        )  # fmt: skip
-    return rows
+        rows[k] = {
+            "id": str(composites.id[k]), "file": name, "label": str(labels_of(composites)[k]), "network": job.name,
+            "split": "P", "constituents": str(composites.constituents[k]),
+        }  # fmt: skip
+    return {"shown": [rows[k] for k in first.tolist()], "sheets": [rows[k] for k in sheets.tolist()]}

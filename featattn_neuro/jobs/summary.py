@@ -55,10 +55,8 @@ def summarise(
     save_kind(pooled, folder / "association" / "pooled.nc")
     beside = secondary_quantities(scores, curves, associations, agreements, replicated=replicated)
     write_text_atomic(folder / "tables" / "secondary.csv", beside.to_csv(index=False))
-    shown = []
-    for name in names[:1]:
-        shown += shown_stimuli(NetworkJob(config, folder, name), config.saliency.shown if config.saliency else 6)
-    write_text_atomic(folder / "stimuli" / "shown.json", json.dumps(shown, indent=1) + "\n")
+    for part, rows in shown_stimuli(NetworkJob(config, folder, names[0])).items():
+        write_text_atomic(folder / "stimuli" / f"{part}.json", json.dumps(rows, indent=1) + "\n")
     timings = write_timings(folder, ledger, stages)
     facts = _facts(
         config,

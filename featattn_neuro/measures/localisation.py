@@ -9,7 +9,14 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.arrays.localisation import LOCALISERS, centre_bias, localise
-from featattn_neuro.arrays.masks import cued_objects, distractors, on_grid, resolved_objects
+from featattn_neuro.arrays.masks import (
+    MASK_CELLS,
+    cell_edges,
+    cued_objects,
+    distractors,
+    on_grid,
+    resolved_objects,
+)
 from featattn_neuro.arrays.resampling import permutation_p, t_interval
 from featattn_neuro.errors import DataError
 from featattn_neuro.measures._join import aligned, single, without_scalars
@@ -34,7 +41,8 @@ def localisation(
     ----------
     saliency : layer → SALIENCY with `activation`; with a dimension `task`, an object is cued where its label is a task,
         without one the first object is.
-    masks : MASKS of the same stimuli, in pixels of the network's input.
+    masks : MASKS of the same stimuli, in pixels of the network's input. They are averaged over the cells of a layer's
+        map, which lie where the maps say (`y`, `x` and strides); without that, cells are taken to tile the image.
     baselines : name → layer → SALIENCY to be scored likewise, for instance of a randomised network.
     null : (localiser, layer, permutation) of `permuted_scores`; its mean, and a two-sided p.
     agreement : AGREEMENT of `saliency_agreement` to add to; None = a new one without a cue swap (`layer_score` NaN).
@@ -65,11 +73,13 @@ def localisation(
     values = np.full((len(LOCALISERS), len(names), len(saliency), len(ids)), np.nan)
     dead = np.zeros((len(names), len(saliency)), dtype=bool)
     share = np.zeros(len(saliency))
+    cells = []
     for k, (layer, maps) in enumerate(saliency.items()):
         several = {"excess": maps, **{name: by_layer[layer] for name, by_layer in (baselines or {}).items()}}
         scored, dead[:, k], share[k] = _layer(layer, several, flags, ids)
         values[:, :, k] = scored
-    found = _dataset(values, dead, names, list(saliency), share, first, agreement)
+        cells.append(MASK_CELLS[_edges(maps) is not None])
+    found = _dataset(values, dead, names, dict(zip(saliency, cells, strict=True)), share, first, agreement)
     if null is not None:
         found = _with_null(found, null)
     return AGREEMENT.check(found)
@@ -81,8 +91,8 @@ def _layer(
     """(localiser, map, stimulus) scores of one layer, which maps are 0 throughout, share of images resolved."""
     checked = {name: _checked(layer, one, flags, ids) for name, one in several.items()}
     maps = checked["excess"]
-    grid = (maps.sizes["y"], maps.sizes["x"])
-    weights = on_grid(flags["mask"].transpose("stimulus", "object", "y", "x").values, grid)
+    grid, edges = (maps.sizes["y"], maps.sizes["x"]), _edges(maps)
+    weights = on_grid(flags["mask"].transpose("stimulus", "object", "y", "x").values, grid, edges=edges)
     others = distractors(weights) if weights.shape[1] > 1 else None
     tasks = [str(task) for task in maps["task"].values] if "task" in maps["excess"].dims else None
     labels = flags["object_label"].values if "object_label" in flags.coords else None
@@ -90,7 +100,8 @@ def _layer(
     if (cued < 0).all():
         raise DataError(f"no object of the masks is labelled as a task ({', '.join(tasks or [])}); name the objects so")
     plain = maps["activation"].transpose("stimulus", "y", "x").values
-    sources: list[np.ndarray] = [_by_task(maps), plain[None], np.broadcast_to(centre_bias(grid), plain.shape)[None]]
+    centre = centre_bias(grid, edges=edges, size=(flags.sizes["y"], flags.sizes["x"]))
+    sources: list[np.ndarray] = [_by_task(maps), plain[None], np.broadcast_to(centre, plain.shape)[None]]
     for name, one in checked.items():
         if name != "excess":
             _same_tasks(name, one, tasks)
@@ -98,6 +109,14 @@ def _layer(
     scored = np.stack([_over_objects(source, weights, others, cued) for source in sources], axis=1)
     resolved = float(resolved_objects(weights).mean())
     return scored, np.array([not np.nan_to_num(source).any() for source in sources]), resolved
+
+
+def _edges(maps: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Edges of the cells of a layer's map, rows and columns, pixels of the network's input; None if not known."""
+    strides = float(maps.attrs.get("stride_y", -1)), float(maps.attrs.get("stride_x", -1))
+    if maps.attrs.get("geometry") == "cell index" or min(strides) <= 0:
+        return None
+    return cell_edges(maps["y"].values, strides[0]), cell_edges(maps["x"].values, strides[1])
 
 
 def _checked(layer: str, maps: xr.Dataset, flags: xr.Dataset, ids: np.ndarray) -> xr.Dataset:
@@ -151,11 +170,12 @@ def _dataset(
     values: np.ndarray,
     dead: np.ndarray,
     names: list[str],
-    layers: list[str],
+    cells: Mapping[str, str],
     share: np.ndarray,
     first: xr.Dataset,
     agreement: xr.Dataset | None,
 ) -> xr.Dataset:
+    layers = list(cells)
     if agreement is not None:
         base = AGREEMENT.check(without_scalars(agreement)).copy()
         unknown = [layer for layer in layers if layer not in base["layer"].values]
@@ -178,6 +198,7 @@ def _dataset(
                 "status": ("layer", np.full(len(layers), "too_few")),
                 "usable": ("layer", (share >= RESOLVED_SHARE).astype(np.int64)),
                 "share_resolved": ("layer", share),
+                "mask_cells": ("layer", list(cells.values())),
             },
             coordinates,
             {"kind": "AGREEMENT"},

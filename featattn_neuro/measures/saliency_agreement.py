@@ -50,8 +50,8 @@ def saliency_agreement(
     `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites);
     `null_mean`, `null_sd`, `p_permuted` of the permuted gains (too small where gains of filters covary: .08 false
     positives at .05 in the calibration battery; verdicts do not use it);
-    `share_resolved` and `usable` (1 if at least 90 % of composites are resolved). A layer with fewer than 8 live
-    filters is NaN, `status` "too_few"; one whose gains do not vary in some task "constant".
+    `share_resolved` and `usable` (1 if at least 90 % of composites are resolved); `mask_cells` as in `masked`. A layer
+    with fewer than 8 live filters is NaN, `status` "too_few"; one whose gains do not vary in some task "constant".
 
     Notes
     -----
@@ -81,6 +81,9 @@ def saliency_agreement(
         values[column] = ("layer", np.array([row[column] for row in rows]))
     values["share_resolved"] = ("layer", share)
     values["usable"] = ("layer", (share >= RESOLVED_SHARE).astype(np.int64))
+    if "mask_cells" in maps:
+        cells = aligned(maps["mask_cells"], "site", layers_of(maps), name="mask_cells", to="the layers of the units")
+        values["mask_cells"] = ("layer", cells.values.astype(str))
     names = [n for n in ("stimulus", "label", "split", "constituents", "path") if n in maps.coords]
     coordinates = {name: maps[name] for name in names} | {"layer": layers_of(maps)}
     counts = {"permutations": int(permutations), "seed": int(seed), "n_live": int(alive.sum())}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from featattn_neuro.arrays.masks import cell_edges
 from featattn_neuro.errors import DataError
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.layers import LeafTracer, stage_of
@@ -147,6 +148,40 @@ def layer_grids(
         if all(agree) and found[0] is not None and found[1] is not None:
             nothing[layer] = Place(found[0].grid, found[1].grid)
     return nothing
+
+
+def map_edges(
+    module: nn.Module,
+    cells: Mapping[str, tuple[int, int]],
+    image_size: tuple[int, int],
+    *,
+    size: tuple[int, int] | None = None,
+) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
+    """Where the cells of layers' maps begin and end in the image: what `arrays.masks.on_grid` takes as `edges`.
+
+    Parameters
+    ----------
+    cells : layer to (height, width) of its map. image_size : (height, width) of the network's input, pixels.
+    size : (height, width) of the masks, where they are of the image before it was resized as a whole.
+
+    Returns
+    -------
+    Layer to (height + 1,) and (width + 1,) edges in pixels of the masks; None where the place is not known.
+
+    >>> map_edges(nn.Sequential(nn.Conv2d(1, 1, 3)), {"0": (2, 1)}, (4, 3))["0"][0]  # unpadded: no cell at the margin
+    array([1., 2., 3.])
+    """
+    places = layer_grids(module, list(cells), image_size=image_size, cells=cells)
+    scale = [n / m for n, m in zip(size or image_size, image_size, strict=True)]
+    return {
+        layer: None
+        if place is None
+        else (
+            scale[0] * cell_edges(place.rows.centres(cells[layer][0]), place.rows.stride),
+            scale[1] * cell_edges(place.columns.centres(cells[layer][1]), place.columns.stride),
+        )
+        for layer, place in places.items()
+    }
 
 
 def _grids(module: nn.Module, graph: fx.Graph, axis: int, image_size: int | None) -> dict[fx.Node, _Axis]:

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from featattn_neuro.arrays.agreement import INK
-from featattn_neuro.arrays.masks import exclusive, on_grid, resolved_objects
+from featattn_neuro.arrays.masks import MASK_CELLS, exclusive, on_grid, resolved_objects
 from featattn_neuro.errors import DataError
 from featattn_neuro.nets.batches import StimulusSource
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.excess import finite, input_batches, maps_of, run_network
+from featattn_neuro.nets.geometry import map_edges
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.layers import stage_of
 from featattn_neuro.nets.loading import Preprocess, load_batches
@@ -116,12 +117,13 @@ def object_maps(
     Parameters
     ----------
     masks : (N, objects, height, width) in [0, 1] over the image, one per object, objects that exclude each other; they
-        are averaged over the area of each cell of a layer's grid, as if the grid tiled the image.
+        are averaged over the area of each cell of a layer's grid: a stride wide around the centre of its receptive
+        field, or, where that is not known, as if the grid tiled the image.
 
     Returns
     -------
-    MASKED_MAPS : `object_mean(stimulus, object, unit)`, NaN where a mask is empty; `covariance`, `resolved`. All layers
-        come from one pass; memory holds one batch of maps.
+    MASKED_MAPS : `object_mean(stimulus, object, unit)`, NaN where a mask is empty; `covariance`, `resolved`,
+        `mask_cells(site)`: which of the two. All layers come from one pass; memory holds one batch of maps.
 
     Raises
     ------
@@ -157,6 +159,7 @@ def _object_maps(
     image, batches = input_batches(stimuli, preprocess, batch_size)
     if same:
         check_size(values.shape[2:], (image.shape[-2], image.shape[-1]))
+    places = mask_edges(module, names, image.to(place), size=(values.shape[2], values.shape[3]))
     with (
         evaluating(module),
         torch.inference_mode(),
@@ -166,12 +169,37 @@ def _object_maps(
         for batch in loaded:
             assert batch.images is not None
             run_network(module, batch.images.to(place))
-            for one in sums.values():
+            masks = values[batch.start : batch.start + batch.count]
+            for layer, one in sums.items():
                 maps = one.take(batch.count)
-                here = on_grid(values[batch.start : batch.start + batch.count], (maps.shape[2], maps.shape[3]))
+                shape = maps.shape[2], maps.shape[3]
+                here = on_grid(masks, shape, edges=places[layer])
                 one.means.append(_masked_means(maps, here))
                 one.flags.append(resolved_objects(here))
-    return _masked_dataset(module, stimuli, sums)
+    return _masked_dataset(module, stimuli, sums, {layer: MASK_CELLS[one is not None] for layer, one in places.items()})
+
+
+def mask_edges(
+    module: nn.Module, layers: Sequence[str], image: torch.Tensor, *, size: tuple[int, int]
+) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
+    """Edges of the cells of layers in masks of `size` (height, width), see `geometry.map_edges`.
+
+    Parameters
+    ----------
+    image : (C, height, width), one input of the network; masks of another size are of the image before it was resized.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def note(layer: str) -> Any:
+        def hook(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            maps = maps_of(output, layer)
+            shapes[layer] = maps.shape[2], maps.shape[3]
+
+        return hook
+
+    with evaluating(module), torch.inference_mode(), hooked(module, {layer: note(layer) for layer in layers}):
+        run_network(module, image[None])
+    return map_edges(module, shapes, (image.shape[-2], image.shape[-1]), size=size)
 
 
 def check_size(masks: Sequence[int], image: tuple[int, int]) -> None:
@@ -183,7 +211,9 @@ def check_size(masks: Sequence[int], image: tuple[int, int]) -> None:
         )
 
 
-def _masked_dataset(module: nn.Module, stimuli: StimulusSource, sums: Mapping[str, _MaskedSums]) -> xr.Dataset:
+def _masked_dataset(
+    module: nn.Module, stimuli: StimulusSource, sums: Mapping[str, _MaskedSums], cells: Mapping[str, str]
+) -> xr.Dataset:
     import xarray as xr
 
     blocks = [one.covariance() for one in sums.values()]
@@ -205,6 +235,7 @@ def _masked_dataset(module: nn.Module, stimuli: StimulusSource, sums: Mapping[st
                     ("site", "stimulus"),
                     np.stack([np.concatenate(one.flags).astype(np.int8) for one in sums.values()]),
                 ),
+                "mask_cells": ("site", [cells[layer] for layer in sums]),
             },
             coords={
                 "stimulus": np.asarray(stimuli.id),

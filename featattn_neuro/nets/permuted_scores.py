@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from featattn_neuro.arrays.localisation import LOCALISERS, localise
+from featattn_neuro.arrays.localisation import LOCALISERS, localise_many
 from featattn_neuro.arrays.masks import cued_objects, distractors, on_grid
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.batches import StimulusSource
@@ -18,7 +18,7 @@ from featattn_neuro.nets.excess import ExcessOptions, excess_gains, finite, inpu
 from featattn_neuro.nets.gain_rows import GainRows, gain_rows
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.loading import Preprocess, load_batches
-from featattn_neuro.nets.masked_maps import check_size
+from featattn_neuro.nets.masked_maps import check_size, mask_edges
 from featattn_neuro.nets.saliency import live_filters
 from featattn_neuro.schema import MASKS
 
@@ -91,8 +91,10 @@ def permuted_scores(
         return lambda part, inputs, output: maps.__setitem__(layer, maps_of(output, layer).detach().float().clone())
 
     image, batches = input_batches(stimuli, preprocess, batch_size)
-    check_size((flags.sizes["y"], flags.sizes["x"]), (image.shape[-2], image.shape[-1]))
+    size = image.shape[-2], image.shape[-1]
+    check_size((flags.sizes["y"], flags.sizes["x"]), size)
     place = torch.device(device)
+    places = mask_edges(module, layers, image.to(place), size=size)
     with (
         evaluating(module),
         torch.inference_mode(),
@@ -106,7 +108,9 @@ def permuted_scores(
             for layer in layers:
                 finite(layer, maps[layer][: batch.count])
                 one = maps.pop(layer)[: batch.count].cpu().numpy()
-                _score(one, flags["mask"].values[here], cued[here], shuffled[layer], sums[layer])
+                shape = one.shape[2], one.shape[3]
+                weights = on_grid(flags["mask"].values[here], shape, edges=places[layer])
+                _score(one, weights, cued[here], shuffled[layer], sums[layer])
             if progress is not None:
                 progress(here.stop, len(ids))
     values = np.stack([sums[layer].value() for layer in layers], axis=1)
@@ -117,13 +121,13 @@ def permuted_scores(
 
 
 def _shuffled(rows: GainRows, layer: str, options: ExcessOptions, permutations: int, seed: int) -> np.ndarray:
-    """(permutation, task, filter) g - 1 with the live filters' values in another order, the same for all tasks."""
+    """(task, permutation, filter) g - 1 with the live filters' values in another order, the same for all tasks."""
     excess = excess_gains(rows, layer, options)
     keep = np.flatnonzero(options.live.get(layer, np.ones(excess.shape[1], dtype=bool)))
     rng = np.random.default_rng(seed)
-    found = np.zeros((permutations, *excess.shape), dtype=np.float32)
+    found = np.zeros((len(excess), permutations, excess.shape[1]), dtype=np.float32)
     for draw in range(permutations):
-        found[draw][:, keep] = excess[:, rng.permutation(keep)]
+        found[:, draw, keep] = excess[:, rng.permutation(keep)]
     return found
 
 
@@ -143,15 +147,16 @@ class _Mean:
         return np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
 
 
-def _score(maps: np.ndarray, masks: np.ndarray, cued: np.ndarray, shuffled: np.ndarray, sums: _Mean) -> None:
-    """Add the scores of one batch: maps (B, C, h, w), masks (B, object, height, width), cued (B, object)."""
-    weights = on_grid(masks, (maps.shape[2], maps.shape[3]))
-    others = distractors(weights) if masks.shape[1] > 1 else None
+def _score(maps: np.ndarray, weights: np.ndarray, cued: np.ndarray, shuffled: np.ndarray, sums: _Mean) -> None:
+    """Add the scores of one batch: maps (B, C, h, w), masks on their grid (B, object, h, w), cued (B, object)."""
+    others = distractors(weights) if weights.shape[1] > 1 else None
     for n in range(len(maps)):
         flat = maps[n].reshape(maps.shape[1], -1)
-        found = _Mean(len(LOCALISERS), len(shuffled))
+        found = _Mean(len(LOCALISERS), shuffled.shape[1])
         for o in np.flatnonzero(cued[n] >= 0):
-            drawn = (shuffled[:, cued[n, o]] @ flat).reshape(-1, *maps.shape[2:])
-            found.add(localise(drawn, weights[n, o], None if others is None else others[n, o]))
+            if not weights[n, o].any():
+                continue  # nothing of the object is left on the grid
+            drawn = (shuffled[cued[n, o]] @ flat).reshape(-1, *maps.shape[2:])
+            found.add(localise_many(drawn, weights[n, o], None if others is None else others[n, o]))
         if found.count.any():
             sums.add(found.value())

@@ -126,6 +126,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "mass_in_mask_plain": "the same for the plain sum of activations: brightness alone",
         "usable": "1 if the layer's grid resolves the masks; 0 = not part of the claim",
         "share_resolved": "share of composites with at least 5 cells in both masks",
+        "mask_cells": "measured = masks lie at the layer's receptive fields; tiling = cells taken to tile the image",
         **_STATUS,
         "score_low": "lower end of the 95 % t interval of layer_score over composites (this network)",
         "score_high": "upper end",

@@ -56,8 +56,9 @@ CAPTIONS = {
     "location, never a yardstick.",
     "agreement": "The cue swap asks whether the map of the cued class falls on the cued object rather than on the "
     "other one. It cancels ink, centre and brightness.",
-    "localisation": "The usual scores, of the gains' excess map beside plain activation and a map that only knows the "
-    "centre. Brightness alone scores well: the distance between the first two is what counts. Dots are networks.",
+    "localisation": "The usual scores, of the gains' excess map beside plain activation, a map that only knows the "
+    "centre, and the excess map of the same gains where weights are shuffled. Brightness alone scores well: the distance "
+    "between the first two is what counts. Dots are networks.",
 }
 
 
@@ -132,6 +133,9 @@ def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
             drawn[f"saliency_{name}"] = _saliency_drawing(r, dataset)
             if "activation" in dataset:
                 drawn[f"overlays_{name}"] = _overlay_drawing(r, dataset)
+    for name, dataset in r.sheets.items():
+        for task, rows in _sheet_rows(r, dataset).items():
+            drawn[f"sheet_{name}_{_in_file_name(task)}"] = _sheet_drawing(r, dataset, task, rows)
     return drawn
 
 
@@ -159,11 +163,13 @@ def _saliency_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
     def draw() -> Figure:
         rows = _panel_rows(r, dataset)
         excess = dataset["excess"].squeeze([d for d in ("gain_set",) if d in dataset["excess"].dims])
+        images = [_picture(r.folder / "stimuli" / entry["file"]) for entry, _ in rows]
         return saliency_figures.saliency_panels(
-            [_picture(r.folder / "stimuli" / entry["file"]) for entry, _ in rows],
+            images,
             [[excess.sel(stimulus=entry["id"], task=c).values for c in cued] for entry, cued in rows],
             [" + ".join(cued) for _, cued in rows],
             map_titles=[[f"cued {c}" for c in cued] for _, cued in rows],
+            extents=[saliency_overlays.placed_extent(dataset, image) for image in images],
         )
 
     return draw
@@ -184,6 +190,38 @@ def _overlay_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
         )
 
     return draw
+
+
+def _sheet_rows(r: Results, dataset: xr.Dataset) -> dict[str, list[Mapping[str, Any]]]:
+    """Task to the stimuli of its contact sheet: those that hold the class, in the order of the run."""
+    here, most = set(dataset["stimulus"].values), int(dataset.attrs.get("images_per_task", SHOWN_PANELS))
+    found = {}
+    for task in map(str, np.atleast_1d(dataset.get("task", []))):
+        rows = [e for e in r.sheet_stimuli if e["id"] in here and task in str(e.get("label", "")).split("|")]
+        if rows:
+            found[task] = rows[:most]
+    return found
+
+
+def _sheet_drawing(r: Results, dataset: xr.Dataset, task: str, rows: list[Mapping[str, Any]]) -> Callable[[], Figure]:
+    def draw() -> Figure:
+        return saliency_overlays.contact_sheet(
+            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in rows},
+            dataset,
+            task=task,
+            titles={entry["id"]: str(entry.get("label", "")) for entry in rows},
+        )
+
+    return draw
+
+
+def _in_file_name(text: str) -> str:
+    """A class as part of a file name.
+
+    >>> _in_file_name("traffic light/2")
+    'traffic_light_2'
+    """
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
 
 
 def _picture(path: Path) -> np.ndarray:
@@ -246,6 +284,7 @@ def _context(
         "captions": {name: text.format(network=first) for name, text in CAPTIONS.items()},
         "saliency": {name: name.removeprefix("saliency_") for name in pictures if name.startswith("saliency_")},
         "overlays": {name: name.removeprefix("overlays_") for name in pictures if name.startswith("overlays_")},
+        "sheets": {name: name.removeprefix("sheet_") for name in pictures if name.startswith("sheet_")},
         "trained": _trained_numbers(r),
         "association": _filled_rows(tables, "association_summary"),
         "agreement": _filled_rows(tables, "saliency"),

@@ -7,9 +7,10 @@ Layout (every part but `claims.nc` may be absent, e.g. while a run is going on):
     gains/NETWORK.nc                GAINS         selectivity/NETWORK.nc SELECTIVITY
     association/NETWORK.nc, association/pooled.nc                        ASSOCIATION
     agreement/NETWORK.nc            AGREEMENT     saliency/NAME.nc       SALIENCY
+    sheets/NAME.nc                  SALIENCY, of the composites of the contact sheets
     doses/NETWORK.nc                DOSES
     facts.json                      what the run did, in words and rows (see `Results.facts`)
-    stimuli/shown.json + images     the stimuli that are shown, with their ids
+    stimuli/shown.json + images     the stimuli that are shown, with their ids; sheets.json: those of contact sheets
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ PER_NETWORK: dict[str, Kind] = {
     "agreement": AGREEMENT,
     "doses": DOSES,
     "saliency": SALIENCY,
+    "sheets": SALIENCY,
 }
 """Sub-folder of a result folder → kind of the files in it."""
 
@@ -60,13 +62,14 @@ class Results:
     ----------
     folder : where they are.
     claims : CLAIMS, or None before the last stage.
-    scores, curves, gains, selectivity, association, agreement, doses, saliency : Dataset by network (file name).
+    scores, curves, gains, selectivity, association, agreement, doses, saliency, sheets : Dataset by network (file
+        name).
     pooled : ASSOCIATION over all networks, or None.
     facts : contents of facts.json: `title`, `lead` (one sentence), `command` (text); `config`, `provenance` (name →
         value); `networks`, `splits`, `timings`, `secondary` (lists of rows with the same keys; `secondary` has keys
         claim, quantity, estimate, ci_low, ci_high); `limits` (list of sentences). Every key may be absent.
     shown : rows of stimuli/shown.json: `id`, `file` (relative to stimuli/), perhaps `label`, `network`, `split`,
-        `constituents`.
+        `constituents`. sheet_stimuli : those of stimuli/sheets.json.
     """
 
     folder: Path
@@ -79,9 +82,11 @@ class Results:
     agreement: dict[str, xr.Dataset] = field(default_factory=dict)
     doses: dict[str, xr.Dataset] = field(default_factory=dict)
     saliency: dict[str, xr.Dataset] = field(default_factory=dict)
+    sheets: dict[str, xr.Dataset] = field(default_factory=dict)
     pooled: xr.Dataset | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     shown: tuple[Mapping[str, Any], ...] = ()
+    sheet_stimuli: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_results(folder: Path | str) -> Results:
@@ -105,13 +110,14 @@ def read_results(folder: Path | str) -> Results:
             "let featattn run CONFIG --out FOLDER finish its first stages"
         )
     pooled = parts["association"].pop(POOLED, None)
-    shown = read_json(folder / "stimuli" / "shown.json", list)
+    shown, sheets = (read_json(folder / "stimuli" / f"{name}.json", list) for name in ("shown", "sheets"))
     return Results(
         folder=folder,
         claims=claims,
         pooled=pooled,
         facts=read_json(folder / "facts.json", dict),
         shown=tuple(shown),
+        sheet_stimuli=tuple(sheets),
         **parts,
     )
 

@@ -31,6 +31,7 @@ def saliency_panels(
     titles: Sequence[str],
     *,
     map_titles: Sequence[Sequence[str]] | None = None,
+    extents: Sequence[tuple[float, float, float, float]] | None = None,
     label: str = "excess  Σ (g − 1) A",
 ) -> Figure:
     """Images in the top row; below each, its maps. One diverging scale, centred at zero, for all maps.
@@ -41,13 +42,15 @@ def saliency_panels(
     maps : n sequences with the same number of signed arrays (rows, columns), statistics-free, at the layer's own grid.
     titles : n texts above the images.
     map_titles : n sequences of texts above the maps.
+    extents : n times left, right, bottom, top of the maps in pixels of the image shown, see `placed_extent`; None: maps
+        fill their images.
     label : what the colour scale shows, with its units.
 
     Raises
     ------
     DataError : the sequences differ in length, or there is nothing to show.
     """
-    counts = {len(images), len(maps), len(titles)} | ({len(map_titles)} if map_titles is not None else set())
+    counts = {len(one) for one in (images, maps, titles, map_titles, extents) if one is not None}
     if len(counts) != 1 or not images or len({len(m) for m in maps}) != 1:
         raise DataError(
             f"wanted as many images, maps and titles, and as many maps for each image; came {len(images)} images, "
@@ -63,8 +66,10 @@ def saliency_panels(
         for row, values in enumerate(maps[column], start=1):
             axes = grid[row, column]
             height, width = image.shape[:2]
-            shown = axes.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=(0, width, height, 0))
+            extent = (0, width, height, 0) if extents is None else extents[column]
+            shown = axes.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=extent)
             _outline(axes, image)
+            axes.set(xlim=(0, width), ylim=(height, 0))
             _bare(axes, map_titles[column][row - 1] if map_titles is not None else "")
     if shown is not None:
         bar = figure.colorbar(shown, ax=grid[1:, :], shrink=0.8, aspect=30)
@@ -174,7 +179,9 @@ def localisation_figure(agreements: Datasets) -> Figure:
         axes.tick_params(axis="y", length=0)
     grid[0].set_yticks(range(len(layers)), layers)
     grid[0].set_ylim(len(layers) - 0.45, -0.55)
-    labels = {"excess": "excess (gains)", "activation": "plain Σ A", "centre": "centre bias"}
+    labels = {
+        "excess": "excess (gains)", "activation": "plain Σ A", "centre": "centre bias", "randomised": "weights shuffled"
+    }  # fmt: skip
     marks = [Line2D([], [], marker="o", linestyle="", color=colours.get(n, INK), label=labels.get(n, n)) for n in maps]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(maps), labelcolor=SOFT)
     return figure

@@ -160,6 +160,24 @@ def test_bootstrap_is_scipys_bca(rng):
     assert float(found.high) == pytest.approx(wanted.high, abs=0.03)
 
 
+def test_bias_and_acceleration_move_the_ends_of_skewed_samples():
+    """Small skewed classes, in which a plain percentile interval lies elsewhere."""
+    from_bca, from_percentile = [], []
+
+    def effect(x, y, axis=-1):
+        return (x.mean(axis) - y.mean(axis)) / np.sqrt((x.var(axis, ddof=1) + y.var(axis, ddof=1)) / 2)
+
+    for seed in range(4):
+        draw = np.random.default_rng(seed)
+        a, b = 2 * draw.exponential(size=20) + 1, draw.exponential(size=20)
+        found = bootstrap_interval(np.r_[a, b], np.arange(40) < 20, resamples=5000, rng=draw)
+        for method, distances in (("BCa", from_bca), ("percentile", from_percentile)):
+            other = stats.bootstrap((a, b), effect, n_resamples=5000, method=method, rng=draw).confidence_interval
+            distances += [abs(float(found.low) - other.low), abs(float(found.high) - other.high)]
+    assert np.mean(from_bca) < 0.05
+    assert np.mean(from_percentile) > 0.1
+
+
 def test_crossvalidated_dprime_has_no_floor(rng):
     target = np.arange(100) < 50
     noise = rng.normal(size=(600, 100))

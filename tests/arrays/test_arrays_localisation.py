@@ -16,9 +16,18 @@ from featattn_neuro.arrays.localisation import (
     centre_bias,
     energy_against_distractor,
     localise,
+    localise_many,
     pointing_game,
 )
-from featattn_neuro.arrays.masks import distractors, exclusive, in_pixels, on_grid, resolved_objects
+from featattn_neuro.arrays.masks import (
+    cell_edges,
+    distractors,
+    exclusive,
+    in_pixels,
+    on_grid,
+    overlap,
+    resolved_objects,
+)
 
 
 def coarse_maps(seed: int, n: int = 6, grid: tuple[int, int] = (4, 5)) -> np.ndarray:
@@ -120,6 +129,51 @@ def test_exclusive_masks_on_grids() -> None:
     np.testing.assert_allclose(on_grid(np.ones((5, 7)), (2, 3)), 1)
     assert resolved_objects(on_grid(alone, (4, 4)), cells=1)
     assert not resolved_objects(on_grid(alone, (1, 1)), cells=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), soft=st.booleans(), ties=st.booleans(), alone=st.booleans())
+def test_many_maps_of_one_image_are_scored_as_each_alone(seed: int, soft: bool, ties: bool, alone: bool) -> None:
+    rng = np.random.default_rng(seed)
+    maps = coarse_maps(seed, 9) if ties else rng.standard_normal((9, 4, 5))
+    maps[0], maps[1] = 0, -1  # dead, and flat
+    mask = rng.uniform(0, 1, (4, 5)) if soft else (rng.random((4, 5)) < 0.4).astype(float)
+    other = None if alone else np.clip(rng.random((4, 5)) - mask, 0, 1)
+    np.testing.assert_allclose(localise_many(maps, mask, other), localise(maps, mask, other), atol=1e-12)
+    single = localise_many(maps.astype(np.float32), mask, other)
+    if ties:
+        np.testing.assert_allclose(single, localise(maps, mask, other), atol=1e-5)
+
+
+def test_values_that_are_not_finite_have_no_area() -> None:
+    maps = np.array([[[1.0, 2.0, np.nan]], [[1.0, 2.0, 3.0]]])
+    assert np.isnan(auc_judd(maps, [[1.0, 0.0, 0.0]])).tolist() == [True, False]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pixels=st.integers(1, 12), offset=st.floats(-6, 12), stride=st.floats(0.3, 5), cells=st.integers(1, 6)
+)  # fmt: skip
+def test_shares_of_cells_by_fine_sampling(pixels: int, offset: float, stride: float, cells: int) -> None:
+    edges = cell_edges(offset + stride * np.arange(cells), stride)
+    found = overlap(pixels, edges)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    for row, low, high in zip(found, edges[:-1], edges[1:], strict=True):
+        points = low + (np.arange(2000) + 0.5) * (high - low) / 2000
+        inside = points[(points >= 0) & (points < pixels)].astype(int)
+        if inside.size > 200:
+            np.testing.assert_allclose(row, np.bincount(inside, minlength=pixels) / inside.size, atol=0.02)
+
+
+def test_cells_that_reach_beyond_the_image() -> None:
+    """Half of the first cell is outside: what is inside counts as the whole cell. One beyond has the nearest pixel."""
+    assert overlap(4, [-2, -1, 1, 3, 5, 7]).tolist() == [
+        [1, 0, 0, 0], [1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1], [0, 0, 0, 1]
+    ]  # fmt: skip
+    whole = on_grid(np.ones((4, 4)), (3, 2), edges=(cell_edges([0, 2, 4], 2.0), cell_edges([1.5, 4.5], 3.0)))
+    np.testing.assert_allclose(whole, 1)
+    with pytest.raises(ValueError, match=r"edges must be those of a grid \(2, 2\); came \(1, 2\) cells"):
+        on_grid(np.ones((4, 4)), (2, 2), edges=([0, 4], [0, 2, 4]))
 
 
 def test_placing_in_pixels_is_linear_between_centres() -> None:

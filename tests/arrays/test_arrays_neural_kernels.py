@@ -267,6 +267,23 @@ def test_fits_recover_their_curves(rng, form, level, preferred, width):
     assert fit_tuning(20 - curve, level, form).amplitude >= 0
 
 
+def test_a_dip_is_no_peak():
+    """A curve with a trough is described badly by a peak, not well by a negative one."""
+    level = np.linspace(-2, 2, 9)
+    fit = fit_tuning(20 - 9 * np.exp(-((level - 0.1) ** 2) / 0.5), level)
+    assert fit.amplitude >= 0
+    assert fit.r2 < 0.9
+
+
+def test_levels_count_by_their_precision():
+    level = np.linspace(-2, 2, 9)
+    responses, sem = 2 + 9 * np.exp(-((level - 0.6) ** 2) / 0.5), np.full(9, 0.1)
+    responses[1], sem[1] = 40, 1e5  # a level about which nothing is known
+    fit = fit_tuning(responses, level, sem=sem)
+    assert (fit.preferred, fit.amplitude) == (pytest.approx(0.6, abs=1e-3), pytest.approx(9, abs=1e-2))
+    assert fit_tuning(responses, level).preferred < -1
+
+
 def test_what_cannot_be_fitted_says_why():
     assert fit_tuning(np.ones(8), np.arange(8.0)).status == "constant"
     assert fit_tuning([1.0, 2, 3, 1], np.arange(4.0)).status == "too_few"

@@ -11,7 +11,9 @@ from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.causal import _filled, causal_check
+from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.saliency import gain_saliency
 
 
@@ -74,6 +76,12 @@ def test_ends_of_the_curves_are_the_image_and_its_fill(noise: Any, gain_set: Any
     np.testing.assert_allclose(
         logit.isel(fraction=0, map=0, direction=0), logit.isel(fraction=0, map=2, direction=0), rtol=1e-6
     )
+    for task, output in (("a", 0), ("b", 2)):  # nothing is deleted at first: the gained network on the image itself
+        with torch.no_grad(), with_gains(net, gains, task=task):
+            whole = net(as_tensor(stimuli, None))[:, output].numpy()
+        start = logit.sel(task=task, map="excess", direction="deletion").isel(fraction=0)
+        np.testing.assert_allclose(start, whole, rtol=1e-5)
+        assert np.abs(logit.sel(task=task, map="excess", direction="insertion").isel(fraction=0) - whole).min() > 1e-4
     again = causal_check(net, gains, stimuli, maps, **options)
     assert (again["logit"] == logit).all()
     assert not any(part._forward_hooks for part in net.modules())

@@ -272,3 +272,7 @@ def test_flattened_maps_are_not_taken_for_a_sequence(noise: Any) -> None:
         record_activations(net, noise(2), "1")
     found = record_activations(net, noise(2), "1", channel_axis={"1": 1})
     np.testing.assert_allclose(found["response"], record_activations(net, noise(2), "0")["response"], rtol=1e-5)
+    # also where a linear layer mixes the positions, so that a sequence has as many features as there are positions
+    mixed = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(2), nn.Linear(9, 9))
+    with pytest.raises(DataError, match="say where the filters are, channel_axis"):
+        record_activations(mixed, noise(2, size=3), "1")

@@ -131,6 +131,16 @@ def test_saliency_panels_share_one_scale_centred_at_zero():
     assert {image.get_clim() for image in shown} == {(-reach, reach)}
 
 
+def test_saliency_panels_put_maps_where_the_layer_sees():
+    extents = [(2.0, 6.0, 6.0, 2.0), (0.0, 4.0, 4.0, 0.0)]
+    figure = saliency_figures.saliency_panels(
+        [np.zeros((8, 8)), np.eye(8)], [[np.ones((2, 2))]] * 2, ["a", "b"], extents=extents
+    )
+    for axes, extent in zip(figure.axes[2:4], extents, strict=True):
+        assert tuple(axes.images[-1].get_extent()) == extent
+        assert (axes.get_xlim(), axes.get_ylim()) == ((0, 8), (8, 0))
+
+
 def test_saliency_panels_refuse_what_does_not_fit():
     with pytest.raises(DataError, match="as many images, maps and titles"):
         saliency_figures.saliency_panels([np.zeros((4, 4))], [], ["a"])

@@ -165,3 +165,28 @@ def test_an_association_that_is_undefined_everywhere_is_no_figure(results_folder
     write_page(results_folder)
     assert not (results_folder / "figures" / "refit_null.png").exists()
     assert not (results_folder / "figures" / "task_matrix.png").exists()
+
+
+def test_contact_sheets_hold_each_class_once(results_folder, monkeypatch):
+    """One sheet a class, of the composites that hold it, in their order and no more than the run says."""
+    folder = results_folder / "sheets"
+    folder.mkdir()
+    with xr.open_dataset(results_folder / "saliency" / "net0_relu2.nc", engine="h5netcdf") as maps:
+        maps.load().assign_attrs(images_per_task=1).to_netcdf(folder / "net0_relu2.nc", engine="h5netcdf")
+    assert "Contact sheet" not in read(write_page(results_folder))[0]  # maps, but no images
+    rows = json.loads((results_folder / "stimuli" / "shown.json").read_text())
+    (results_folder / "stimuli" / "sheets.json").write_text(json.dumps([*rows, {**rows[0], "id": "of another layer"}]))
+    sheets = []
+    monkeypatch.setattr(
+        page_module.saliency_overlays, "contact_sheet",
+        lambda images, maps, **said: sheets.append((list(images), said)) or new_figure(0.1, 0.1),
+    )  # fmt: skip
+    text, _ = read(write_page(results_folder))
+    wanted = {}
+    for row in rows:
+        for name in row["label"].split("|"):
+            wanted.setdefault(name, row["id"])
+    assert {said["task"]: images for images, said in sheets} == {name: [one] for name, one in wanted.items()}
+    assert f"one for each cued class ({len(wanted)})" in text
+    for name in wanted:
+        assert (results_folder / "figures" / f"sheet_net0_relu2_{name}.png").is_file()
