@@ -9,7 +9,7 @@ import xarray as xr
 from featattn_neuro.errors import DataError
 from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.simulated_population import simulate_population
-from featattn_neuro.report import neural_figures, style
+from featattn_neuro.report import attention_figures, neural_figures, style
 from featattn_neuro.schema import MATCH
 
 LAYERS = [f"blocks.{k}" for k in range(7)]
@@ -116,3 +116,27 @@ def test_similarity_figure_shows_every_image_and_layer():
         if len(one) == 12
     )
     assert any(np.allclose(one, [[0, effects["selectivity_slope"].item()]]) for one in lines(right) if len(one) == 1)
+
+
+def test_profile_figure_shows_ratios_shapes_and_widths():
+    neurons = simulate_population(30, seed=1, modulation=0.8)
+    effects = attention_effects(neurons, held_out=False, models=["none"], parameter="level", form="direction")
+    profile, widths = attention_figures.attention_profile_figure(effects).axes
+    wanted = np.column_stack([effects["distance"], effects["profile_ratio"].values[0]])
+    assert any(one.shape == wanted.shape and np.allclose(one, wanted) for one in lines(profile))
+    for shape in effects["shape"].values:
+        drawn = np.column_stack([effects["distance"], effects["profile_fit"].sel(shape=shape).values[0]])
+        assert any(one.shape == drawn.shape and np.allclose(one, drawn) for one in lines(profile))
+    assert (effects["profile_shape"].item() or "no shape") in profile.get_title("left")
+    pairs = np.column_stack([effects["curve_width"], effects["curve_width_attended"]])
+    drawn = np.concatenate([one for one in lines(widths) if len(one) != 2 or not np.allclose(one[:, 0], one[:, 1])])
+    seen = pairs[np.isfinite(pairs).all(axis=1)]
+    np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(seen, axis=0))
+    ranked = attention_effects(neurons, held_out=False, models=["none"])
+    axes = attention_figures.attention_profile_figure(ranked).axes
+    assert len(axes) == 1
+    assert "rank" in axes[0].get_xlabel()
+    with pytest.raises(DataError, match="neither is defined"):
+        attention_figures.attention_profile_figure(
+            attention_effects(neurons, held_out=False, models=["none"], profile=False)
+        )
