@@ -820,6 +820,7 @@ ATTENTION = Kind(
         ),
         "selectivity_slope": Variable(("layer",), "float", "mean index on selectivity over units", False),
         "selectivity_rho": Variable(("layer",), "float", "Spearman of the same", False, low=-1, high=1),
+        "selectivity": Variable(_EFFECT, "float", "what the slope is on; mean over the halves of the repeats", False),
         "profile_ratio": Variable(
             ("layer", "distance"), "float", "attended / unattended by distance from the preferred stimulus, mean over "
             "units", False,

@@ -93,18 +93,18 @@ def attention_in(
 
 
 def effects_by_area(effects: xr.Dataset) -> list[dict[str, Any]]:
-    """A row per area: medians over its neurons, slopes, and how many neurons have which model."""
+    """A row per area: medians over its neurons (over images: slope on tuning value), and how many have which model."""
     rows = []
     for layer in effects["layer"].values.astype(str):
         units = effects.isel(unit=np.flatnonzero(effects["unit_layer"].values == layer)).sel(layer=layer)
         chosen = units["model"].values.astype(str).tolist()
-        row: dict[str, Any] = {"area": layer, "neurons": len(chosen), "median index": _median(units, "mean_index")}
-        row["median slope on rank"] = _median(units, "preference_slope")
-        row["median slope per image on tuning value"] = _median(units, "similarity_slope")
+        row: dict[str, Any] = {"area": str(layer), "neurons": len(chosen), "index": _median(units, "mean_index")}
+        row["slope on rank"] = _median(units, "preference_slope")
+        row["slope on tuning value"] = _median(units, "similarity_slope")
         row["slope on selectivity"] = _median(units, "selectivity_slope")
-        row["Spearman of the same"] = _median(units, "selectivity_rho")
+        row["its Spearman"] = _median(units, "selectivity_rho")
         row["fall-off"] = str(units["profile_shape"].item()) or "undecided"
-        row["median change of width"] = _median(units, "curve_width_change")
+        row["change of width"] = _median(units, "curve_width_change")
         row["models"] = ", ".join(f"{name} {chosen.count(name)}" for name in dict.fromkeys(sorted(chosen)) if name)
         rows.append(row)
     known = [name for name in rows[0] if any(row[name] is not None for row in rows)]

@@ -65,6 +65,7 @@ def layer_slopes(
         for name, of in (("selectivity_slope", kernels.selectivity_slope), ("selectivity_rho", spearman)):
             ways = [[float(of(one[m], values[m])) for m in members] for one, values in pairs]
             found[name] = (("layer",), np.mean(ways, axis=0))
+        found["selectivity"] = (("unit",), np.mean([values for _, values in pairs], axis=0))
     if tuning_value is not None:
         on = mean_response(attended)
         steps = []

@@ -86,25 +86,28 @@ def _effects(results: Results) -> Rows:
         one = effects.sel(unit=unit)
         factor, both = (one.sel(model_name=name) if name in one["model_name"].values else None
                         for name in ("multiplicative", "both"))  # fmt: skip
-        row = {"unit": unit, "status": str(one["status"].item()), "index": number(float(one["mean_index"])),
+        row = {"unit": unit, "status": str(one["status"].item()), "index": number(float(one["mean_index"]), 2),
                "model": str(one["model"].item()) or "–"}  # fmt: skip
         if factor is not None:
             row["factor g alone"] = _ranged(factor, "gain")
         if both is not None:
             row |= {"g of both": _ranged(both, "gain"), "b of both": _ranged(both, "shift")}
         if "preference_slope" in one:
-            row["slope on rank"] = number(float(one["preference_slope"]))
+            row["slope on rank"] = number(float(one["preference_slope"]), 2)
         if "curve_width_change" in one:
-            row |= {"change of width": _ranged(one, "curve_width_change"), "p of width": number(float(one["p_width"]))}
+            row |= {
+                "change of width": _ranged(one, "curve_width_change"),
+                "p of width": number(float(one["p_width"]), 2),
+            }
         rows.append(row)
     return rows
 
 
 def _ranged(one: xr.Dataset, name: str) -> str:
-    text = number(float(one[name]))
+    text = number(float(one[name]), 2)
     if f"{name}_low" not in one or text == "–":
         return text
-    return f"{text} [{number(float(one[f'{name}_low']))}, {number(float(one[f'{name}_high']))}]"
+    return f"{text} [{number(float(one[f'{name}_low']), 2)}, {number(float(one[f'{name}_high']), 2)}]"
 
 
 def _has_profile(results: Results) -> bool:
@@ -121,7 +124,8 @@ SECTIONS: dict[str, Section] = {
         "Attention: index and model", ("attention",), lambda results: attention_figure(results["attention"]),
         "Attention index of each neuron; factor and added response of the model with both, with their 95 % intervals; "
         "how many neurons each model was chosen for; slope of attended / unattended on the rank of the stimulus "
-        "in the neuron's preference (feature-similarity gain: negative). Black: medians.",
+        "in the neuron's preference (feature-similarity gain: negative). Black: medians, which the first table gives too "
+        "(of slopes on tuning value: over images).",
         rows=_effects,
     ),
     "attention_slopes": Section(

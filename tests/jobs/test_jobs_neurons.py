@@ -127,7 +127,7 @@ def test_attention_is_on_the_page_where_the_trials_have_two_conditions(folder, t
         assert f"<td>{number(score, 2)}</td>" in text
     facts = json.loads((tmp_path / "facts.json").read_text(encoding="utf-8"))
     assert facts["attention"][0]["neurons"] == 12
-    assert facts["attention"][0]["median index"] == pytest.approx(float(found["mean_index"].median()))
+    assert facts["attention"][0]["index"] == pytest.approx(float(found["mean_index"].median()))
 
 
 def test_conditions_with_other_names_are_said_not_guessed(folder, tmp_path, network):

@@ -104,18 +104,27 @@ def test_attention_figure_where_nothing_is_defined():
     assert "undefined" in [text.get_text() for text in figure.axes[0].texts]
 
 
-def test_similarity_figure_shows_every_image_and_layer():
+def test_similarity_figure_shows_every_image_and_unit_or_layer():
     neurons = simulate_population(40, seed=1)
     rng = np.random.default_rng(0)
     value = xr.DataArray(rng.normal(size=40), {"unit": neurons["unit"].values}, "unit")
-    effects = attention_effects(neurons, held_out=False, models=["none"], tuning_value=value, selectivity=value)
+    more = {"held_out": False, "models": ["none"], "tuning_value": value, "selectivity": value}
+    effects = attention_effects(neurons, **more)
     left, right = neural_figures.similarity_figure(effects).axes
     assert any(
         np.allclose(np.sort(one[:, 1]), np.sort(effects["similarity_slope"].values[0]))
         for one in lines(left)
         if len(one) == 12
     )
-    assert any(np.allclose(one, [[0, effects["selectivity_slope"].item()]]) for one in lines(right) if len(one) == 1)
+    units = np.column_stack([value, effects["mean_index"]])
+    assert any(np.allclose(one, units) for one in lines(right) if one.shape == units.shape)
+    slope = style.number(effects["selectivity_slope"].item(), 2)
+    assert f"slope {slope}" in right.get_legend().get_texts()[0].get_text()
+    areas = neurons.assign_coords(area=("unit", [f"A{k // 8}" for k in range(40)]))
+    effects = attention_effects(areas, **more)
+    right = neural_figures.similarity_figure(effects).axes[1]
+    wanted = np.column_stack([np.arange(5), effects["selectivity_slope"]])
+    assert any(np.allclose(one, wanted) for one in lines(right) if one.shape == wanted.shape)
 
 
 def test_profile_figure_shows_ratios_shapes_and_widths():
