@@ -184,16 +184,24 @@ def _rank_places(preference: Float, there: NDArray[np.bool_]) -> tuple[NDArray[n
 
 def _level_places(preference: Float, levels: Float, period: float) -> tuple[NDArray[np.int64], Float]:
     """(unit, stimulus) index into the distances of the stimulus's level from the unit's best one; the distances."""
+
+    def apart(first: Float, second: Float) -> Float:
+        away = np.abs(first - second)
+        return np.round(np.minimum(away % period, -away % period) if period else away, 9)
+
     values, row = np.unique(levels, return_inverse=True)
     means = np.stack([mean_response(preference[:, row == k]) for k in range(values.size)], axis=1)
     best = values[np.argmax(np.where(np.isfinite(means), means, -np.inf), axis=1)]
-    away = np.abs(levels[None, :] - best[:, None])
-    away = np.minimum(away % period, -away % period) if period else away
-    grid = np.unique(np.round(away, 9))
+    away = apart(levels[None, :], best[:, None])
+    # distances that any two levels have: the same whichever level a unit, or a half of its repeats, prefers
+    grid: Float = np.unique(apart(values[:, None], values[None, :]))
     if grid.size > DISTANCES:
         step = float(grid[-1]) / DISTANCES
-        return np.minimum((away / step).astype(np.int64), DISTANCES - 1), step * (np.arange(DISTANCES) + 0.5)
-    return np.searchsorted(grid, np.round(away, 9)), grid
+        place = np.minimum((away / step).astype(np.int64), DISTANCES - 1)
+        grid = step * (np.arange(DISTANCES) + 0.5)
+    else:
+        place = np.searchsorted(grid, away).astype(np.int64)
+    return place, grid
 
 
 def _ratios(
@@ -206,7 +214,7 @@ def _ratios(
 
     def summed(values: Float) -> Float:
         flat = np.bincount(index.ravel(), np.where(usable, values, 0.0).ravel(), minlength=len(place) * size + 1)
-        return flat[:-1].reshape(len(place), size)
+        return np.asarray(flat[:-1], dtype=np.float64).reshape(len(place), size)
 
     number = summed(usable.astype(np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -155,7 +156,7 @@ def distribution_figure(
 def _likeness(axes: Axes, match: xr.Dataset, names: Sequence[str]) -> None:
     """1 − KS of each layer, in a column right of the rows; the ceiling in its heading."""
     one = match.sel(measure="1 - KS, matched size")
-    where = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center", "fontsize": 8}
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center", "fontsize": 8}
     known = one["layer"].values.astype(str).tolist()
     for row, name in enumerate(names):
         if name in known:

@@ -231,3 +231,60 @@ def test_what_is_wanted_is_said():
         attention_effects(neural, **QUICK, parameter="level", form="von_mises")
     with pytest.raises(DataError, match="widths of tuning cannot be compared: a log-Gaussian needs levels above 0"):
         attention_effects(neural, **QUICK, parameter="level", form="log_gaussian")
+
+
+def test_a_gain_module_in_a_residual_network():
+    """The same call as for neurons, on a network by name: g, no added response, no width; later layers do change."""
+    network = fn.load_model("cifar_resnet20", weights="random", seed=1)
+    shown = parametric_stimuli(
+        size=32, orientation=[15.0 * k for k in range(12)], spatial_frequency=[2.0, 4.0], phase=[0.0, 180.0]
+    )
+    layers = ["layer1.1.relu1", "layer2.0.relu1"]
+    off = fn.record(network, shown, layers)
+    here = np.flatnonzero(off["layer"].values == layers[0])
+    coordinates = {name: ("unit", off[name].values[here]) for name in ("unit", "layer", "channel")}
+    factor = np.random.default_rng(0).uniform(0.4, 2.5, here.size)
+    gains = xr.Dataset({"gain": ("unit", factor)}, coordinates, {"kind": "GAINS"})
+    with fn.with_gains(network, gains):
+        on = fn.record(network, shown, layers)
+    orientation = xr.DataArray(
+        shown.parameters["orientation"], {"stimulus": shown.id}, "stimulus", "orientation"
+    )  # fmt: skip
+    found = attention_effects(off, on, parameter=orientation, held_out=False)
+    mine = found.sel(unit=gains["unit"].values)
+    live = (mine["status"] == "ok").values
+    assert live.sum() >= 12
+    for name, model in (("gain", "multiplicative"), ("gain", "both"), ("shift", "both")):
+        wanted = factor if name == "gain" else np.zeros(factor.size)
+        np.testing.assert_allclose(mine[name].sel(model_name=model).values[live], wanted[live], atol=1e-5)
+    width = mine["curve_width_change"].values[live]
+    assert np.isfinite(width).sum() >= 4
+    np.testing.assert_allclose(width[np.isfinite(width)], 0, atol=1e-5)
+    np.testing.assert_allclose(mine["width_change"].values[live], 0, atol=1e-5)
+    later = found.isel(unit=np.flatnonzero(found["unit_layer"].values == layers[1]))
+    assert (later["model"] != "multiplicative").sum() > 4
+
+
+@pytest.mark.parametrize("count", [7, 60])
+def test_distances_of_levels_on_a_line(count):
+    """Unequal steps, halves that prefer different levels, and more distances than are kept apart."""
+    rng = np.random.default_rng(2)
+    levels = np.sort(rng.uniform(-2, 2, count))
+    means = 2 + 6 * np.exp(-0.5 * (levels[:, None] - rng.uniform(-2, 2, 40)) ** 2)
+    counts = rng.poisson(np.stack([means, 1.4 * means])[:, :, None], (2, count, 4, 40)).astype(float)
+    condition, stimulus, _ = (axis.ravel() for axis in np.indices(counts.shape[:3]))
+    neural = xr.Dataset(
+        {"response": (("trial", "unit"), counts.reshape(-1, 40))},
+        {"trial": np.arange(condition.size), "unit": [f"V1/{k}" for k in range(40)],
+         "stimulus": ("trial", [f"s{k:02d}" for k in stimulus]), "level": ("trial", levels[stimulus]),
+         "condition": ("trial", np.array(["unattended", "attended"])[condition])},
+        {"units": "spikes"},
+    )  # fmt: skip
+    found = attention_effects(neural, **QUICK, parameter="level")
+    assert found.attrs["form"] == "gaussian"
+    gaps = np.unique(np.round(np.abs(levels[:, None] - levels), 9))
+    assert found.sizes["distance"] == min(gaps.size, 24)
+    assert float(found["distance"][-1]) <= gaps[-1]
+    weight = 1 / found["profile_sem"].values[0] ** 2
+    ratio, seen = found["profile_ratio"].values[0], np.isfinite(weight)
+    assert np.average(ratio[seen], weights=weight[seen]) == pytest.approx(1.4, abs=0.06)
