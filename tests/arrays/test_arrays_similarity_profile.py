@@ -77,3 +77,16 @@ def test_the_curve_of_a_shape(shape):
     }  # fmt: skip
     parameters = {"constant": [1.2], "linear": [1.2, -0.01], "surround": [1, 0.4, 30, 0.2, 60]}
     np.testing.assert_allclose(profile_curve(shape, parameters[shape], at), wanted[shape])
+
+
+def test_distances_count_as_often_as_they_come():
+    rng = np.random.default_rng(4)
+    kept = rng.random(DISTANCE.size) < np.linspace(1, 0.2, DISTANCE.size)
+    kept &= rng.random(DISTANCE.size) < 1 - DISTANCE / 250
+    x, y = DISTANCE[kept], (1.2 - 0.002 * DISTANCE + 0.1 * rng.normal(size=DISTANCE.size))[kept]
+    found = similarity_profiles(x, y)
+    np.testing.assert_allclose(found["linear"].parameters[::-1], np.polyfit(x, y, 1))
+    residual = profile_curve("surround", found["surround"].parameters, x) - y
+    assert found["surround"].bic == pytest.approx(x.size * np.log(np.mean(residual**2)) + 5 * np.log(x.size))
+    for name in ("linear", "surround"):  # a least-squares fit with a constant leaves no mean behind
+        assert abs(np.mean(profile_curve(name, found[name].parameters, x) - y)) < 1e-6

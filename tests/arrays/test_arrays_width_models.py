@@ -154,3 +154,14 @@ def test_what_cannot_be_told_is_nan():
         fit_widths((n, n), (n, n), np.arange(12.0), form="von_mises")
     with pytest.raises(ValueError, match=r"must be \(neuron, level\)"):
         fit_widths((n, n), (n, n), np.arange(11.0), form="gaussian")
+
+
+def test_the_interval_is_as_wide_as_changes_vary():
+    off, on = cells(gain=1.2, narrowing=1.4, seed=4)
+    found = widths_of(off, on, phi=np.zeros(NEURONS))
+    error = (np.log1p(found.high) - np.log1p(found.low)) / (2 * stats.norm.ppf(0.975))
+    seen = np.isfinite(error)
+    # neurons have the same tuning, so that their changes differ by noise alone
+    assert np.sqrt(np.mean(error[seen] ** 2)) == pytest.approx(np.std(np.log1p(found.change[seen])), rel=0.15)
+    narrower = widths_of(off, on, phi=np.zeros(NEURONS), confidence=0.5)
+    np.testing.assert_allclose(np.log1p(narrower.high) - np.log1p(narrower.low), error * 2 * stats.norm.ppf(0.75))

@@ -125,6 +125,8 @@ def test_attention_is_on_the_page_where_the_trials_have_two_conditions(folder, t
         one = load_kind(tmp_path / f"tuning_match_{name}.nc")
         score = one["score"].sel(measure="1 - KS, matched size").item()
         assert f"<td>{number(score, 2)}</td>" in text
+        ceiling = float(one["ceiling"].sel(measure="1 - KS, matched size"))
+        assert f"<td>{number(score, 2)}</td><td>{number(ceiling, 2)}</td>" in text
     facts = json.loads((tmp_path / "facts.json").read_text(encoding="utf-8"))
     assert facts["attention"][0]["neurons"] == 12
     assert facts["attention"][0]["index"] == pytest.approx(float(found["mean_index"].median()))

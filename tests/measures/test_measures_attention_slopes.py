@@ -288,3 +288,31 @@ def test_distances_of_levels_on_a_line(count):
     weight = 1 / found["profile_sem"].values[0] ** 2
     ratio, seen = found["profile_ratio"].values[0], np.isfinite(weight)
     assert np.average(ratio[seen], weights=weight[seen]) == pytest.approx(1.4, abs=0.06)
+
+
+def test_stimuli_of_a_level_are_worth_their_trials():
+    """Each direction under one name, or under two with half of its repeats each: the same widths and intervals."""
+    neural = simulate_population(6, gain=1.2, repeats=20, modulation=0.8, seed=1)
+    half = neural["repetition"].values % 2
+    named = [f"{name} {one}" for name, one in zip(neural["stimulus"].values, half, strict=True)]
+    split = neural.assign_coords(stimulus=("trial", named))
+    more = {"noise": "poisson", "parameter": "level", "form": "direction", "profile": False}
+    one, two = (attention_effects(data, **QUICK, **more) for data in (neural, split))
+    for end in ("", "_low", "_high"):
+        name = f"curve_width_change{end}"
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5)
+    np.testing.assert_allclose(two["p_width"], one["p_width"], rtol=1e-5)
+
+
+def test_stimuli_without_a_response_give_no_ratio():
+    """A neuron that is silent at most directions: ratios only where it responds, and those are not biased."""
+    rng = np.random.default_rng(0)
+    neural = with_gain_of_similarity(0.0, neurons=30)
+    away = np.abs((neural["level"].values[:, None] - rng.choice(ANGLES, 30) + 180) % 360 - 180)
+    factor = np.where(neural["condition"].values == "attended", 1.5, 1.0)[:, None]
+    mean = np.where(away <= 60, 20.0, 0.02) * factor
+    silent = neural.assign(response=(("trial", "unit"), rng.poisson(mean).astype(float)))
+    found = attention_effects(silent, **QUICK, parameter="level", form="direction")
+    ratio = found["profile_ratio"].values[0]
+    np.testing.assert_allclose(ratio[:3], 1.5, atol=0.05)  # up to 120 degrees from a preferred one of three
+    assert np.isnan(ratio[5:]).all()
