@@ -3,8 +3,9 @@
     python analyses/06_neurons.py neurons.nwb efficientnet_lite0
 
 needs no more where the file carries the images that were shown and its trials have a column `stimulus` (make such a
-file
-with `featattn example DIR`). Otherwise name them: --stimulus-column, --images, --event, --window.
+file with `featattn example DIR`). Otherwise name them: --stimulus-column, --images, --event, --window.
+Where its trials have the conditions `unattended` and `attended` (or those named by --conditions), the page shows what
+attention does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ def main() -> None:
     parser.add_argument("--layers", nargs="*", default=[], help="layers; default: eight activations over the depth")
     parser.add_argument("--level", default=None, help="coordinate of the trials that tuning is measured over")
     parser.add_argument(
+        "--conditions", nargs=2, default=None, metavar=("UNATTENDED", "ATTENDED"),
+        help="conditions of the trials that attention is measured between; default: those of these names",
+    )  # fmt: skip
+    parser.add_argument(
         "--stimulus-column", nargs="*", default=None, help="columns of the trials that name the stimulus"
     )
     parser.add_argument("--event", default=None, help="column of the trials from which windows are counted")
@@ -48,6 +53,7 @@ def main() -> None:
             layers=arguments.layers,
             level=arguments.level,
             weights=arguments.weights,
+            conditions=None if arguments.conditions is None else tuple(arguments.conditions),
             said={name: value for name, value in said.items() if value is not None},
         )
     except FeatattnError as error:

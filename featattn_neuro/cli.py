@@ -612,6 +612,10 @@ def neurons(
     layers: Annotated[str | None, typer.Option(help="As in featattn record; default: eight activations.")] = None,
     level: Annotated[str | None, typer.Option(help="What tuning is measured over: orientation, label, …")] = None,
     weights: Weights = None,
+    conditions: Annotated[
+        str | None,
+        typer.Option(help="UNATTENDED,ATTENDED: the conditions of the trials that attention is measured between."),
+    ] = None,
     seed: Seed = 0,
     stimulus_column: StimulusColumn = None,
     columns: Columns = None,
@@ -622,14 +626,18 @@ def neurons(
     trials: Trials = None,
     sentinels: Sentinels = None,
 ) -> None:
-    """Compare a network with neurons that saw the same images: tuning, match over depth, one page."""
+    """Compare a network with neurons that saw the same images: tuning, match over depth, attention, one page."""
     from featattn_neuro.jobs.neurons import compare_with_neurons
 
     said = _neural_options(stimulus_column, columns, event, window, baseline, response_units, trials, sentinels)
     chosen = [] if layers is None else _names(layers)
+    named = None if conditions is None else _names(conditions)
+    if named is not None and len(named) != 2:
+        raise ConfigError(f"wanted --conditions as UNATTENDED,ATTENDED; came {conditions!r}")
     page = compare_with_neurons(
-        recording, model, out, images=images, layers=chosen, level=level, weights=weights, seed=seed, said=said
-    )
+        recording, model, out, images=images, layers=chosen, level=level, weights=weights, seed=seed, said=said,
+        conditions=None if named is None else (named[0], named[1]),
+    )  # fmt: skip
     typer.echo(str(page))
 
 

@@ -709,6 +709,7 @@ NEURAL = Kind(
         "true_gain": Variable(("unit",), "float", "simulated neurons: factor of attention", False),
         "true_shift": Variable(("unit",), "float", "simulated neurons: response that attention adds", False),
         "true_exponent": Variable(("unit",), "float", "simulated neurons: power of the tuning under attention", False),
+        "true_narrowing": Variable(("unit",), "float", "simulated neurons: κ attended / unattended", False),
     },
 )
 
@@ -817,6 +818,16 @@ ATTENTION = Kind(
         "exponent_low": Variable(("model_name", "unit"), "float", "lower end of its interval", False),
         "exponent_high": Variable(("model_name", "unit"), "float", "upper end", False),
         "width_change": Variable(_EFFECT, "float", "width attended / unattended - 1, width model", False),
+        "curve_width": Variable(
+            _EFFECT, "float", "unattended tuning: half width at half height, units of the parameter", False
+        ),
+        "curve_width_attended": Variable(_EFFECT, "float", "the same of the attended tuning", False),
+        "curve_width_change": Variable(
+            _EFFECT, "float", "attended / unattended - 1; baseline and amplitude free in each condition", False
+        ),
+        "curve_width_change_low": Variable(_EFFECT, "float", "lower end of its interval", False),
+        "curve_width_change_high": Variable(_EFFECT, "float", "upper end", False),
+        "p_width": Variable(_EFFECT, "float", "likelihood ratio: two widths against one", False, low=0, high=1),
         "log_likelihood": Variable(("model_name", "unit"), "float", "maximised; additive constant dropped", False),
         "bic": Variable(("model_name", "unit"), "float", "Bayesian information criterion minus that of the best"),
         "aic": Variable(("model_name", "unit"), "float", "Akaike's, likewise; overfits, for information", False),
@@ -836,6 +847,19 @@ ATTENTION = Kind(
         ),
         "selectivity_slope": Variable(("layer",), "float", "mean index on selectivity over units", False),
         "selectivity_rho": Variable(("layer",), "float", "Spearman of the same", False, low=-1, high=1),
+        "selectivity": Variable(_EFFECT, "float", "what the slope is on; mean over the halves of the repeats", False),
+        "profile_ratio": Variable(
+            ("layer", "distance"), "float", "attended / unattended by distance from the preferred stimulus, mean over "
+            "units", False,
+        ),
+        "profile_sem": Variable(("layer", "distance"), "float", "standard error of that mean over units", False),
+        "profile_fit": Variable(("layer", "shape", "distance"), "float", "fitted shape at the distance", False),
+        "profile_bic": Variable(("layer", "shape"), "float", "BIC of the shape minus that of the best", False),
+        "profile_error": Variable(("layer", "shape"), "float", "mean squared error, units left out in folds", False),
+        "profile_parameter": Variable(
+            ("layer", "shape", "profile_term"), "float", "parameters of the shapes; NaN: the shape has no such", False
+        ),
+        "profile_shape": Variable(("layer",), "text", "shape that BIC and left-out error both prefer, or ''", False),
     },
     {
         "unit": _text("unit", meaning="id of the unit", required=True),
@@ -843,9 +867,15 @@ ATTENTION = Kind(
         "unit_layer": _text("unit", meaning="layer, or brain area, of the unit"),
         "stimulus": _text("stimulus", meaning="id of the stimulus"),
         "model_name": _text("model_name", meaning="none, multiplicative, additive, both, width", required=True),
+        "distance": Variable(
+            ("distance",), "float", "from the preferred stimulus: rank in [0, 1], or units of the parameter", False
+        ),
+        "shape": _text("shape", meaning="constant, linear, surround"),
+        "profile_term": _text("profile_term", meaning="a, b, A, s, B, t: see arrays.similarity_profile"),
         "true_gain": Variable(("unit",), "float", "factor that a simulated neuron was given", False),
         "true_shift": Variable(("unit",), "float", "added response that it was given", False),
         "true_exponent": Variable(("unit",), "float", "power that it was given", False),
+        "true_narrowing": Variable(("unit",), "float", "κ attended / unattended that it was given", False),
     },
 )  # fmt: skip
 

@@ -19,8 +19,8 @@ class Population:
     ----------
     counts : (condition, stimulus, repeat, neuron) spikes; condition 0 = unattended, 1 = attended.
     means : (condition, stimulus, neuron) expected counts.
-    gain, shift, exponent : (neuron,) the effect: attended = gain · c · (unattended/c)^exponent + shift, c the neuron's
-        mean over stimuli; not below 0.
+    gain, shift, exponent, narrowing : (neuron,) the effect: attended = gain · c · (u/c)^exponent + shift, c the mean
+        over stimuli, u the tuning with κ · narrowing in place of κ, baseline and peak as they are; not below 0.
     preferred : (neuron,) preferred stimulus value, radians in [0, 2π).
     """
 
@@ -29,11 +29,18 @@ class Population:
     gain: Float
     shift: Float
     exponent: Float
+    narrowing: Float
     preferred: Float
 
 
 def tuning_means(
-    angles: ArrayLike, preferred: ArrayLike, *, mean: float, modulation: float, concentration: float
+    angles: ArrayLike,
+    preferred: ArrayLike,
+    *,
+    mean: float,
+    modulation: float,
+    concentration: ArrayLike,
+    scale: float | None = None,
 ) -> Float:
     """Von Mises tuning over a circle, (stimulus, neuron), scaled to the mean over these stimuli.
 
@@ -41,14 +48,18 @@ def tuning_means(
     ----------
     angles : (stimulus,) radians. preferred : (neuron,) radians.
     mean : mean over stimuli, spikes. modulation : share of the peak that is tuned, in [0, 1]; the rest is baseline.
-    concentration : κ > 0; larger is narrower.
+    concentration : κ > 0, one for all or (neuron,); larger is narrower.
+    scale : the κ whose curve has that mean, so that curves of other κ keep baseline and peak; None = `concentration`.
 
     >>> tuning_means([0.0, np.pi], [0.0], mean=10, modulation=0.0, concentration=2.0).tolist()
     [[10.0], [10.0]]
     """
     away = np.asarray(angles, dtype=np.float64)[:, None] - np.asarray(preferred, dtype=np.float64)
-    curve = 1 - modulation + modulation * np.exp(concentration * (np.cos(away) - 1))
-    return mean * curve / curve.mean(axis=0)
+
+    def curve(kappa: ArrayLike) -> Float:
+        return 1 - modulation + modulation * np.exp(np.asarray(kappa) * (np.cos(away) - 1))
+
+    return mean * curve(concentration) / curve(concentration if scale is None else scale).mean(axis=0)
 
 
 def draw_population(
@@ -65,6 +76,7 @@ def draw_population(
     phi: float,
     correlation: float,
     rng: np.random.Generator,
+    narrowing: ArrayLike = 1.0,
 ) -> Population:
     """Spike counts of neurons with von Mises tuning in two conditions.
 
@@ -72,7 +84,7 @@ def draw_population(
     ----------
     neurons, stimuli, repeats : how many; stimuli tile the circle; repeats of each stimulus in each condition.
     mean : spikes per presentation, unattended, mean over stimuli.
-    gain, shift, exponent : effect of attention, one for all or (neuron,); see `Population`.
+    gain, shift, exponent, narrowing : effect of attention, one for all or (neuron,); see `Population`.
     modulation, concentration : of the tuning, see `tuning_means`.
     phi : variance = mean + φ mean²; 0 = Poisson.
     correlation : noise correlation of every two neurons on the same presentation, in [0, 1): correlation of Gaussian
@@ -93,15 +105,21 @@ def draw_population(
             "wanted neurons, stimuli, repeats >= 1, mean > 0, phi >= 0, 0 <= correlation < 1; came "
             f"{neurons}, {stimuli}, {repeats}, {mean}, {phi}, {correlation}"
         )
-    g, b, e = (np.broadcast_to(np.asarray(v, dtype=np.float64), (neurons,)) for v in (gain, shift, exponent))
+    if (np.asarray(narrowing) <= 0).any():
+        raise ValueError(f"wanted narrowing > 0; came {np.min(narrowing)}")
+    effect = (gain, shift, exponent, narrowing)
+    g, b, e, narrow = (np.broadcast_to(np.asarray(v, dtype=np.float64), (neurons,)) for v in effect)
     preferred = rng.uniform(0, 2 * np.pi, neurons)
     angles = 2 * np.pi * np.arange(stimuli) / stimuli
     plain = tuning_means(angles, preferred, mean=mean, modulation=modulation, concentration=concentration)
     centre = plain.mean(axis=0)
-    attended = np.maximum(g * centre * (plain / centre) ** e + b, 0.0)
+    narrower = tuning_means(
+        angles, preferred, mean=mean, modulation=modulation, concentration=concentration * narrow, scale=concentration
+    )
+    attended = np.maximum(g * centre * (narrower / centre) ** e + b, 0.0)
     means = np.stack([plain, attended])
     counts = _draw(means[:, :, None, :], (2, stimuli, repeats, neurons), phi, correlation, rng)
-    return Population(counts, means, g.copy(), b.copy(), e.copy(), preferred)
+    return Population(counts, means, g.copy(), b.copy(), e.copy(), narrow.copy(), preferred)
 
 
 def _draw(means: Float, shape: tuple[int, ...], phi: float, correlation: float, rng: np.random.Generator) -> Float:

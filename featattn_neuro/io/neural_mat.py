@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,13 @@ def read_mat(path: Path) -> dict[str, Any]:
         raise StoreError(f"wanted a MATLAB file; there is none at {str(path)!r}; check the path")
     with open(path, "rb") as handle:
         start = handle.read(1024)
+    from scipy.io.matlab import MatReadError
+
+    unreadable = (OSError, ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, IndexError)
     try:
         # HDF5 files of MATLAB begin with 512 bytes of MATLAB's own header
         return _read_hdf5(path) if _HDF5 in (start[:8], start[512:520]) else _read_v5(path)
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, IndexError) as error:
+    except (*unreadable, MatReadError, zlib.error) as error:
         raise StoreError(f"{str(path)!r} is not a readable MATLAB file ({error}); save or fetch it again") from error
 
 

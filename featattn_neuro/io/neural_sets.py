@@ -7,6 +7,7 @@ attribute `simultaneous` is 0: covariance between such units means nothing.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def read_dissimilarity(source: str | Path) -> xr.Dataset:
     names = [e.name for e in manifest.load_manifest().entries if e.loader == "objects92"]
     name = choose(str(source), names, "dissimilarity set")
     path = manifest.find(name) / "Kriegeskorte_Neuron2008_supplementalData.mat"
-    content = _load_mat(path)
+    content = _load_mat(path, "RDMs_mIT_hIT_fig1")
     subjects = {"mIT_674neurons": "monkey_IT", "hITvisStim_316vx": "human_IT"}
     from scipy.spatial.distance import squareform
 
@@ -100,7 +101,8 @@ def read_dissimilarity(source: str | Path) -> xr.Dataset:
 
 def read_object_images(folder: Path) -> tuple[NDArray[np.uint8], list[str], list[str]]:
     """The 92 object images of Kriegeskorte (2008): uint8 (92, 175, 175, 3), category, name; order of the matrices."""
-    objects = _load_mat(folder / "Kriegeskorte_Neuron2008_supplementalData.mat")["stimuli_92objs"]
+    path = folder / "Kriegeskorte_Neuron2008_supplementalData.mat"
+    objects = _load_mat(path, "stimuli_92objs")["stimuli_92objs"]
     images = np.stack([np.asarray(one.image, dtype=np.uint8) for one in objects])
     return images, [str(one.category) for one in objects], [f"object {i + 1:02d}" for i in range(len(objects))]
 
@@ -118,7 +120,7 @@ class _Cell:
 
 def _read_v1v2(path: Path) -> xr.Dataset:
     cells = []
-    for number, cell in enumerate(_load_mat(path)["DTdata"], start=1):
+    for number, cell in enumerate(_load_mat(path, "DTdata")["DTdata"], start=1):
         area = f"V{int(cell.visualarea)}"
         counts = [np.atleast_1d(c).astype(float) for c in np.ravel(cell.counts)]
         level = np.repeat(np.ravel(cell.dx).astype(float), [c.size for c in counts])
@@ -132,7 +134,7 @@ def _read_v1v2(path: Path) -> xr.Dataset:
 def _read_mt(path: Path) -> xr.Dataset:
     cells = []
     for file in sorted(path.glob("DispTunRaw_*.mat")):
-        data = _load_mat(file)["ddat"]
+        data = _load_mat(file, "ddat")["ddat"]
         level = np.ravel(data.disparity).astype(float)
         response = np.ravel(data.firing_rate).astype(float)
         real = ~np.isin(level, MT_CONTROLS)
@@ -174,7 +176,7 @@ def _read_rasters(path: Path, options: NeuralOptions) -> xr.Dataset:
     """NeuroDecodeR rasters: a file per unit; units of a session share their trials."""
     sessions: dict[str, dict[str, Any]] = {}
     for file in sorted(path.glob("*_raster_data.mat")):
-        content = _load_mat(file)
+        content = _load_mat(file, "raster_data", "raster_labels", "raster_site_info")
         raster, labels, site = content["raster_data"], content["raster_labels"], content["raster_site_info"]
         onset = int(site.alignment_event_time) - 1  # MATLAB counts from 1
         stimuli = [f"{one}/{at}" for one, at in zip(labels.stimulus_ID, labels.stimulus_position, strict=True)]
@@ -248,7 +250,12 @@ def _by_session(sessions: dict[str, dict[str, Any]], *, area: str, attrs: dict[s
 
 def _read_v4(path: Path) -> xr.Dataset:
     """Units × images × repeats, NaN-padded; images in the order of their base names; ids are those of the files."""
-    counts = np.load(path / "responses_raw.npy", allow_pickle=False)
+    try:
+        counts = np.load(path / "responses_raw.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise StoreError(
+            f"{str(path / 'responses_raw.npy')!r} is no readable array ({error}); fetch it again"
+        ) from error
     images = list_zip(path / "images_210325.zip")
     by_base = np.array(sorted(range(len(images)), key=lambda i: Path(images.members[i]).name), dtype=np.int64)
     ids = np.array(file_ids(images.select(by_base)))
@@ -279,11 +286,16 @@ _READERS: dict[str, Callable[..., xr.Dataset]] = {
 }
 
 
-def _load_mat(path: Path) -> dict[str, Any]:
+def _load_mat(path: Path, *wanted: str) -> dict[str, Any]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         content: dict[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError, zlib.error) as error:
         raise StoreError(f"{str(path)!r} is not a readable MATLAB file ({error}); fetch it again") from error
+    missing = [name for name in wanted if name not in content]
+    if missing:
+        held = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise StoreError(f"wanted {missing[0]!r} in {str(path)!r}; it holds {held}; fetch it again")
     return content

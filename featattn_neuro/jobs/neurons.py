@@ -15,11 +15,13 @@ from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import save_kind, write_text_atomic
+from featattn_neuro.jobs.attention import attention_in, compared_conditions, effects_by_area
+from featattn_neuro.measures.filter_matching import tuning_match
 from featattn_neuro.measures.neural_match import METHODS, neural_match
 from featattn_neuro.measures.tuning_fit import fit_tuning_curves
 from featattn_neuro.measures.tuning_indices import tuning_indices, tuning_reliability
 from featattn_neuro.measures.variability import response_variability
-from featattn_neuro.report.neural_page import write_neural_page
+from featattn_neuro.report.neural_page import COMPARED, FILES, write_neural_page
 
 LEVELS = ("orientation", "level", "spatial_frequency", "contrast", "label", "stimulus")
 """What tuning is measured over where the caller does not say: the first that trials have two values of, or more."""
@@ -28,6 +30,9 @@ MANY = 8
 """Layers that are compared where the caller names none: so many activations, evenly over the depth."""
 
 METHODS_SHOWN = ("rsa", "cka", "ridge")
+
+FEWEST_NEURONS = 4
+"""Neurons with a value below which distributions are not compared: their halves would have one value each."""
 
 
 def compare_with_neurons(
@@ -39,6 +44,7 @@ def compare_with_neurons(
     layers: Sequence[str] = (),
     level: str | None = None,
     weights: str | None = None,
+    conditions: tuple[str, str] | None = None,
     permutations: int = 50,
     seed: int = 0,
     said: Mapping[str, Any] | None = None,
@@ -54,14 +60,16 @@ def compare_with_neurons(
         the NWB file.
     layers : what to record, see `record`; none = eight activations, evenly over the depth.
     level : coordinate of the trials that tuning is measured over; None = the first of `LEVELS` that is there.
-    permutations, seed : of the floors of indices; the seed also of cross-validation.
+    conditions : names of the unattended and the attended condition; None = "unattended" and "attended" where the trials
+        have these. What attention does is then measured as well.
+    permutations, seed : of the floors of indices; the seed also of cross-validation and of halves.
     said : further arguments of `read_neural` (stimulus_column, window, event, columns, …).
 
     Returns
     -------
     Path of the page `neurons.html`; beside it neural.nc, activations.nc, tuning_neurons.nc, tuning_filters.nc,
-    match.nc,
-    facts.json, figures/. Trials of several conditions are averaged, and the page says so.
+    match.nc, tuning_match_QUANTITY.nc, attention.nc (where the two conditions are there), facts.json, figures/. For
+    tuning and match, trials of several conditions are averaged, and the page says so.
 
     Raises
     ------
@@ -74,6 +82,7 @@ def compare_with_neurons(
     stimuli = stimuli.select(np.isin(stimuli.id, neural["stimulus"].values))
     parameter = _parameter(neural, level)
     levels = _by_stimulus(neural, parameter)  # before anything is computed: the level may not fit
+    compared, unsaid = compared_conditions(neural, conditions)
     network = api.load_model(model, weights=weights, seed=seed)
     chosen = list(layers) or _spread(network)
     recorded = api.record(network, stimuli, chosen)
@@ -86,9 +95,18 @@ def compare_with_neurons(
         "tuning_filters": tuning_indices(recorded, level=levels, permutations=permutations, seed=seed),
         "match": neural_match(recorded, pooled, methods=METHODS_SHOWN, seed=seed),
     }
+    results |= _likeness(results["tuning_filters"], results["tuning_neurons"], seed)
+    effects, notes = attention_in(neural, parameter, compared) if compared else (None, [])
+    if effects is not None:
+        results["attention"] = effects
     for name, dataset in results.items():
-        save_kind(dataset.assign_attrs(network=model) if name != "neural" else dataset, folder / f"{name}.nc")
+        of_network = name not in ("neural", "attention")
+        save_kind(dataset.assign_attrs(network=model) if of_network else dataset, folder / f"{name}.nc")
+    for name in set(FILES) - set(results):  # of an earlier run into this folder
+        (folder / f"{name}.nc").unlink(missing_ok=True)
     facts = _facts(source, model, neural, stimuli, chosen, parameter, permutations, seed)
+    facts["limits"] += unsaid + notes
+    facts["attention"] = [] if effects is None else effects_by_area(effects)
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=2, ensure_ascii=False))
     return write_neural_page(folder)
 
@@ -107,6 +125,17 @@ def _neurons(neural: xr.Dataset, parameter: str, permutations: int, seed: int) -
     found = found.assign(reliability=tuning_reliability(neural, seed=seed))
     counts = neural.attrs.get("units") == "spikes" and neural.attrs.get("baseline", "none") == "none"
     return found.assign(fano=response_variability(neural, pairs=False)["fano"]) if counts else found
+
+
+def _likeness(filters: xr.Dataset, neurons: xr.Dataset, seed: int) -> dict[str, xr.Dataset]:
+    """1 − KS of layers and neurons, for each quantity that enough of both have."""
+    found = {}
+    for quantity in COMPARED:
+        if not all(quantity in one and one[quantity].notnull().any() for one in (filters, neurons)):
+            continue
+        if int(neurons[quantity].notnull().sum()) >= FEWEST_NEURONS:
+            found[f"tuning_match_{quantity}"] = tuning_match(filters[quantity], neurons[quantity], seed=seed)
+    return found
 
 
 def _stimuli(source: str | Path, images: str | Path | None) -> Stimuli:
@@ -169,7 +198,7 @@ def _facts(
         "network has no trial noise: its floor comes from the spread over stimuli of a level.",
     ]
     if len(conditions) > 1:
-        limits.append(f"Trials of the conditions {', '.join(conditions)} were averaged.")
+        limits.append(f"For tuning and match, trials of the conditions {', '.join(conditions)} were averaged.")
     if neural.attrs.get("found"):
         limits.append(f"The reader noticed: {neural.attrs['found']}.")
     return {

@@ -10,9 +10,15 @@ import xarray as xr
 from scipy import stats
 
 from featattn_neuro.arrays import attention_models as kernels
-from featattn_neuro.arrays.association import spearman
 from featattn_neuro.errors import DataError, choose
-from featattn_neuro.measures._join import aligned, same_ids, single, without_scalars
+from featattn_neuro.measures._join import same_ids, single, without_scalars
+from featattn_neuro.measures.attention_level import (
+    profile_variables,
+    stimulus_levels,
+    tuning_form,
+    width_variables,
+)
+from featattn_neuro.measures.attention_slopes import layer_slopes, mean_response, preference_slope
 from featattn_neuro.schema import ACTIVATIONS, ATTENTION, NEURAL
 
 CRITERIA = {
@@ -24,6 +30,8 @@ MAX_GROUPS = 20
 _NEUTRAL = {"g": 1.0, "b": 0.0, "e": 1.0}
 _VARIABLES = {"g": "gain", "b": "shift", "e": "exponent"}
 _FEWEST = 3
+TRUTH = ("true_gain", "true_shift", "true_exponent", "true_narrowing")
+"""What simulated neurons carry along: the effect that they were given."""
 
 
 def attention_effects(
@@ -36,8 +44,11 @@ def attention_effects(
     criterion: str = "bic",
     level: float = 0.95,
     held_out: bool = True,
-    selectivity: xr.DataArray | None = None,
-    tuning_value: xr.DataArray | None = None,
+    selectivity: xr.DataArray | str | None = None,
+    tuning_value: xr.DataArray | str | None = None,
+    parameter: xr.DataArray | str | None = None,
+    form: str | None = None,
+    profile: bool = True,
 ) -> xr.Dataset:
     """Attention index, the model of the effect (factor, added response, both, width), and feature-similarity slopes.
 
@@ -53,8 +64,17 @@ def attention_effects(
     criterion : what chooses the model: "bic" or "likelihood_ratio". AIC is printed, it overfits.
     level : of the intervals (Wald).
     held_out : whether to leave stimuli out in turn (one each, or 20 groups), for `held_out`.
-    selectivity : over `unit`, from other responses: gives `selectivity_slope` and `selectivity_rho` per layer.
-    tuning_value : over `unit`, tuning value for the attended feature: gives `similarity_slope` per image and layer.
+    selectivity : gives `selectivity_slope` and `selectivity_rho` per layer: values over `unit` from other responses; or
+        "sparseness" or "modulation_depth" over the stimuli, from half of the unattended repeats, the index being taken
+        from the other half, both ways.
+    tuning_value : gives `similarity_slope` per image and layer: tuning value for the attended feature over `unit`, or
+        over `stimulus` and `unit`; or "shown": the attended feature is the stimulus, tuning value = (response − mean
+        over stimuli)/SD, from other repeats than the ratio.
+    parameter : number that describes each stimulus (orientation, direction, …): the name of a coordinate, or over
+        `stimulus`. Adds the widths of tuning curves; the profile is then over distance from the preferred level.
+    form : of these curves, see `arrays.width_models.FORMS`; None = by the name: "orientation", "direction",
+        spatial_frequency "log_gaussian", others "gaussian".
+    profile : whether to compare shapes of the fall-off with distance from the preferred stimulus.
 
     Returns
     -------
@@ -64,14 +84,24 @@ def attention_effects(
     three shared stimuli) or "nonfinite" (no maximum found). `preference_slope` ranks stimuli by other repeats than it
     measures where there are repeats. `layer` is the area of neurons.
 
+    `width_change` needs no parameter: it is e^(−½) − 1 of the model whose whole tuning is raised to a power, right
+    where no part of the response is untuned. `curve_width_change` compares the half widths of curves with baseline and
+    amplitude free in each condition, so that a baseline, a factor and an added response are no change of width;
+    `p_width` tests it.
+
+    `profile_ratio` is attended/unattended by distance from the preferred stimulus, mean over units of a layer;
+    `profile_bic` (difference to the best) and `profile_error` (units left out) compare no fall-off, a linear one and
+    one with a surround; `profile_shape` is the shape that both prefer, "" where they differ.
+
     Raises
     ------
     DataError : conditions, units or stimuli that are not there in both; rates or negative counts where counts are
-        wanted.
+        wanted; a parameter that is text or differs between trials of a stimulus.
 
     Notes
     -----
-    Treue & Martinez-Trujillo 1999; McAdams & Maunsell 1999; see `arrays.attention_models` for the likelihoods.
+    Treue & Martinez-Trujillo 1999; McAdams & Maunsell 1999; see `arrays.attention_models`, `arrays.width_models` and
+    `arrays.similarity_profile`.
 
     >>> import xarray as xr
     >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
@@ -88,28 +118,33 @@ def attention_effects(
     pair = _pair(responses, attended, conditions)
     kind = choose(str(noise or ("overdispersed" if pair.neural else "gaussian")), kernels.NOISES, "noise")
     _check_counts(pair, kind)
+    counts = kind != "gaussian"
+    values_of, parameter_name = (
+        (None, "") if parameter is None else stimulus_levels(without_scalars(responses), parameter, pair.stimuli)
+    )
+    curve_form = tuning_form(form, parameter_name)
     groups = min(pair.stimuli.size, MAX_GROUPS) if held_out else 0
     off, on = pair.unattended, pair.attended
     fits, phi = kernels.fit_models(off, on, noise=kind, models=names, groups=groups)
     trials = (np.isfinite(off).sum(axis=(1, 2)) + np.isfinite(on).sum(axis=(1, 2))).astype(np.float64)
     # without repeats only the deviations from the shared tuning are data: one per stimulus
-    observations = (
-        trials if kind != "gaussian" else np.minimum(*(np.isfinite(v).any(axis=2).sum(axis=1) for v in (off, on)))
-    )
+    observations = trials if counts else np.minimum(*(np.isfinite(v).any(axis=2).sum(axis=1) for v in (off, on)))
     status = _status(pair, fits)
-    means = [_nanmean(values) for values in (off, on)]
+    means = [mean_response(values) for values in (off, on)]
     shared = np.isfinite(means[0]) & np.isfinite(means[1])
     totals = [np.where(shared, mean, 0.0).sum(axis=1) for mean in means]
+    mean_index = np.where(shared.any(axis=1), kernels.attention_index(totals[1], totals[0]), np.nan)
     values = {
         "index": (("stimulus", "unit"), kernels.attention_index(means[1], means[0]).T),
-        "mean_index": ("unit", np.where(shared.any(axis=1), kernels.attention_index(totals[1], totals[0]), np.nan)),
-        "preference_slope": ("unit", _preference_slope(off, means[1], kind != "gaussian")),
+        "mean_index": ("unit", mean_index),
+        "preference_slope": ("unit", preference_slope(off, on, counts=counts)),
         "dispersion": ("unit", phi),
         "status": ("unit", status),
         **_parameters(fits, level),
         **_choice(fits, observations, criterion, held_out),
     }
     layers = list(dict.fromkeys(pair.layers.tolist()))
+    members = [pair.layers == layer for layer in layers]
     coordinates = {
         "unit": pair.units,
         "unit_layer": ("unit", pair.layers),
@@ -118,11 +153,22 @@ def attention_effects(
         "layer": layers,
         **{name: ("unit", value) for name, value in pair.truth.items()},
     }
-    values |= _slopes(pair, means, values["mean_index"][1], layers, selectivity, tuning_value)
+    values |= layer_slopes(
+        off, on, mean_index, members, units=pair.units, stimuli=pair.stimuli, selectivity=selectivity,
+        tuning_value=tuning_value, counts=counts,
+    )  # fmt: skip
     attrs: dict[str, str | int | float] = {
         "noise": kind, "criterion": criterion, "level": float(level), "held_out_groups": groups,
         "conditions": ", ".join(conditions) if attended is None else "two recordings",
     }  # fmt: skip
+    if values_of is not None:
+        values |= width_variables(off, on, values_of, curve_form, phi if counts else None, level)
+        attrs |= {"parameter": parameter_name, "form": curve_form}
+    if profile:
+        more, places, distance = profile_variables(off, on, members, levels=values_of, form=curve_form, counts=counts)
+        values, coordinates, attrs = values | more, coordinates | places, attrs | {"distance": distance}
+    if isinstance(selectivity, str):
+        attrs["selectivity"] = selectivity
     return ATTENTION.check(xr.Dataset(values, coordinates, attrs | {f"model_{m}": kernels.MODELS[m] for m in names}))
 
 
@@ -171,7 +217,7 @@ def _pair(responses: xr.Dataset, attended: xr.Dataset | None, conditions: tuple[
     same_ids(ids[0], ids[1], what="stimulus", wanted_name="the unattended responses", came_name="the attended ones")
     stimuli, units = np.array(ids[0]), both[0]["unit"].values.astype(str)
     layers = both[0]["area"].values.astype(str) if "area" in both[0].coords else np.full(units.size, "unknown")
-    truth = {n: both[0][n].values for n in ("true_gain", "true_shift", "true_exponent") if n in both[0].coords}
+    truth = {n: both[0][n].values for n in TRUTH if n in both[0].coords}
     cubes = [_cube(one, stimuli) for one in both]
     rates = "/s" in str(checked.attrs.get("units", ""))
     return _Pair(cubes[0], cubes[1], units, layers, stimuli, truth, True, rates)
@@ -212,7 +258,7 @@ def _check_counts(pair: _Pair, noise: str) -> None:
 
 
 def _status(pair: _Pair, fits: dict[str, kernels.ModelFit]) -> np.ndarray:
-    means = [_nanmean(values) for values in (pair.unattended, pair.attended)]
+    means = [mean_response(values) for values in (pair.unattended, pair.attended)]
     shared = np.isfinite(means[0]) & np.isfinite(means[1])
     found = np.full(pair.units.size, "ok", dtype="U10")
     found[~np.any([fit.converged for fit in fits.values()], axis=0)] = "nonfinite"
@@ -226,28 +272,6 @@ def _status(pair: _Pair, fits: dict[str, kernels.ModelFit]) -> np.ndarray:
     )
     found[silent & (shared.sum(axis=1) >= _FEWEST)] = "dead"
     return found
-
-
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    """Mean over repeats; NaN where there is none."""
-    seen = np.isfinite(values)
-    counts = seen.sum(axis=2)
-    return np.where(counts > 0, np.where(seen, values, 0.0).sum(axis=2) / np.maximum(counts, 1), np.nan)
-
-
-def _preference_slope(unattended: np.ndarray, attended: np.ndarray, counts: bool) -> np.ndarray:
-    """Preference from one half of the repeats, ratio from the other, both ways; without repeats from the same.
-
-    Few spikes in the denominator would inflate the ratio of the less preferred stimuli: (sum + 1)/n is used for counts,
-    whose inverse is unbiased for Poisson counts but for exp(-expected sum) (Chapman 1951).
-    """
-    if unattended.shape[2] < 2:
-        same = unattended[..., 0]
-        return kernels.preference_slope(attended, same, same)
-    halves = [unattended[..., k::2] for k in (0, 1)]
-    means = [_nanmean(half) for half in halves]
-    more = [1 / np.maximum(np.isfinite(half).sum(axis=2), 1) if counts else 0.0 for half in halves]
-    return np.mean([kernels.preference_slope(attended, means[1 - k] + more[1 - k], means[k]) for k in (0, 1)], axis=0)
 
 
 def _parameters(fits: dict[str, kernels.ModelFit], level: float) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
@@ -318,34 +342,3 @@ def _by_likelihood_ratio(fits: dict[str, kernels.ModelFit]) -> np.ndarray:
         better = fits["width"].log_likelihood > fits["both"].log_likelihood
         chosen = np.where(any_effect & narrower & richer & better, "width", chosen)
     return chosen
-
-
-def _slopes(
-    pair: _Pair,
-    means: list[np.ndarray],
-    index: np.ndarray,
-    layers: list[str],
-    selectivity: xr.DataArray | None,
-    tuning_value: xr.DataArray | None,
-) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Slopes over the units of each layer: layers differ in scale and are not pooled."""
-    members = [pair.layers == layer for layer in layers]
-    found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    if selectivity is not None:
-        values = _over_units(selectivity, pair, "the selectivity")
-        slopes = [kernels.selectivity_slope(index[m], values[m]) for m in members]
-        found["selectivity_slope"] = (("layer",), np.array(slopes))
-        found["selectivity_rho"] = (("layer",), np.array([spearman(index[m], values[m]) for m in members]))
-    if tuning_value is not None:
-        values = _over_units(tuning_value, pair, "the tuning value")
-        slopes = [kernels.similarity_slope(means[1][m].T, means[0][m].T, values[m]) for m in members]
-        found["similarity_slope"] = (("layer", "stimulus"), np.stack(slopes))
-    return found
-
-
-def _over_units(values: xr.DataArray, pair: _Pair, name: str) -> np.ndarray:
-    if not isinstance(values, xr.DataArray) or values.dims != ("unit",):
-        raise DataError(
-            f"{name} must be a DataArray over 'unit'; came {getattr(values, 'dims', type(values).__name__)}"
-        )
-    return aligned(values, "unit", pair.units, name=name, to="the responses").values.astype(np.float64)

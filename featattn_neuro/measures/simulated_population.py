@@ -22,6 +22,7 @@ def simulate_population(
     gain: ArrayLike = 1.2,
     shift: ArrayLike = 0.0,
     exponent: ArrayLike = 1.0,
+    narrowing: ArrayLike = 1.0,
     modulation: float = 0.9,
     concentration: float = 2.0,
     dispersion: float = 0.0,
@@ -34,9 +35,10 @@ def simulate_population(
     ----------
     neurons, stimuli, repeats : how many; directions tile the circle; each is shown `repeats` times per condition.
     mean : spikes per presentation, unattended, mean over stimuli of each neuron.
-    gain, shift, exponent : effect of attention on the expected count μ of a stimulus, one number or one per neuron:
+    gain, shift, exponent, narrowing : effect of attention on the expected count μ, one number or one per neuron:
         gain · c · (μ/c)^exponent + shift, c the mean over stimuli, not below 0. With exponent 1, shift 0 is a
-        multiplicative effect and gain 1 an additive one; exponent > 1 narrows tuning.
+        multiplicative effect and gain 1 an additive one; exponent > 1 narrows tuning, its baseline sinking with it;
+        narrowing > 1 makes κ · narrowing of κ and leaves baseline and peak.
     modulation, concentration : tuning 1 − m + m · exp{κ (cos Δ − 1)}: share that is tuned, and κ.
     dispersion : φ of variance = mean + φ mean²; 0 = Poisson. 0.1 doubles the variance at 10 spikes.
     correlation : noise correlation of every two neurons on a presentation, in [0, 1).
@@ -45,7 +47,7 @@ def simulate_population(
     Returns
     -------
     NEURAL: counts (trial, unit), with `condition` ("unattended", "attended"), `level` (direction, degrees),
-    `repetition`, and the truth over units in `true_gain`, `true_shift`, `true_exponent`.
+    `repetition`, and the truth over units in `true_gain`, `true_shift`, `true_exponent`, `true_narrowing`.
 
     >>> found = simulate_population(3, stimuli=4, repeats=2)
     >>> dict(found.sizes), sorted(set(found.condition.values.tolist()))
@@ -54,6 +56,7 @@ def simulate_population(
     try:
         drawn = draw_population(
             neurons=neurons, stimuli=stimuli, repeats=repeats, mean=mean, gain=gain, shift=shift, exponent=exponent,
+            narrowing=narrowing,
             modulation=modulation, concentration=concentration, phi=dispersion, correlation=correlation,
             rng=np.random.default_rng(seed),
         )  # fmt: skip
@@ -72,6 +75,7 @@ def simulate_population(
         "true_gain": ("unit", drawn.gain),
         "true_shift": ("unit", drawn.shift),
         "true_exponent": ("unit", drawn.exponent),
+        "true_narrowing": ("unit", drawn.narrowing),
     }
     attrs: dict[str, str | int | float] = {
         "units": "spikes",

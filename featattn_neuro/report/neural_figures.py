@@ -23,6 +23,7 @@ from featattn_neuro.report.style import (
     SOFT,
     VERMILION,
     new_figure,
+    number,
     styled,
     zero_line,
 )
@@ -44,6 +45,9 @@ MODEL_LABELS = {
     "width": "width",
     "": "undefined",
 }
+SCATTERED = 3
+"""Layers, at most, whose units are shown one by one in the figure of slopes."""
+
 NAMED = 10
 """At most so many layers are named below an axis."""
 
@@ -130,7 +134,7 @@ def _name_layers(axes: Axes, layers: Sequence[str]) -> None:
     shown = [layers.index(name) for name in evenly(layers, NAMED)]
     axes.set_xticks(shown, [layers[k] for k in shown], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.6, len(layers) - 0.4)
-    axes.set_xlabel("layer, in order of depth")
+    axes.set_xlabel("layer, in order of depth" if len(layers) > 1 else "")
 
 
 @styled
@@ -197,7 +201,12 @@ def _histogram(axes: Axes, values: np.ndarray, label: str, colour: str) -> None:
         return
     low, high = np.quantile(finite, [0.01, 0.99])
     reach = 1.1 * max(abs(low), abs(high), 1e-6)
-    axes.hist(np.clip(finite, -reach, reach), bins=np.linspace(-reach, reach, 31).tolist(), color=colour, alpha=0.85)
+    axes.hist(
+        np.clip(finite, -reach, reach),
+        bins=np.linspace(-reach, reach, _bins(finite.size)).tolist(),
+        color=colour,
+        alpha=0.85,
+    )
     axes.axvline(float(np.median(finite)), color=INK, linewidth=1.6)
     axes.locator_params(axis="x", nbins=5)
     axes.set_title(f"{finite.size} units", fontsize=9)
@@ -246,7 +255,8 @@ def similarity_figure(effects: xr.Dataset) -> Figure:
 
     Parameters
     ----------
-    effects : ATTENTION with `similarity_slope`, `selectivity_slope`, or both.
+    effects : ATTENTION with `similarity_slope`, `selectivity_slope`, or both. With up to three layers (or areas) the
+        second is shown by its units, index over selectivity, the slope in the legend.
     """
     found = ATTENTION.check(effects)
     panels = [name for name in ("similarity_slope", "selectivity_slope") if name in found]
@@ -264,9 +274,31 @@ def similarity_figure(effects: xr.Dataset) -> Figure:
                 axes.plot(row + spread(values.size, 0.25), values, ".", color=BLUE, alpha=0.5, markersize=3)
             axes.set_ylabel("slope of attended / unattended\non tuning value, per image")
             axes.legend([Line2D([], [], marker=".", color=BLUE, linestyle="")], ["images"], loc="best")
+            _name_layers(axes, layers)
+        elif "selectivity" in found and len(layers) <= SCATTERED:
+            _scatter(axes, found, layers)
         else:
             axes.plot(range(len(layers)), found[name], "o", color=VERMILION)
             axes.set_ylabel("slope of attention index\non selectivity, over units")
-        _name_layers(axes, layers)
+            _name_layers(axes, layers)
         axes.grid(axis="y")
     return figure
+
+
+def _scatter(axes: Axes, found: xr.Dataset, layers: Sequence[str]) -> None:
+    """Attention index over selectivity, a dot per unit; slope and rank correlation as stored."""
+    of_unit = found["unit_layer"].values.astype(str)
+    for layer, colour in zip(layers, SERIES, strict=False):
+        one, rows = found.sel(layer=layer), of_unit == layer
+        label = f"{layer}: slope {number(float(one['selectivity_slope']), 2)}"
+        label += f", ρ {number(float(one['selectivity_rho']), 2)}" if "selectivity_rho" in one else ""
+        axes.plot(found["selectivity"].values[rows], found["mean_index"].values[rows], "o", color=colour, markersize=4,
+                  alpha=0.8, label=label)  # fmt: skip
+    axes.set_xlabel(f"selectivity ({str(found.attrs.get('selectivity', 'given')).replace('_', ' ')})")
+    axes.set_ylabel("attention index")
+    axes.legend(loc="best", fontsize=7)
+
+
+def _bins(count: int) -> int:
+    """Edges of a histogram: an odd number of them, more for more units."""
+    return int(np.clip(2 * round(np.sqrt(count)) + 1, 9, 31))

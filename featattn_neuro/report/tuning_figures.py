@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -108,7 +109,11 @@ def _ends(one: xr.Dataset, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @styled
 def distribution_figure(
-    neurons: xr.Dataset, filters: xr.Dataset | Mapping[str, xr.Dataset], *, quantity: str = "modulation_depth"
+    neurons: xr.Dataset,
+    filters: xr.Dataset | Mapping[str, xr.Dataset],
+    *,
+    quantity: str = "modulation_depth",
+    match: xr.Dataset | None = None,
 ) -> Figure:
     """Distribution of one quantity of tuning in neurons (areas) and in filters (layers), on one axis.
 
@@ -119,6 +124,8 @@ def distribution_figure(
     neurons : TUNING of neurons; a row per `area` where areas are known.
     filters : TUNING of filters, a row per `layer` in the order in which they come; or several by name.
     quantity : a variable over units, see `QUANTITIES`.
+    match : MATCH of `tuning_match` of the same quantity: 1 − KS of each layer at matched size, and its ceiling, are
+        written beside the rows.
 
     Raises
     ------
@@ -141,7 +148,21 @@ def distribution_figure(
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     axes.set_xlabel(QUANTITIES.get(quantity, quantity.replace("_", " ")))
+    if match is not None:
+        _likeness(axes, MATCH.check(match), [name for name, _, _ in groups])
     return figure
+
+
+def _likeness(axes: Axes, match: xr.Dataset, names: Sequence[str]) -> None:
+    """1 − KS of each layer, in a column right of the rows; the ceiling in its heading."""
+    one = match.sel(measure="1 - KS, matched size")
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center", "fontsize": 8}
+    known = one["layer"].values.astype(str).tolist()
+    for row, name in enumerate(names):
+        if name in known:
+            axes.text(1.09, row, number(float(one["score"].sel(layer=name)), 2), color=INK, **where)
+    ceiling = number(float(one["ceiling"]), 2)
+    axes.text(1.09, -0.95, f"1 − KS\n(ceiling {ceiling})", color=SOFT, **where)
 
 
 Group = tuple[str, np.ndarray, str]

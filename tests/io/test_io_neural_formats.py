@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from featattn_neuro.errors import ConfigError, DataError, SchemaError, StoreError
+from featattn_neuro.io.frame_layouts import to_tidy
 from featattn_neuro.io.neural import NeuralDataWarning, read_neural
 from featattn_neuro.io.neural_checks import check_padding, check_times, suspected_codes
 from featattn_neuro.io.neural_mat import read_mat
@@ -364,18 +365,63 @@ def test_codes_in_tables(tmp_path):
 
 
 def test_parquet(tmp_path):
+    """The same as from CSV, whatever the columns' types; and files that are bad."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    table = long_table().assign(
+        condition=lambda t: pd.Categorical(np.where(t["trial"] % 2, "attended", "unattended")),
+        level=lambda t: np.where(t["trial"] == 4, np.nan, t["trial"] / 2),
+        area=pd.array(["V4"] * 36, dtype="string"),
+    )
+    table["trial"] = table["trial"].astype("Int64")
+    table["response"] = table["response"].astype(np.float32)
+    table.loc[5, "response"] = np.nan
+    table.to_parquet(tmp_path / "a.parquet")
+    table.to_csv(tmp_path / "a.csv", index=False)
+    read, wanted = (read_neural(tmp_path / f"a.{kind}", stimulus_column="image") for kind in ("parquet", "csv"))
+    xr.testing.assert_equal(read, wanted)
+    rows = table["response"].to_numpy().reshape(N_TRIALS, 3)
+    np.testing.assert_array_equal(read["response"], rows)
+    assert np.isnan(read["response"].values[1, 2])
+    assert np.isnan(read["level"].values[4])
+    assert read["condition"].values[:2].tolist() == ["unattended", "attended"]
+    assert read["area"].values.tolist() == ["V4"] * 3
+    kept = to_tidy(read)
+    kept.to_parquet(tmp_path / "again.parquet")
+    again = read_neural(tmp_path / "again.parquet")
+    np.testing.assert_array_equal(again["response"].sel(unit=read["unit"]), read["response"])
+
+
+def test_bad_parquet_files(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     path = tmp_path / "a.parquet"
-    try:
-        long_table().to_parquet(path)
-    except ImportError:
-        path.write_bytes(b"PAR1")
-        with pytest.raises(ConfigError, match=r"needs pyarrow, which is not installed"):
-            read_neural(path, stimulus_column="image")
-        return
-    np.testing.assert_array_equal(read_neural(path, stimulus_column="image")["response"], WANTED)
-    path.write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(DataError, match=r"is not a readable parquet table"):
+    with pytest.raises(StoreError, match=r"there is none at"):
         read_neural(path, stimulus_column="image")
+    long_table().to_parquet(path)
+    whole = path.read_bytes()
+    for content in (b"PAR1 and nothing more", whole[: len(whole) // 2], b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"is not a readable parquet table"):
+            read_neural(path, stimulus_column="image")
+    long_table().drop(columns="unit").to_parquet(path)
+    with pytest.raises(DataError, match=r"there is no 'unit', came trial, image, response"):
+        read_neural(path, stimulus_column="image")
+    long_table().assign(response="many").to_parquet(path)
+    with pytest.raises(DataError, match=r"wanted a finite number in column 'response' .* has 'many'"):
+        read_neural(path, stimulus_column="image")
+    long_table().iloc[:0].to_parquet(path)
+    with pytest.raises(DataError, match=r"has no rows"):
+        read_neural(path, stimulus_column="image")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+
+    def missing(*_, **__):
+        raise ImportError("Unable to find a usable engine")
+
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    with pytest.raises(ConfigError, match=r"needs pyarrow, which is not installed: pip install"):
+        read_neural(tmp_path / "a.parquet", stimulus_column="image")
 
 
 def test_numpy_with_sidecar_tables(tmp_path):
@@ -526,6 +572,12 @@ def test_bad_mat_files(tmp_path):
     (tmp_path / "text.mat").write_text("no MATLAB file at all, but long enough to have a header of 128 bytes" * 4)
     with pytest.raises(StoreError, match=r"is not a readable MATLAB file"):
         read_neural(tmp_path / "text.mat")
+    savemat(tmp_path / "five.mat", {"response": WANTED, "stimulus": np.array(NAMES, dtype=object)}, do_compression=True)
+    five = (tmp_path / "five.mat").read_bytes()
+    for content in (b"short", b"", five[:150], five[: len(five) // 2], five[:200] + bytes(100)):
+        (tmp_path / "cut.mat").write_bytes(content)
+        with pytest.raises(StoreError, match=r"is not a readable MATLAB file"):
+            read_neural(tmp_path / "cut.mat")
     half = write_v73(tmp_path / "b.mat").read_bytes()
     (tmp_path / "half.mat").write_bytes(half[: len(half) // 3])
     with pytest.raises(StoreError, match=r"is not a readable MATLAB file"):

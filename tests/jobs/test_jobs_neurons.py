@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -16,7 +18,9 @@ from featattn_neuro.io.example import CSV_NAME, NWB_NAME, write_example
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.io.store import load_kind
+from featattn_neuro.jobs.attention import attention_in, compared_conditions
 from featattn_neuro.jobs.neurons import compare_with_neurons
+from featattn_neuro.report.style import number
 
 pytest.importorskip("pynwb")
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +52,14 @@ def test_the_script_needs_a_file_and_a_name(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     page = Path(done.stdout.strip())
     text = page.read_text(encoding="utf-8")
-    for wanted in ("Match over depth", "Tuning of neurons", "Tuning of filters", "were averaged", "orientation"):
+    for wanted in (
+        "Match over depth",
+        "Tuning of neurons",
+        "Tuning of filters",
+        "were averaged",
+        "orientation",
+        "Attention slopes",
+    ):
         assert wanted in text
     neural, filters = load_kind(page.with_name("neural.nc")), load_kind(page.with_name("tuning_filters.nc"))
     neurons, match = load_kind(page.with_name("tuning_neurons.nc")), load_kind(page.with_name("match.nc"))
@@ -89,6 +100,84 @@ def test_names_of_a_table_are_matched_with_files(folder, tmp_path, network):
     assert "fit" not in found  # three levels are too few for four parameters
 
 
+def test_attention_is_on_the_page_where_the_trials_have_two_conditions(folder, tmp_path, network):
+    """The example's neurons: evoked rates times 1.25, spontaneous ones as they are."""
+    page = compare_with_neurons(folder / NWB_NAME, out=tmp_path, layers=["relu"], permutations=2, **network)
+    text = page.read_text(encoding="utf-8")
+    for wanted in ("Attention: index and model", "Attention slopes", "fall-off and width", "1 − KS", "ceiling"):
+        assert wanted in text
+    found = load_kind(tmp_path / "attention.nc")
+    assert found.sizes["unit"] == 12
+    assert found.attrs["conditions"] == "unattended, attended"
+    assert found.attrs["parameter"] == "orientation"
+    assert 0.03 < float(found["mean_index"].median()) < 1 / 9 + 0.03  # (1.25 - 1)/(1.25 + 1) for the evoked part
+    for name in ("preference_slope", "similarity_slope", "selectivity_slope", "profile_ratio", "curve_width_change"):
+        assert np.isfinite(found[name]).any()
+    covered = (found["curve_width_change_low"] <= 0) & (found["curve_width_change_high"] >= 0)
+    assert float(covered.mean()) >= 0.75
+    for unit in found["unit"].values:
+        assert str(unit) in text
+    for figure in ("attention", "attention_slopes", "attention_profile", "distribution_sparseness"):
+        assert (tmp_path / "figures" / f"{figure}.png").is_file()
+    likeness = load_kind(tmp_path / "tuning_match_sparseness.nc")
+    assert likeness["layer"].values.tolist() == ["relu"]
+    for name in ("sparseness", "modulation_depth", "orientation_index"):
+        one = load_kind(tmp_path / f"tuning_match_{name}.nc")
+        score = one["score"].sel(measure="1 - KS, matched size").item()
+        assert f"<td>{number(score, 2)}</td>" in text
+        ceiling = float(one["ceiling"].sel(measure="1 - KS, matched size"))
+        assert f"<td>{number(score, 2)}</td><td>{number(ceiling, 2)}</td>" in text
+    facts = json.loads((tmp_path / "facts.json").read_text(encoding="utf-8"))
+    assert facts["attention"][0]["neurons"] == 12
+    assert facts["attention"][0]["index"] == pytest.approx(float(found["mean_index"].median()))
+
+
+def test_conditions_with_other_names_are_said_not_guessed(folder, tmp_path, network):
+    table = pd.read_csv(folder / CSV_NAME)
+    table["condition"] = table["condition"].map({"attended": "in", "unattended": "out"})
+    table.to_csv(tmp_path / "renamed.csv", index=False)
+    more = {"images": folder / NWB_NAME, "layers": ["relu"], "permutations": 0, **network}
+    page = compare_with_neurons(tmp_path / "renamed.csv", out=tmp_path / "out", conditions=("out", "in"), **more)
+    assert "Attention: index and model" in page.read_text(encoding="utf-8")
+    assert load_kind(tmp_path / "out" / "attention.nc").attrs["conditions"] == "out, in"
+    page = compare_with_neurons(tmp_path / "renamed.csv", out=tmp_path / "out", **more)
+    text = page.read_text(encoding="utf-8")
+    assert "which is unattended and which attended was not said" in text
+    assert "Attention: index and model" not in text
+    assert not (tmp_path / "out" / "attention.nc").exists()  # nothing is left of the run before
+    with pytest.raises(ConfigError, match="unknown condition 'away'; choose one of: in, out"):
+        compare_with_neurons(tmp_path / "renamed.csv", out=tmp_path / "out", conditions=("away", "in"), **more)
+    with pytest.raises(DataError, match="wanted two conditions; came in twice"):
+        compare_with_neurons(tmp_path / "renamed.csv", out=tmp_path / "out", conditions=("in", "in"), **more)
+
+
+def test_what_a_recording_lacks_for_attention_is_said(folder):
+    neural = read_neural(folder / CSV_NAME, response_units="spikes")
+    with pytest.raises(DataError, match="the trials have no condition"):
+        compared_conditions(neural.drop_vars("condition"), ("a", "b"))
+    assert compared_conditions(neural.drop_vars("condition"), None) == (None, [])
+    pair = ("unattended", "attended")
+    attended = neural["condition"].values == "attended"
+    first = neural["stimulus"].values[0]
+    alone = neural.isel(trial=np.flatnonzero(~(attended & (neural["stimulus"].values == first))))
+    found, notes = attention_in(alone, "orientation", pair)
+    assert found.sizes["stimulus"] == 35
+    assert notes == ["1 stimuli were shown in one of the two conditions only and are left out of attention."]
+    shown = np.unique(neural["stimulus"].values)
+    apart = neural.isel(trial=np.flatnonzero(np.isin(neural["stimulus"].values, shown[:18]) == attended))
+    found, notes = attention_in(apart, "orientation", pair)
+    assert found is None
+    assert "Fewer than 3 stimuli" in notes[-1]
+    once = neural.isel(trial=np.unique(neural["stimulus"].values + neural["condition"].values, return_index=True)[1])
+    found, notes = attention_in(once, "stimulus", pair)
+    assert "selectivity_slope" not in found
+    assert "curve_width" not in found
+    assert "No stimulus was repeated" in notes[-1]
+    found, notes = attention_in(neural.assign(response=neural["response"] / 0.3), "orientation", pair)
+    assert found.attrs["noise"] == "gaussian"
+    assert "not known to be plain counts" in notes[0]
+
+
 def test_what_is_missing_is_said(folder, tmp_path, network, monkeypatch):
     with pytest.raises(ConfigError, match=r"carries no images; name those that were shown"):
         compare_with_neurons(folder / CSV_NAME, out=tmp_path, **network)
@@ -120,6 +209,9 @@ def test_commands(folder, tmp_path, capsys):
     with pytest.warns(UserWarning, match="rows with codes were left out"):
         assert featattn("read-neural", folder / CSV_NAME, "--out", out, *said) == 0
     assert load_kind(out)["level"].values.min() == 15
+    arguments = ("neurons", folder / NWB_NAME, "cifar_resnet20", "--out", tmp_path / "o", "--conditions", "attended")
+    assert featattn(*arguments) == 2
+    assert "wanted --conditions as UNATTENDED,ATTENDED; came 'attended'" in capsys.readouterr().err
     arguments = (
         "neurons",
         folder / NWB_NAME,

@@ -9,7 +9,7 @@ import xarray as xr
 from featattn_neuro.errors import DataError
 from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.simulated_population import simulate_population
-from featattn_neuro.report import neural_figures, style
+from featattn_neuro.report import attention_figures, neural_figures, style
 from featattn_neuro.schema import MATCH
 
 LAYERS = [f"blocks.{k}" for k in range(7)]
@@ -104,15 +104,48 @@ def test_attention_figure_where_nothing_is_defined():
     assert "undefined" in [text.get_text() for text in figure.axes[0].texts]
 
 
-def test_similarity_figure_shows_every_image_and_layer():
+def test_similarity_figure_shows_every_image_and_unit_or_layer():
     neurons = simulate_population(40, seed=1)
     rng = np.random.default_rng(0)
     value = xr.DataArray(rng.normal(size=40), {"unit": neurons["unit"].values}, "unit")
-    effects = attention_effects(neurons, held_out=False, models=["none"], tuning_value=value, selectivity=value)
+    more = {"held_out": False, "models": ["none"], "tuning_value": value, "selectivity": value}
+    effects = attention_effects(neurons, **more)
     left, right = neural_figures.similarity_figure(effects).axes
     assert any(
         np.allclose(np.sort(one[:, 1]), np.sort(effects["similarity_slope"].values[0]))
         for one in lines(left)
         if len(one) == 12
     )
-    assert any(np.allclose(one, [[0, effects["selectivity_slope"].item()]]) for one in lines(right) if len(one) == 1)
+    units = np.column_stack([value, effects["mean_index"]])
+    assert any(np.allclose(one, units) for one in lines(right) if one.shape == units.shape)
+    slope = style.number(effects["selectivity_slope"].item(), 2)
+    assert f"slope {slope}" in right.get_legend().get_texts()[0].get_text()
+    areas = neurons.assign_coords(area=("unit", [f"A{k // 8}" for k in range(40)]))
+    effects = attention_effects(areas, **more)
+    right = neural_figures.similarity_figure(effects).axes[1]
+    wanted = np.column_stack([np.arange(5), effects["selectivity_slope"]])
+    assert any(np.allclose(one, wanted) for one in lines(right) if one.shape == wanted.shape)
+
+
+def test_profile_figure_shows_ratios_shapes_and_widths():
+    neurons = simulate_population(30, seed=1, modulation=0.8)
+    effects = attention_effects(neurons, held_out=False, models=["none"], parameter="level", form="direction")
+    profile, widths = attention_figures.attention_profile_figure(effects).axes
+    wanted = np.column_stack([effects["distance"], effects["profile_ratio"].values[0]])
+    assert any(one.shape == wanted.shape and np.allclose(one, wanted) for one in lines(profile))
+    for shape in effects["shape"].values:
+        drawn = np.column_stack([effects["distance"], effects["profile_fit"].sel(shape=shape).values[0]])
+        assert any(one.shape == drawn.shape and np.allclose(one, drawn) for one in lines(profile))
+    assert (effects["profile_shape"].item() or "no shape") in profile.get_title("left")
+    pairs = np.column_stack([effects["curve_width"], effects["curve_width_attended"]])
+    drawn = np.concatenate([one for one in lines(widths) if len(one) != 2 or not np.allclose(one[:, 0], one[:, 1])])
+    seen = pairs[np.isfinite(pairs).all(axis=1)]
+    np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(seen, axis=0))
+    ranked = attention_effects(neurons, held_out=False, models=["none"])
+    axes = attention_figures.attention_profile_figure(ranked).axes
+    assert len(axes) == 1
+    assert "rank" in axes[0].get_xlabel()
+    with pytest.raises(DataError, match="neither is defined"):
+        attention_figures.attention_profile_figure(
+            attention_effects(neurons, held_out=False, models=["none"], profile=False)
+        )

@@ -8,6 +8,7 @@ import xarray as xr
 
 from featattn_neuro.errors import ConfigError, DataError, StoreError
 from featattn_neuro.io.store import save_kind
+from featattn_neuro.measures.filter_matching import tuning_match
 from featattn_neuro.report import style
 from featattn_neuro.report.neural_page import write_neural_page
 from featattn_neuro.report.tuning_figures import distribution_figure, match_figure, tuning_gallery
@@ -100,6 +101,18 @@ def test_neurons_and_filters_share_one_axis():
     two = distribution_figure(neurons, {"net a": filters.drop_vars("layer"), "net b": filters.drop_vars("layer")})
     assert [text.get_text() for text in two.axes[0].get_yticklabels()][3:] == ["net a  (39)", "net b  (39)"]
     assert style.png_bytes(distribution_figure(neurons, filters)) == style.png_bytes(figure)
+
+
+def test_likeness_stands_beside_the_rows_of_its_layers():
+    neurons, filters = tuning_of(10, "area"), tuning_of(40, "layer")
+    likeness = tuning_match(filters["modulation_depth"], neurons["modulation_depth"])
+    axes = distribution_figure(neurons, filters, match=likeness).axes[0]
+    written = {round(text.get_position()[1], 2): text.get_text() for text in axes.texts}
+    one = likeness.sel(measure="1 - KS, matched size")
+    for row, layer in ((3, "layer0"), (4, "layer1"), (5, "layer2")):
+        assert written[row] == style.number(float(one["score"].sel(layer=layer)), 2)
+    assert f"ceiling {style.number(float(one['ceiling']), 2)}" in " ".join(written.values())
+    assert set(written) == {-0.95, 3, 4, 5}
 
 
 def match() -> xr.Dataset:
