@@ -559,7 +559,7 @@ AGREEMENT = Kind(
             False,
         ),
         "localisation_mean": Variable(("localiser", "map", "layer"), "float", "mean over images", False),
-        "localisation_low": Variable(("localiser", "map", "layer"), "float", "lower end of its 95 % t interval", False),
+        "localisation_low": Variable(("localiser", "map", "layer"), "float", "lower end of its 95 % interval", False),
         "localisation_high": Variable(("localiser", "map", "layer"), "float", "upper end", False),
         "localisation_status": Variable(("localiser", "map", "layer"), "text", "reason code, see STATUS", False),
         "localisation_null": Variable(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from featattn_neuro.arrays.association import atanh_clipped, spearman
 from featattn_neuro.arrays.distribution_similarity import distribution_similarity, ks_similarity
 from featattn_neuro.arrays.resampling import permutation_p
 from featattn_neuro.errors import DataError
 from featattn_neuro.measures._join import aligned, same_ids
+from featattn_neuro.measures._tables import paired_layers
 from featattn_neuro.measures.gain_selectivity import MIN_LIVE, gain_selectivity
 from featattn_neuro.schema import ASSOCIATION, MATCH
 
@@ -115,13 +117,15 @@ def gain_selectivity_in(
     ----------
     gains, selectivity : as in `gain_selectivity`.
     chosen : (unit) of `select_like_neurons`, of the same units.
-    draws, seed : random choices of as many filters in each layer, and their seed.
+    draws, seed : random choices of as many live filters in each layer, and their seed.
 
     Returns
     -------
     ASSOCIATION of the chosen filters. Attributes: `matched_chosen`, z (of d', the task's own) averaged over layers and
-    tasks; `matched_random`, its mean over the draws; `p_random`, permutation p that these filters are no different;
-    `draws` counts those that were defined. Layers with fewer than 8 chosen live filters are `too_few`.
+    tasks; `matched_random`, its mean over the draws; `p_random`, permutation p that these filters are no different
+    (too small where filters that respond alike share the chosen property: a diagnostic of one network, see the
+    calibration battery); `draws` counts those that were defined. Layers with fewer than 8 chosen live filters are
+    `too_few`.
     """
     same_ids(gains["unit"].values, chosen["unit"].values, what="unit", wanted_name="the gains",
              came_name="the chosen filters")  # fmt: skip
@@ -133,15 +137,7 @@ def gain_selectivity_in(
             f"wanted {MIN_LIVE} chosen live filters in a layer or more; came {int(flags.sum())} chosen filters in all, "
             "and no layer with as many live ones; choose more filters"
         )
-    rng = np.random.default_rng(seed)
-    layers = gains["layer"].values.astype(str)
-    null = np.empty(draws)
-    for draw in range(draws):
-        taken = np.zeros(flags.size, dtype=bool)
-        for layer in dict.fromkeys(layers.tolist()):
-            members = np.flatnonzero(layers == layer)
-            taken[rng.choice(members, int(flags[members].sum()), replace=False)] = True
-        null[draw] = _matched(_within(gains, selectivity, taken, permutations=1, seed=seed))
+    null = _random_choices(gains, selectivity, flags, draws=draws, rng=np.random.default_rng(seed))
     usable = null[np.isfinite(null)]
     notes = {
         "n_chosen": int(flags.sum()),
@@ -151,6 +147,24 @@ def gain_selectivity_in(
         "draws": int(usable.size),
     }
     return ASSOCIATION.check(found.assign_attrs(notes))
+
+
+def _random_choices(
+    gains: xr.Dataset, selectivity: xr.Dataset, flags: np.ndarray, *, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(draws,) matched z of as many live filters as are chosen and live, in the layers where these are enough."""
+    pair = paired_layers(gains, selectivity)
+    ids = {str(unit) for unit in gains["unit"].values[flags]}
+    counts = {layer: sum(str(unit) in ids for unit in pair.units[layer]) for layer in pair.layers}
+    kept = [layer for layer in pair.layers if counts[layer] >= MIN_LIVE]
+    null = np.empty(draws)
+    for draw in range(draws):
+        own = []
+        for layer in kept:
+            taken = rng.choice(pair.units[layer].size, counts[layer], replace=False)
+            own.append(spearman(pair.gain[layer][:, taken], pair.score[layer][:, taken]))
+        null[draw] = atanh_clipped(np.stack(own)).mean()
+    return null
 
 
 def _within(
