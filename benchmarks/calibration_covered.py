@@ -91,6 +91,7 @@ COVERED: dict[str, dict[str, tuple[str, ...]]] = {
     "measures.filter_matching.gain_selectivity_in": {"p_random": ("chosen-filters*",)},
     "measures.association_errors.filter_permutation": {"p": ("naive-*",)},
     "measures.secondary": {"ci_low": ("mismatch-*", "arms-*", "means-*", "partials-5*")},
+    "arrays.class_selectivity.eta_squared": {"p": ("omnibus*",)},
     "arrays.choice.neurometric_function": {"status": ("neurometric",)},
     "arrays.roc.delong_interval": {"low": ("area-*",)},
     "arrays.resampling.bootstrap_t_interval": {"low": ("bootstrap-*",)},

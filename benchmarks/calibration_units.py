@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from featattn_neuro.arrays.choice import neurometric_function
+from featattn_neuro.arrays.class_selectivity import eta_squared
 from featattn_neuro.arrays.multiplicity import METHODS, adjust
 from featattn_neuro.arrays.permutation import permutation_test
 from featattn_neuro.measures.attention_effects import attention_effects
@@ -155,6 +156,18 @@ def dprime_intervals(targets: int, distractors: int, shift: float, *, sd: float 
     return simulate
 
 
+def omnibus(counts: Sequence[int], *, cut: bool) -> Simulate:
+    """`eta_squared`: p of F that no class differs from another, for classes of unequal size."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+
+    def simulate(rng: Rng, sims: int, effect: float) -> dict[str, Outcome]:
+        values = rng.normal(size=(sims, labels.size)) + effect * (labels == 0)
+        found = eta_squared(np.maximum(values, 0) if cut else values, labels)
+        return {"eta_squared: p of F": Outcome(OFFERED, p=found.p)}
+
+    return simulate
+
+
 def neural(values: Float, stimulus: Sequence[str], **coordinates: Any) -> xr.Dataset:
     """NEURAL of values (unit, trial)."""
     units, trials = values.shape
@@ -282,6 +295,9 @@ UNIT_CASES = (
     Case("dprime-rectified", "20 + 180 rectified responses, d' 1.0", dprime_intervals(20, 180, 1.0, cut=True), 0.0, 2),
     Case("dprime-rectified-strong", "20 + 180 rectified responses, d' 1.9",
          dprime_intervals(20, 180, 2.0, cut=True), 0.0, 2),
+    Case("omnibus", "5 classes of 8 to 40 stimuli, normal", omnibus((8, 12, 20, 30, 40), cut=False), 0.7, 1),
+    Case("omnibus-rectified", "5 classes of 8 to 40 stimuli, rectified",
+         omnibus((8, 12, 20, 30, 40), cut=True), 0.7, 1),
     Case("tuning", "Poisson counts, mean 4, 8 levels × 5 trials", flat_tuning(8, 5, 4.0), 1.0, 1),
     Case("tuning-sparse", "Poisson counts, mean .5, 8 levels × 10 trials", flat_tuning(8, 10, 0.5), 2.0, 1),
     Case("attention-none", "Poisson, 12 stimuli × 8 trials, no effect", attention({}, repeats=8, noise="poisson"), 0.5, 2),

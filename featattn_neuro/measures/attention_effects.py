@@ -17,7 +17,7 @@ from featattn_neuro.schema import ACTIVATIONS, ATTENTION, NEURAL
 
 CRITERIA = {
     "bic": "Bayesian information criterion",
-    "likelihood_ratio": "a richer model where it is better at p <= .05, one parameter at a time",
+    "likelihood_ratio": "a richer model where it is better at p <= .05, one parameter at a time (either one: .025 each)",
 }
 MAX_GROUPS = 20
 """Leave-one-stimulus-out up to so many stimuli; with more, they are left out in so many groups."""
@@ -51,7 +51,7 @@ def attention_effects(
         ACTIVATIONS, which have no noise: equal deviations in both conditions).
     models : of `featattn_neuro.arrays.attention_models.MODELS`.
     criterion : what chooses the model: "bic" or "likelihood_ratio". AIC is printed, it overfits.
-    level : of the intervals (Wald).
+    level : of the intervals (Wald; Student's t where the noise is estimated from the residuals).
     held_out : whether to leave stimuli out in turn (one each, or 20 groups), for `held_out`.
     selectivity : over `unit`, from other responses: gives `selectivity_slope` and `selectivity_rho` per layer.
     tuning_value : over `unit`, tuning value for the attended feature: gives `similarity_slope` per image and layer.
@@ -251,7 +251,9 @@ def _preference_slope(unattended: np.ndarray, attended: np.ndarray, counts: bool
 
 
 def _parameters(fits: dict[str, kernels.ModelFit], level: float) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
-    dims, reach = ("model_name", "unit"), float(stats.norm.ppf((1 + level) / 2))
+    dims = ("model_name", "unit")
+    # t with infinite degrees of freedom is the normal distribution
+    reach = np.stack([stats.t.ppf((1 + level) / 2, fit.freedom) for fit in fits.values()])
     found: dict[str, tuple[tuple[str, str], np.ndarray]] = {
         "converged": (dims, np.stack([fit.converged for fit in fits.values()]).astype(np.int64))
     }
@@ -310,7 +312,8 @@ def _by_likelihood_ratio(fits: dict[str, kernels.ModelFit]) -> np.ndarray:
         )
     single_ones = [fits["multiplicative"], fits["additive"]]
     one = np.where(single_ones[0].log_likelihood >= single_ones[1].log_likelihood, "multiplicative", "additive")
-    any_effect = np.min([kernels.likelihood_ratio_p(fit, [fits["none"]]) for fit in single_ones], axis=0) <= 0.05
+    # two models with one parameter each are tried: Bonferroni
+    any_effect = np.min([kernels.likelihood_ratio_p(fit, [fits["none"]]) for fit in single_ones], axis=0) <= 0.025
     richer = kernels.likelihood_ratio_p(fits["both"], single_ones) <= 0.05
     chosen = np.where(any_effect, np.where(richer, "both", one), "none")
     if "width" in fits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from featattn_neuro.arrays.association import atanh_clipped, spearman
+from featattn_neuro.arrays.association import atanh_clipped, cross_correlation
 from featattn_neuro.arrays.distribution_similarity import distribution_similarity, ks_similarity
 from featattn_neuro.arrays.resampling import permutation_p
 from featattn_neuro.errors import DataError
@@ -162,7 +162,8 @@ def _random_choices(
         own = []
         for layer in kept:
             taken = rng.choice(pair.units[layer].size, counts[layer], replace=False)
-            own.append(spearman(pair.gain[layer][:, taken], pair.score[layer][:, taken]))
+            table = cross_correlation(pair.gain[layer][:, taken], pair.score[layer][:, taken])
+            own.append(np.diagonal(table))
         null[draw] = atanh_clipped(np.stack(own)).mean()
     return null
 

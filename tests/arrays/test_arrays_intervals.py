@@ -223,3 +223,12 @@ def test_roc_curve_is_scikit_learns(rng):
         d.roc_curve([1.0, np.nan], [True, False])
     with pytest.raises(ValueError, match="targets and distractors"):
         d.roc_curve([1.0, 2.0], [True, True])
+
+
+def test_pooled_and_hedges_are_pingouins_effect_sizes(rng):
+    pingouin = pytest.importorskip("pingouin")
+    targets, distractors = rng.normal(0.6, 1.4, size=17), rng.normal(size=31)
+    values, target = np.r_[targets, distractors], np.arange(48) < 17
+    for denominator, kind in (("pooled", "cohen"), ("hedges", "hedges")):
+        wanted = pingouin.compute_effsize(targets, distractors, eftype=kind)
+        assert float(d.dprime(values, target, denominator=denominator)) == pytest.approx(wanted, rel=1e-12)
