@@ -1,8 +1,8 @@
 """What covers what: every p-value and 95 % interval that the package prints, and the cases that calibrate it.
 
 `python benchmarks/calibration.py --covered` prints this as a table. A test compares it with the data dictionary
-(`schema.py`), the columns of the tables (`report/columns.py`) and the source of `measures/`, so that nothing with a p or
-an interval can be added without a case. Names end in * where several cases begin so.
+(`schema.py`), the columns of the tables (`report/columns.py`) and the source of `measures/`, so that nothing with a p
+or an interval can be added without a case. Names end in * where several cases begin so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ COVERED: dict[str, dict[str, tuple[str, ...]]] = {
     "ASSOCIATION": {
         "p_task_permutation": ("one-network",),
         "p_pooled": ("mismatch-*",),
+        "p_filter_permutation": ("naive-*",),
         "rho_standard_error": ("naive-*",),
         "partial": ("partials-5*",),
         "refit_null": ("refit-*",),
@@ -85,6 +86,7 @@ COVERED: dict[str, dict[str, tuple[str, ...]]] = {
         "layer_slope_p": ("mixed-5",),
         "layer_slope_low": ("means-*", "mixed-5"),
     },
+    "measures.families.adjust_family": {"p_adjusted": ("selectivity-families", "means-*")},
     "measures.rivals.compare_rivals": {"p": ("rivals-5",), "ci_low": ("rivals-5",)},
     "measures.filter_sets.set_effects": {"p": ("lesions-one*",)},
     "measures.filter_sets.pool_set_effects": {"p": ("lesions-5",), "ci_low": ("lesions-5",)},

@@ -55,7 +55,9 @@ def families(units: int, counts: Sequence[int]) -> Simulate:
 
     def simulate(rng: Rng, sims: int, effect: float) -> dict[str, Outcome]:
         names = [f"selectivity: p of {what}, one filter" for what in ("d'", "ROC area")]
-        names += [f"selectivity: {how}, any rejection ({what})" for how in ("max-T", *CORRECTIONS) for what in ("d'", "area")]
+        names += [
+            f"selectivity: {how}, any rejection ({what})" for how in ("max-T", *CORRECTIONS) for what in ("d'", "area")
+        ]
         p = {name: np.empty(sims) for name in names}
         for i in range(sims):
             values = rectified(rng, units, labels.size)
@@ -228,7 +230,9 @@ def attention(truth: dict[str, float], *, repeats: int, noise: str, stimuli: int
             criterion="likelihood_ratio",
         )  # fmt: skip
         label = f"attention ({noise}): "
-        found = {label + "p that factor and added response are both needed": Outcome(OFFERED, p=fitted["p_both"].values)}
+        found = {
+            label + "p that factor and added response are both needed": Outcome(OFFERED, p=fitted["p_both"].values)
+        }
         if model == "none":
             chosen = fitted["model"].values
             found[label + "any effect, chosen by likelihood ratio"] = Outcome(OFFERED, p=decided(chosen != "none"))
@@ -249,9 +253,7 @@ def attended_width(repeats: int, stimuli: int = 12) -> Simulate:
     """Interval of the exponent (change of width) of a neuron whose tuning attention multiplies and does not narrow."""
 
     def simulate(rng: Rng, sims: int, effect: float) -> dict[str, Outcome]:
-        tuned = 2 + rng.uniform(10, 20, size=(sims, 1)) * np.exp(
-            -0.5 * ((np.arange(stimuli) - stimuli / 2) / 2.0) ** 2
-        )
+        tuned = 2 + rng.uniform(10, 20, size=(sims, 1)) * np.exp(-0.5 * ((np.arange(stimuli) - stimuli / 2) / 2.0) ** 2)
         means = np.repeat(np.concatenate([tuned, 1.2 * tuned ** (1 + effect)], axis=1), repeats, axis=1)
         shown = np.repeat([f"s{k:02d}" for k in range(stimuli)], repeats).tolist()
         condition = np.repeat(["unattended", "attended"], stimuli * repeats)
@@ -291,7 +293,8 @@ UNIT_CASES = (
     Case("dprime-few", "10 + 10 stimuli, Gaussian, d' 1", dprime_intervals(10, 10, 1.0, cut=False), 0.0, 2),
     Case("dprime-unequal", "15 + 60 stimuli, Gaussian, SDs 1.5 and 1, d' .78",
          dprime_intervals(15, 60, 1.0, sd=1.5, cut=False), 0.0, 2),
-    Case("dprime-rectified-null", "20 + 180 rectified responses, d' 0", dprime_intervals(20, 180, 0.0, cut=True), 0.0, 2),
+    Case("dprime-rectified-null", "20 + 180 rectified responses, d' 0",
+         dprime_intervals(20, 180, 0.0, cut=True), 0.0, 2),
     Case("dprime-rectified", "20 + 180 rectified responses, d' 1.0", dprime_intervals(20, 180, 1.0, cut=True), 0.0, 2),
     Case("dprime-rectified-strong", "20 + 180 rectified responses, d' 1.9",
          dprime_intervals(20, 180, 2.0, cut=True), 0.0, 2),
@@ -300,7 +303,8 @@ UNIT_CASES = (
          omnibus((8, 12, 20, 30, 40), cut=True), 0.7, 1),
     Case("tuning", "Poisson counts, mean 4, 8 levels × 5 trials", flat_tuning(8, 5, 4.0), 1.0, 1),
     Case("tuning-sparse", "Poisson counts, mean .5, 8 levels × 10 trials", flat_tuning(8, 10, 0.5), 2.0, 1),
-    Case("attention-none", "Poisson, 12 stimuli × 8 trials, no effect", attention({}, repeats=8, noise="poisson"), 0.5, 2),
+    Case("attention-none", "Poisson, 12 stimuli × 8 trials, no effect",
+         attention({}, repeats=8, noise="poisson"), 0.5, 2),
     Case("attention-factor", "Poisson, 12 stimuli × 8 trials, factor 1.26",
          attention({"g": 1.26}, repeats=8, noise="poisson"), 1.0, 2),
     Case("attention-added", "Poisson, 12 stimuli × 8 trials, 2 spikes added",

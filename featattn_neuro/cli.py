@@ -717,7 +717,9 @@ def _wanted(target: str | None, contrast: list[str] | None, pairs: bool) -> Any:
             raise ConfigError(f"--contrast names both sides itself; came also {', '.join(given)}; leave one out")
         found = dict(_contrast(text) for text in contrast)
         if len(found) < len(contrast):
-            raise ConfigError(f"wanted contrasts with different names; came {len(contrast)} with {len(found)}; rename one")
+            raise ConfigError(
+                f"wanted contrasts with different names; came {len(contrast)} with {len(found)}; rename one"
+            )
         return found
     names = None if target is None else _names(target)
     return names[0] if names is not None and len(names) == 1 and not pairs else names

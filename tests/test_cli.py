@@ -438,7 +438,9 @@ def test_selectivity_compares_what_is_asked(recorded_file, tmp_path, options, ta
     found = load_kind(tmp_path / "s.nc", "SELECTIVITY")
     assert found["task"].values.tolist() == tasks
     if "--contrast" in options:
-        wanted = fa.selectivity(load_kind(recorded_file), {"social": (["ant", "bee"], ["cat"]), "wings": ("bee", "ant")})
+        wanted = fa.selectivity(
+            load_kind(recorded_file), {"social": (["ant", "bee"], ["cat"]), "wings": ("bee", "ant")}
+        )
         np.testing.assert_array_equal(found["auc"], wanted["auc"])
         np.testing.assert_array_equal(found["n_distractor"], [14, 10])
 

@@ -17,7 +17,7 @@ from featattn_neuro.schema import ACTIVATIONS, ATTENTION, NEURAL
 
 CRITERIA = {
     "bic": "Bayesian information criterion",
-    "likelihood_ratio": "a richer model where it is better at p <= .05, one parameter at a time (either one: .025 each)",
+    "likelihood_ratio": "a richer model where it is better at p <= .05, one parameter at a time (the first: .025)",
 }
 MAX_GROUPS = 20
 """Leave-one-stimulus-out up to so many stimuli; with more, they are left out in so many groups."""

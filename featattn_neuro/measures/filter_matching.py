@@ -109,7 +109,13 @@ def select_like_neurons(
 
 
 def gain_selectivity_in(
-    gains: xr.Dataset, selectivity: xr.Dataset, chosen: xr.DataArray, *, draws: int = 500, seed: int = 0
+    gains: xr.Dataset,
+    selectivity: xr.Dataset,
+    chosen: xr.DataArray,
+    *,
+    draws: int = 500,
+    permutations: int = 9999,
+    seed: int = 0,
 ) -> xr.Dataset:
     """`gain_selectivity` among the chosen filters, and how that differs from as many filters taken at random.
 
@@ -118,6 +124,7 @@ def gain_selectivity_in(
     gains, selectivity : as in `gain_selectivity`.
     chosen : (unit) of `select_like_neurons`, of the same units.
     draws, seed : random choices of as many live filters in each layer, and their seed.
+    permutations : of the tasks among the chosen filters, as in `gain_selectivity`.
 
     Returns
     -------
@@ -130,7 +137,7 @@ def gain_selectivity_in(
     same_ids(gains["unit"].values, chosen["unit"].values, what="unit", wanted_name="the gains",
              came_name="the chosen filters")  # fmt: skip
     flags = chosen.sel(unit=gains["unit"].values).values.astype(bool)
-    found = _within(gains, selectivity, flags, permutations=9999, seed=seed)
+    found = _within(gains, selectivity, flags, permutations=permutations, seed=seed)
     observed = _matched(found)
     if not np.isfinite(observed):
         raise DataError(

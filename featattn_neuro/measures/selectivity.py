@@ -191,8 +191,8 @@ def _refuse_repeats(recorded: xr.Dataset, tasks: Contrasts) -> None:
             name = "" if tasks.names is None else f" of task {tasks.names[row]!r}"
             raise DataError(
                 f"the classes{name} hold {sides[0].size} and {sides[1].size} stimuli that were shown repeatedly; "
-                "exchanging labels of single trials would take repeats for independent stimuli (half or more of true "
-                "nulls rejected); pass observations='stimulus', or leave family out"
+                "exchanging labels of single trials would take repeats for independent stimuli (ten repeats: 40 % of "
+                "true nulls rejected); pass observations='stimulus', or leave family out"
             )
 
 

@@ -47,7 +47,7 @@ def test_interval_of_a_share_covers_where_students_does_not():
     """Exactly, over all numbers of hits: 60 images, 97 % of them hit."""
     k = np.arange(61)
     weight = stats.binom.pmf(k, 60, 0.97)
-    covers = {make: 0.0 for make in (share_interval, t_interval)}
+    covers = dict.fromkeys((share_interval, t_interval), 0.0)
     for hits, chance in zip(k, weight, strict=True):
         values = np.arange(60) < hits
         for make in covers:
@@ -56,7 +56,7 @@ def test_interval_of_a_share_covers_where_students_does_not():
     assert covers[share_interval] > 0.95
     assert covers[t_interval] < 0.85
     assert np.isnan(share_interval([np.nan])).all()
-    with pytest.raises(ValueError, match="between 0 and 1; came 0.5 to 1.5"):
+    with pytest.raises(ValueError, match=r"between 0 and 1; came 0\.5 to 1\.5"):
         share_interval([0.5, 1.5])
 
 

@@ -223,7 +223,7 @@ def test_p_values_are_refused_where_trials_repeat_stimuli(rng):
     options = {"permutations": 19, "family": "all"}
     half = xr.DataArray(np.arange(8) < 4, {"stimulus": [f"i{k}" for k in range(8)]}, "stimulus")
     for target in (half, {"some": (["i0", "i1"], ["i2", "i3"])}):
-        with pytest.raises(DataError, match="shown repeatedly.*observations='stimulus'"):
+        with pytest.raises(DataError, match=r"shown repeatedly.*observations='stimulus'"):
             selectivity(neural, target, **options)
         assert "dprime_floor" in selectivity(neural, target, permutations=19)
         assert "auc_p" in selectivity(neural, target, observations="stimulus", **options)
