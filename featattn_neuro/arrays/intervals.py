@@ -100,8 +100,8 @@ def bootstrap_interval(
     Notes
     -----
     BCa: Efron 1987; acceleration from the influence of single observations (infinitesimal jackknife). Resamples vary
-    too little by n/(n - 1), and normal quantiles are too short for small classes: quantiles are widened to Student's t with
-    the degrees of freedom of the two influences (expanded interval: Hesterberg 2015). With 20 targets and 180
+    too little by n/(n - 1), and normal quantiles are too short for small classes: quantiles are widened to Student's t
+    with the degrees of freedom of the two influences (expanded interval: Hesterberg 2015). With 20 targets and 180
     distractors, rectified, plain BCa covers .91.
     """
     values, roles, shape = prepared(np.asarray(responses), target)

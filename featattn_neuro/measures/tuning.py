@@ -74,9 +74,9 @@ def tuning(
     below two); `low`, `high` (mean ± Student's t times sem; NaN where all responses at the level are equal);
     `n_trials`; `p_selective` of the test, over all trials (or stimuli), NaN unless status is "ok" and some level has
     two; and `status`: "too_few" with responses at fewer than two levels, "dead" if all are 0, "constant" if all are
-    equal. Levels rise; a unit without response at a level is NaN there with n_trials 0. Where levels are names, `level` counts them in sorted order and `level_name` holds them. In
-    filters of a deterministic network the samples are stimuli (phases, images of a class), not repeats: intervals and
-    p say how the mean varies over those.
+    equal. Levels rise; a unit without response at a level is NaN there with n_trials 0. Where levels are names, `level`
+    counts them in sorted order and `level_name` holds them. In filters of a deterministic network the samples are
+    stimuli (phases, images of a class), not repeats: intervals and p say how the mean varies over those.
 
     Raises
     ------

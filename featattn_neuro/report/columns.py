@@ -152,7 +152,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_STATUS,
         "null_mean": "mean of the score under gains permuted within the layer (map excess)",
         "null_sd": "SD of that",
-        "p_permuted": "two-sided p under that null; too small where gains covary (.08 at .05), no part of a verdict",
+        "p_permuted": "two-sided p under that null; too small where gains covary (.12 at .05), no part of a verdict",
     },
     "saliency_stimuli": {
         **_NETWORK,
