@@ -3,6 +3,7 @@
     python benchmarks/calibration.py                    all cases, 2,000 simulations each (more where cheap)
     python benchmarks/calibration.py --quick            60 simulations each: does everything run?
     python benchmarks/calibration.py --only mismatch-5  one case, or all whose names begin so
+    python benchmarks/calibration.py --covered          which cases cover which printed p-value or interval
 
 Prints a Markdown table; the copy, with the command, is in benchmarks/README.md. A method that the package offers is
 calibrated when the upper 99 % Monte-Carlo limit of its false-positive rate at .05 is at most .07 and the lower limit of
@@ -27,7 +28,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np  # noqa: E402  (threads are fixed before BLAS is loaded)
-from calibration_cases import BAD, BEYOND, CASES, DIAGNOSTIC, OFFERED, Case, Outcome  # noqa: E402
+from calibration_cases import CASES  # noqa: E402  (threads are fixed before BLAS is loaded)
+from calibration_covered import covered_table  # noqa: E402
+from calibration_outcomes import BAD, BEYOND, DIAGNOSTIC, OFFERED, Case, Outcome  # noqa: E402
 from scipy import stats  # noqa: E402
 
 ALPHA = 0.05
@@ -186,9 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--simulations", type=int, default=2000, help="per null (a quarter of it for power)")
     parser.add_argument("--quick", action="store_true", help="60 simulations: shows that it runs, nothing else")
     parser.add_argument("--only", help="one case, or the beginning of the names of several")
+    parser.add_argument("--covered", action="store_true", help="only print which cases cover what")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
+    if options.covered:
+        print(covered_table())
+        return 0
     sims = 60 if options.quick else options.simulations
     begun = time.perf_counter()
     rows = battery(chosen_cases(options.only), sims=sims, seed=options.seed, workers=options.workers)

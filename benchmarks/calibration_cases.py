@@ -7,63 +7,29 @@ Where the package has the method, the package's function is called; vectorised c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+from calibration_contrasts import CONTRAST_CASES
 from calibration_networks import Design, draw, matched, spearman_p, specific, t_ends, t_p
+from calibration_outcomes import BAD, BEYOND, DIAGNOSTIC, OFFERED, Case, Float, Outcome, Rng, decided
+from calibration_units import UNIT_CASES
 from numpy.typing import NDArray
 from scipy import integrate, stats
 
 from featattn_neuro.arrays.agreement import cue_swap, cue_swap_null, excess_gain
 from featattn_neuro.arrays.area_interval import roc_area_interval
-from featattn_neuro.arrays.association import cross_correlation, task_mismatch
+from featattn_neuro.arrays.association import atanh_clipped, cross_correlation, task_mismatch
 from featattn_neuro.arrays.crossed import crossed_test
 from featattn_neuro.arrays.discrimination import delong_interval, paired_delong, roc_area
 from featattn_neuro.arrays.equivalence import equivalence_test
 from featattn_neuro.arrays.gain_covariance import centred_ranks, spearman_standard_error
 from featattn_neuro.arrays.multiplicity import adjust, max_statistic
-from featattn_neuro.arrays.resampling import bootstrap_t_interval, permutation_p
+from featattn_neuro.arrays.resampling import bootstrap_t_interval, permutation_p, t_test
 from featattn_neuro.arrays.u_shape import two_sides, u_shape_test
 from featattn_neuro.measures.mixed_model import fit_slopes
 
-Float = NDArray[np.float64]
-Rng = np.random.Generator
-OFFERED, DIAGNOSTIC, BEYOND, BAD = "offered", "diagnostic", "beyond", "known bad"
 PERMUTATIONS = 499
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one method said in each simulation.
-
-    role : "offered" (must be calibrated), "diagnostic" (shown by the package with a warning label), "beyond" (an
-        offered test where its assumption is broken on purpose: how far it bends), "known bad" (not in the package).
-    p : p-values. low, high : interval ends. truth : what they should cover; NaN = the mean of `estimate` over all
-        simulations, where the estimator is unbiased and its expectation has no closed form.
-    """
-
-    role: str
-    p: Float | None = None
-    low: Float | None = None
-    high: Float | None = None
-    truth: float = 0.0
-    estimate: Float | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """A null, how it is simulated, and the effect that is planted for power (0 = none is)."""
-
-    name: str
-    null: str
-    simulate: Callable[[Rng, int, float], dict[str, Outcome]]
-    effect: float = 0.0
-    cost: float = 1.0
-
-    @property
-    def factor(self) -> int:
-        """More simulations where they cost little, so that an exact test seldom misses the limits by chance."""
-        return 5 if self.cost <= 1 else 3 if self.cost <= 6 else 1
 
 
 def mismatch(design: Design) -> Callable[[Rng, int, float], dict[str, Outcome]]:
@@ -194,7 +160,7 @@ def one_area(targets: int, distractors: int, shift: float) -> Callable[[Rng, int
             "interval of a filter's ROC area (logit, one observation added per class)": Outcome(
                 OFFERED, low=ends[0], high=ends[1], truth=truth
             ),
-            "plain DeLong interval of a filter's ROC area": Outcome(BAD, low=low, high=high, truth=truth),
+            "plain DeLong interval of a filter's ROC area": Outcome(DIAGNOSTIC, low=low, high=high, truth=truth),
         }
 
     return simulate
@@ -253,7 +219,7 @@ def u_shape(networks: int, right: float) -> Callable[[Rng, int, float], dict[str
     """Two lines over networks; correlated filters; the right side may rise while the left side is flat."""
 
     def simulate(rng: Rng, sims: int, effect: float) -> dict[str, Outcome]:
-        p, naive = np.empty(sims), np.empty(sims)
+        p, naive, side = np.empty(sims), np.empty(sims), np.empty(sims)
         for i in range(sims):
             mixing = rng.normal(size=(networks, 64, 5))
             x = (mixing @ rng.normal(size=(networks, 5, 1)))[..., 0]
@@ -261,10 +227,12 @@ def u_shape(networks: int, right: float) -> Callable[[Rng, int, float], dict[str
             y = y + right * np.maximum(x, 0) + effect * np.abs(x)
             sides = two_sides(x, y)
             p[i] = u_shape_test(*sides).p_u
+            side[i] = t_test(atanh_clipped(sides[0]))
             counts = [(x[0] < 0).sum(), (x[0] >= 0).sum()]
             each = [_one_sided(sign * rho, n) for sign, rho, n in zip((-1, 1), sides[:, 0], counts, strict=True)]
             naive[i] = max(each)
         return {
+            "gain with signed d' on the left side, t over networks": Outcome(OFFERED, p=side),
             "U-shape, two lines over networks": Outcome(OFFERED, p=p),
             "U-shape, two lines, filters as N": Outcome(BAD, p=naive),
         }
@@ -359,7 +327,7 @@ def disattenuation(networks: int) -> Callable[[Rng, int, float], dict[str, Outco
 
 def _p_of(low: Float, high: Float) -> Float:
     """0 where an interval excludes 0, else 1: enough for a rejection rate at the interval's own level."""
-    return np.where((low > 0) | (high < 0), 0.0, 1.0)
+    return decided((low > 0) | (high < 0))
 
 
 def permuted_gains(*, correlated: bool) -> Callable[[Rng, int, float], dict[str, Outcome]]:
@@ -508,4 +476,6 @@ CASES = (
     Case("refit-informed", "gains owe nothing to |d'|; labels of G permuted, head kept", refits(informed=True), 0.0, 4),
     Case("refit-everything", "gains owe nothing to |d'|; labels permuted for head and gains",
          refits(informed=False), 0.0, 4),
+    *UNIT_CASES,
+    *CONTRAST_CASES,
 )  # fmt: skip

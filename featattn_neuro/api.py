@@ -176,37 +176,51 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _public(kernel: Callable[P, R]) -> Callable[P, R]:
-    """`kernel` of `arrays`, whose complaints about its input become errors that the command line prints alone."""
+def _public(kernel: Callable[P, R], *, tensors: bool = True) -> Callable[P, R]:
+    """`kernel` of `arrays`, whose complaints about its input become errors that the command line prints alone.
+
+    tensors : whether the kernel computes on torch tensors itself; otherwise they are moved to the CPU as float64.
+    """
 
     @wraps(kernel)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        given: Any = args, kwargs
+        if not tensors:
+            given = [_array(one) for one in args], {name: _array(one) for name, one in kwargs.items()}
         try:
-            return kernel(*args, **kwargs)
+            return kernel(*given[0], **given[1])
         except ValueError as error:
             raise DataError(f"{kernel.__name__}: {error}") from error
 
     return call
 
 
+def _array(value: Any) -> Any:
+    """A torch tensor on whatever device as an array, floating point as float64; anything else as it is."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    found = value.detach()
+    return (found.double() if found.is_floating_point() else found).cpu().numpy()
+
+
 dprime = _public(_discrimination.dprime)
 roc_area = _public(_discrimination.roc_area)
 discriminate = _public(_discrimination.discriminate)
 delong_interval = _public(_discrimination.delong_interval)
-roc_curve = _public(_discrimination.roc_curve)
-signal_detection = _public(_detection.signal_detection)
-eta_squared = _public(_classes.eta_squared)
-class_selectivity = _public(_classes.class_selectivity)
-lifetime_sparseness = _public(_sparseness.lifetime_sparseness)
-population_sparseness = _public(_sparseness.population_sparseness)
-orientation_selectivity = _public(_orientation.orientation_selectivity)
-direction_selectivity = _public(_orientation.direction_selectivity)
-fit_tuning = _public(_fits.fit_tuning)
-fano_factor = _public(_variability.fano_factor)
-noise_correlation = _public(_variability.noise_correlation)
-choice_probability = _public(_choice.choice_probability)
-grand_choice_probability = _public(_choice.grand_choice_probability)
-neurometric_function = _public(_choice.neurometric_function)
+roc_curve = _public(_discrimination.roc_curve, tensors=False)
+signal_detection = _public(_detection.signal_detection, tensors=False)
+eta_squared = _public(_classes.eta_squared, tensors=False)
+class_selectivity = _public(_classes.class_selectivity, tensors=False)
+lifetime_sparseness = _public(_sparseness.lifetime_sparseness, tensors=False)
+population_sparseness = _public(_sparseness.population_sparseness, tensors=False)
+orientation_selectivity = _public(_orientation.orientation_selectivity, tensors=False)
+direction_selectivity = _public(_orientation.direction_selectivity, tensors=False)
+fit_tuning = _public(_fits.fit_tuning, tensors=False)
+fano_factor = _public(_variability.fano_factor, tensors=False)
+noise_correlation = _public(_variability.noise_correlation, tensors=False)
+choice_probability = _public(_choice.choice_probability, tensors=False)
+grand_choice_probability = _public(_choice.grand_choice_probability, tensors=False)
+neurometric_function = _public(_choice.neurometric_function, tensors=False)
 
 
 def load_model(
@@ -892,7 +906,9 @@ def _class_names(labels: Any, stimuli: Any) -> list[str]:
         labels = read_labels(labels, stimuli)
     if isinstance(labels, xr.DataArray):
         if labels.dims != ("stimulus",):
-            raise DataError(f"wanted one class per stimulus; came labels over {labels.dims}; give names over 'stimulus'")
+            raise DataError(
+                f"wanted one class per stimulus; came labels over {labels.dims}; give names over 'stimulus'"
+            )
         missing = sorted(set(stimuli.id.tolist()) - set(labels["stimulus"].values.tolist()))
         if missing:
             raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")

@@ -323,7 +323,10 @@ SCORES = Kind(
         "auc": Variable(("arm", "task"), "float", "ROC area of the logit on P", extra=("network",), low=0, high=1),
         "logit": Variable(("arm", "task", "stimulus"), "float", "logit of the detector on P", False),
         "placement": Variable(
-            ("arm", "task", "stimulus"), "float", "share of the other class that the image is on the right side of", False
+            ("arm", "task", "stimulus"),
+            "float",
+            "share of the other class that the image is on the right side of",
+            False,
         ),
         "target": Variable(("task", "stimulus"), "int", "1 where the stimulus is a target of the task", False),
         "trained_numbers": Variable(("arm",), "int", "numbers trained per task, head included", False),
@@ -583,7 +586,7 @@ AGREEMENT = Kind(
             False,
         ),
         "localisation_mean": Variable(("localiser", "map", "layer"), "float", "mean over images", False),
-        "localisation_low": Variable(("localiser", "map", "layer"), "float", "lower end of its 95 % t interval", False),
+        "localisation_low": Variable(("localiser", "map", "layer"), "float", "lower end of its 95 % interval", False),
         "localisation_high": Variable(("localiser", "map", "layer"), "float", "upper end", False),
         "localisation_status": Variable(("localiser", "map", "layer"), "text", "reason code, see STATUS", False),
         "localisation_null": Variable(

@@ -232,3 +232,51 @@ def test_filter_sets_are_placed_and_taken_off_again(network: Network) -> None:
         fa.apply_filter_sets(network, sets, learned.drop_vars("head_weight"), tested_on, [0, 1] * 8)
     with pytest.raises(DataError, match="gain_set"):
         fa.apply_filter_sets(network, sets.isel(gain_set=0, drop=True), learned, tested_on, [0, 1] * 8)
+
+
+COUNTS = np.random.default_rng(0).poisson(4.0, size=(3, 24)).astype(np.float32)
+LABEL, SIDE = np.repeat([0, 1, 2], 8), np.tile([True, False], 12)
+ON_TENSORS: dict[str, tuple] = {
+    "dprime": (COUNTS, SIDE),
+    "roc_area": (COUNTS, SIDE),
+    "delong_interval": (COUNTS, SIDE),
+    "discriminate": (COUNTS, SIDE),
+    "roc_curve": (COUNTS[0], SIDE),
+    "eta_squared": (COUNTS, LABEL),
+    "class_selectivity": (COUNTS, LABEL),
+    "lifetime_sparseness": (COUNTS,),
+    "population_sparseness": (COUNTS,),
+    "orientation_selectivity": (COUNTS[:, :12], np.arange(0, 180, 15.0)),
+    "direction_selectivity": (COUNTS[:, :12], np.arange(0, 360, 30.0)),
+    "fit_tuning": (COUNTS[0, :12], np.arange(0, 180, 15.0)),
+    "fano_factor": (COUNTS,),
+    "noise_correlation": (COUNTS, LABEL),
+    "choice_probability": (COUNTS, SIDE),
+    "grand_choice_probability": (COUNTS, SIDE, LABEL),
+    "neurometric_function": (COUNTS[0], np.where(SIDE, 1.0, -1.0) * (1.0 + LABEL)),
+    "signal_detection": (30.0, 10.0, 12.0, 28.0),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ON_TENSORS)
+def test_kernels_take_tensors(name: str, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    given = ON_TENSORS[name]
+    options = [{"rng": np.random.default_rng(0)} if name == "class_selectivity" else {} for _ in range(2)]
+    wanted = getattr(fa, name)(*given, **options[0])
+    moved = [torch.as_tensor(one, device=device) for one in given]
+    if moved[0].ndim:
+        moved[0].requires_grad_()
+    found = getattr(fa, name)(*moved, **options[1])
+    pairs = [(wanted, found)] if not isinstance(wanted, tuple) and not hasattr(wanted, "__dict__") else None
+    if pairs is None:
+        parts = [tuple(one) if isinstance(one, tuple) else tuple(vars(one).values()) for one in (wanted, found)]
+        pairs = list(zip(*parts, strict=True))
+    compared = 0
+    for one, other in pairs:
+        if isinstance(one, np.ndarray | float | np.floating) and np.asarray(one).dtype.kind in "fiu":
+            np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-12)
+            compared += 1
+    assert compared

@@ -6,7 +6,9 @@ less, for conservative ones); a test of a known-bad method when they are compati
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -30,7 +32,8 @@ def load(name: str):
     return sys.modules[name]
 
 
-networks, cases, calibration = (load(f"calibration{part}") for part in ("_networks", "_cases", ""))
+PARTS = ("_networks", "_outcomes", "_units", "_contrasts", "_cases", "_covered", "")
+networks, _, units, contrasts, cases, covered, calibration = (load(f"calibration{part}") for part in PARTS)
 
 
 def rows_of(name: str, sims: int) -> dict:
@@ -69,12 +72,16 @@ def test_the_primary_test_holds_its_rate_in_single_layers_and_their_mean(name, s
 
 OFFERED = ("arms-5", "arms-10", "means-5", "means-5-heavy", "means-10", "area-unbalanced", "area-high", "area-few",
            "pairs-once", "crossed-5-networks", "crossed-5-tasks", "crossed-5-both", "crossed-10-both", "u-5-j",
-           "bootstrap-10", "bootstrap-10-skewed", "permuted-gains", "max-t-correlated")  # fmt: skip
+           "bootstrap-10", "bootstrap-10-skewed", "permuted-gains", "max-t-correlated", "dprime-gauss",
+           "dprime-unequal", "tuning", "tuning-sparse", "attention-factor", "attention-added", "saliency-composites",
+           "images", "images-most", "partials-5")  # fmt: skip
+DEAR = (("selectivity-families", 100), ("saliency-5-permuted", 100), ("saliency-5-covarying", 100),
+        ("compare-arms", 100), ("lesions-5", 40), ("chosen-filters", 40), ("rivals-5", 40))  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OFFERED)
-def test_what_is_offered_holds_its_rate_and_covers(name):
-    _, found = rows_of(name, 300)
+@pytest.mark.parametrize(("name", "sims"), [*((name, 300) for name in OFFERED), *DEAR])
+def test_what_is_offered_holds_its_rate_and_covers(name, sims):
+    _, found = rows_of(name, sims)
     offered = {method: outcome for method, outcome in found.items() if outcome.role == cases.OFFERED}
     assert offered
     for method, outcome in offered.items():
@@ -85,7 +92,8 @@ def test_what_is_offered_holds_its_rate_and_covers(name):
 
 
 BAD = (("arms-5-shared", 300), ("pairs-reused", 300), ("crossed-5-tasks", 300), ("bootstrap-5", 300),
-       ("naive-calibration", 60), ("refit-informed", 40), ("u-5-j", 300), ("max-t", 60))  # fmt: skip
+       ("naive-calibration", 60), ("refit-informed", 40), ("u-5-j", 300), ("max-t", 60),
+       ("selectivity-trials", 300), ("selectivity-sources", 300))  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "sims"), BAD)
@@ -180,3 +188,42 @@ def test_one_case_by_name_gives_the_same_table_twice(capsys):
     assert "t over networks" in texts[0]
     with pytest.raises(SystemExit, match="no case begins with 'nothing'"):
         calibration.main(["--only", "nothing"])
+
+
+def printed(pattern: str = r"(^|_)(p|low)(_|$)") -> dict[str, set[str]]:
+    """What the data dictionary and the tables call a p-value or the lower end of an interval."""
+    from featattn_neuro.report.columns import COLUMNS
+    from featattn_neuro.schema import KINDS
+
+    found = {name: {v for v in kind.variables if re.search(pattern, v)} for name, kind in KINDS.items()}
+    found["tables"] = {column for columns in COLUMNS.values() for column in columns if re.search(pattern, column)}
+    return {name: names for name, names in found.items() if names}
+
+
+def test_every_printed_p_and_interval_has_a_case():
+    for where, names in printed().items():
+        missing = names - set(covered.COVERED.get(where, {})) - set(covered.NO_INTERVAL)
+        assert not missing, f"{where}: no case calibrates {sorted(missing)}"
+    known = {name for table in covered.COVERED.values() for name in table} | set(covered.NO_INTERVAL)
+    for file in (Path(__file__).parents[1] / "featattn_neuro" / "measures").glob("*.py"):
+        texts = {
+            node.value
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        named = {text for text in texts if re.fullmatch(r"p|[a-z]+_p|p_[a-z_]+|[a-z0-9]+_low|low", text)}
+        assert named <= known, f"{file.name}: no case calibrates {sorted(named - known)}"
+
+
+def test_every_case_that_is_said_to_cover_exists_and_all_offered_ones_are_said():
+    names = [case.name for case in cases.CASES]
+    assert len(set(names)) == len(names)
+    used = set()
+    for where, table in covered.COVERED.items():
+        for name, patterns in table.items():
+            for pattern in patterns:
+                found = covered.matching(pattern, names)
+                assert found, f"{where} {name}: there is no case {pattern}"
+                used |= set(found)
+    assert used == set(names)
+    assert "| SELECTIVITY | `dprime_p` | `selectivity-families`" in covered.covered_table()

@@ -403,3 +403,142 @@ def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeyp
         assert text in shown
         assert "Traceback" not in shown
     assert not out.exists()
+
+
+@pytest.fixture
+def recorded_file(tmp_path):
+    """Three labels, ten filters of one layer; the first filter likes ants."""
+    rng = np.random.default_rng(4)
+    label = np.repeat(["ant", "bee", "cat"], [10, 12, 14])
+    values = np.maximum(rng.normal(size=(36, 10)), 0)
+    values[label == "ant", 0] += 3
+    names = [f"relu/{k}" for k in range(10)]
+    unit = {"unit": names, "layer": ("unit", ["relu"] * 10), "channel": ("unit", np.arange(10))}
+    shown = {"stimulus": [f"s{k}" for k in range(36)], "label": ("stimulus", label)}
+    return save_kind(
+        xr.Dataset({"response": (("stimulus", "unit"), values)}, unit | shown, {"kind": "ACTIVATIONS"}),
+        tmp_path / "recorded.nc",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "tasks"),
+    [
+        ((), ["ant", "bee", "cat"]),
+        (("--target", "bee,cat"), ["bee", "cat"]),
+        (("--pairs",), ["ant vs bee", "ant vs cat", "bee vs cat"]),
+        (("--pairs", "--target", "cat,ant"), ["cat vs ant"]),
+        (("--contrast", "social=ant,bee:cat", "--contrast", "wings=bee:ant"), ["social", "wings"]),
+    ],
+)
+def test_selectivity_compares_what_is_asked(recorded_file, tmp_path, options, tasks):
+    import featattn_neuro as fa
+
+    assert featattn("selectivity", recorded_file, *options, "--out", tmp_path / "s.nc") == 0
+    found = load_kind(tmp_path / "s.nc", "SELECTIVITY")
+    assert found["task"].values.tolist() == tasks
+    if "--contrast" in options:
+        wanted = fa.selectivity(
+            load_kind(recorded_file), {"social": (["ant", "bee"], ["cat"]), "wings": ("bee", "ant")}
+        )
+        np.testing.assert_array_equal(found["auc"], wanted["auc"])
+        np.testing.assert_array_equal(found["n_distractor"], [14, 10])
+
+
+def test_selectivity_prints_tests_intervals_and_tables(recorded_file, tmp_path, capsys):
+    import pandas as pd
+
+    out, folder = tmp_path / "s.nc", tmp_path / "tables"
+    tests = ("--permutations", 99, "--family", "task", "--correction", "holm", "--interval", "bootstrap", "--seed", 3)
+    assert featattn("selectivity", recorded_file, *tests, "--out", out, "--tables", folder) == 0
+    assert capsys.readouterr().out.splitlines() == [str(out), str(folder / "selectivity.csv")]
+    found = load_kind(out, "SELECTIVITY")
+    assert (found.attrs["family"], found.attrs["correction"], found.attrs["seed"]) == ("task", "holm", 3)
+    assert found.attrs["dprime_interval"] == "bootstrap"
+    assert (found["family_size"] == 10).all()
+    table = pd.read_csv(folder / "selectivity.csv").set_index(["task", "unit"])
+    assert table["network"].unique().tolist() == ["recorded"]
+    for name in ("dprime", "dprime_low", "auc_p", "dprime_p_corrected", "eta_squared"):
+        wanted = found[name].broadcast_like(found["dprime"]).to_series()
+        assert table[name].reindex(wanted.index).to_numpy() == pytest.approx(wanted.to_numpy(), nan_ok=True)
+    assert set(table["family"]) == {"task ant", "task bee", "task cat"}
+    assert featattn("selectivity", recorded_file, "--permutations", 99, "--family", "all", "--out", out) == 0
+    assert load_kind(out).attrs["correction"] == "max"
+
+
+@pytest.mark.parametrize(("kind", "starts"), [("md", "|"), ("tex", r"\begin{tabular}"), ("parquet", "PAR1")])
+def test_tables_in_other_formats(recorded_file, tmp_path, kind, starts):
+    options = ("--target", "ant", "--out", tmp_path / "s.nc", "--tables", tmp_path / "t", "--table-format", kind)
+    assert featattn("selectivity", recorded_file, *options) == 0
+    assert (tmp_path / "t" / f"selectivity.{kind}").read_bytes().startswith(starts.encode())
+
+
+def test_selectivity_of_a_recording_of_neurons(tmp_path, capsys):
+    shown = np.tile(["i0", "i1", "i2", "i3"], 6)
+    values = {"response": (("trial", "unit"), np.random.default_rng(0).poisson(4, (24, 3)).astype(float))}
+    coordinates = {"trial": np.arange(24), "unit": ["a", "b", "c"], "stimulus": ("trial", shown)}
+    path = save_kind(xr.Dataset(values, coordinates, {"kind": "NEURAL"}), tmp_path / "n.nc")
+    command = ("selectivity", path, "--out", tmp_path / "s.nc")
+    assert featattn(*command) == 0
+    assert load_kind(tmp_path / "s.nc")["n_target"].values.tolist() == [6] * 4
+    sides = ("--contrast", "x=i0,i1:i2,i3")
+    assert featattn(*command, *sides, "--observations", "stimulus") == 0
+    assert load_kind(tmp_path / "s.nc")["n_target"].values.tolist() == [2]
+    assert featattn(*command, *sides, "--permutations", 9, "--family", "all") == 2
+    assert "shown repeatedly" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--correction", "holm"), "say --family"),
+        (("--family", "all"), "permutations=999"),
+        (("--observations", "trial"), "leave it out"),
+        (("--table-format", "md"), "--tables FOLDER"),
+        (("--tables", "t", "--table-format", "xlsx"), "unknown format of a table"),
+        (("--contrast", "a=ant:bee", "--pairs"), "came also --pairs"),
+        (("--contrast", "a=ant:bee", "--target", "ant"), "came also --target"),
+        (("--contrast", "ant:bee"), "NAME=TARGETS:DISTRACTORS"),
+        (("--contrast", "a=ant:bee", "--contrast", "a=ant:cat"), "different names"),
+        (("--interval", "wald"), "unknown interval"),
+        (("--pairs", "--target", "ant"), "two or more different labels"),
+    ],
+)
+def test_options_of_selectivity_that_do_not_go_together(recorded_file, tmp_path, capsys, options, text):
+    assert featattn("selectivity", recorded_file, *options, "--out", tmp_path / "s.nc") == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "s.nc").exists()
+
+
+def test_associate_takes_method_covariates_and_tables(recorded_file, tmp_path, capsys):
+    import pandas as pd
+
+    import featattn_neuro as fa
+
+    measured, learned, out = (tmp_path / f"{name}.nc" for name in ("s", "gains", "a"))
+    assert featattn("selectivity", recorded_file, "--out", measured) == 0
+    found = load_kind(measured)
+    gain = np.exp(0.2 * np.random.default_rng(1).normal(size=(3, 10)))
+    coordinates = {name: found[name] for name in ("task", "unit", "layer", "channel")}
+    save_kind(xr.Dataset({"gain": (("task", "unit"), gain)}, coordinates, {"kind": "GAINS"}), learned)
+    command = ("associate", learned, measured, "--permutations", 99, "--out", out)
+    capsys.readouterr()
+    options = ("--method", "kendall", "--covariates", "mean_response,zero_fraction", "--tables", tmp_path / "t")
+    assert featattn(*command, *options) == 0
+    names = ["association", "association_summary", "association_checks"]
+    assert capsys.readouterr().out.splitlines() == [str(out), *(str(tmp_path / "t" / f"{n}.csv") for n in names)]
+    got = load_kind(out, "ASSOCIATION")
+    wanted = fa.gain_selectivity(
+        load_kind(learned), found, method="kendall", covariates=found[["mean_response", "zero_fraction"]],
+        permutations=99,
+    )  # fmt: skip
+    for name in ("rho", "partial", "p_task_permutation"):
+        np.testing.assert_allclose(got[name], wanted[name])
+    assert got.attrs["method"].startswith("Kendall")
+    assert got["covariate"].values.tolist() == ["mean_response", "zero_fraction", "other_tasks_gain", "all"]
+    summary = pd.read_csv(tmp_path / "t" / "association_summary.csv")
+    assert summary["p_task_permutation"].tolist() == pytest.approx(wanted["p_task_permutation"].values)
+    assert featattn(*command, "--covariates", "mean_respons") == 2
+    assert "did you mean 'mean_response'" in capsys.readouterr().err
+    assert featattn(*command, "--method", "pearson") == 2
+    assert "unknown method" in capsys.readouterr().err

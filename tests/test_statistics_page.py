@@ -17,9 +17,12 @@ TESTS = {
 POINTS = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
 
 
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def anchors(page: str) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+    return {anchor(text) for text in re.findall(r"^#+ (.+)$", page, re.MULTILINE)}
 
 
 def test_all_38_points_are_there_in_order():
@@ -33,6 +36,14 @@ def test_each_point_names_tests_or_sections_that_exist(number, point, answer):
     assert named or linked, f"point {number} ({point}) is not answered"
     assert set(named) <= TESTS, f"point {number}: {sorted(set(named) - TESTS)} do not exist"
     assert set(linked) <= anchors(PAGE), f"point {number}: no section {sorted(set(linked) - anchors(PAGE))}"
+
+
+def test_sections_that_answer_a_point_say_something():
+    """A section that is the only answer to a point has words to it, and names the point's remedy in code or figures."""
+    alone = [re.findall(r"\]\(#([\w-]+)\)", answer) for _, _, answer in POINTS if "`test_" not in answer]
+    sections = {anchor(part.split("\n")[0]): part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
+    for name in {one for found in alone for one in found}:
+        assert len(sections[name].split()) > 40, name
 
 
 def test_modules_and_functions_named_on_the_page_exist():

@@ -99,7 +99,10 @@ def bootstrap_interval(
 
     Notes
     -----
-    BCa: Efron 1987; acceleration from the influence of single observations (infinitesimal jackknife).
+    BCa: Efron 1987; acceleration from the influence of single observations (infinitesimal jackknife). Resamples vary
+    too little by n/(n - 1), and normal quantiles are too short for small classes: quantiles are widened to Student's t
+    with the degrees of freedom of the two influences (expanded interval: Hesterberg 2015). With 20 targets and 180
+    distractors, rectified, plain BCa covers .91.
     """
     values, roles, shape = prepared(np.asarray(responses), target)
     if roles.shape[0] != 1 or np.ndim(target) != 1:
@@ -111,31 +114,33 @@ def bootstrap_interval(
             f"a bootstrap needs {FEWEST_FOR_BOOTSTRAP} observations in each class, 100 resamples and a level between 0 "
             f"and 1; came {n1} and {n0}, {resamples}, {level}; use the noncentral t interval for small classes"
         )
-    observed, acceleration, wide = _influences(values, roles, chosen)
+    observed, acceleration, wide, freedom = _influences(values, roles, chosen)
     counts = [rng.multinomial(n, np.full(n, 1 / n), size=resamples) for n in (n1, n0)]
     low, high = np.full(values.shape[0], np.nan), np.full(values.shape[0], np.nan)
     step = max(1, 4_000_000 // max(resamples, values.shape[1]))
     for start in range(0, values.shape[0], step):
         part = slice(start, start + step)
         draws = _resampled(wide[:, part], chosen, counts)
-        low[part], high[part] = _bca(draws, observed[part], acceleration[part], level)
+        low[part], high[part] = _bca(draws, observed[part], acceleration[part], freedom[part], level)
     return Interval(low.reshape(shape), high.reshape(shape))
 
 
-def _influences(values: NDArray, roles: NDArray, chosen: NDArray[np.bool_]) -> tuple[Float, Float, Float]:
-    """d', acceleration, and standardised responses (n, units)."""
+def _influences(values: NDArray, roles: NDArray, chosen: NDArray[np.bool_]) -> tuple[Float, Float, Float, Float]:
+    """d', acceleration, standardised responses (n, units), and degrees of freedom (Welch–Satterthwaite)."""
     sums, _ = discrimination_counts(values, roles, pairs=False)
     variance, mean, n = sums.variance()[0], sums.mean[0], sums.count[0]
     observed = standardised_difference((n[1], mean[1], variance[1]), (n[0], mean[0], variance[0]))
     s = np.sqrt((variance[0] + variance[1]) / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         wide = (values.astype(np.float64) - mean.mean(axis=0)[:, None]).T / s
-        cubes = squares = np.zeros(observed.size)
+        cubes = squares = shares = np.zeros(observed.size)
         for one, sign, members in ((1, 1, chosen), (0, -1, ~chosen)):
             centred = wide[members] - (mean[one] - mean.mean(axis=0)) / s
             influence = (sign * centred - observed / 4 * (centred**2 - variance[one] / s**2)) / n[one]
-            cubes, squares = cubes + (influence**3).sum(axis=0), squares + (influence**2).sum(axis=0)
-        return observed, cubes / squares**1.5 / 6, wide
+            mine = (influence**2).sum(axis=0)
+            cubes, squares = cubes + (influence**3).sum(axis=0), squares + mine
+            shares = shares + mine**2 / (n[one] - 1)
+        return observed, cubes / squares**1.5 / 6, wide, squares**2 / shares
 
 
 def _resampled(wide: Float, chosen: NDArray[np.bool_], counts: list[NDArray]) -> Float:
@@ -152,7 +157,7 @@ def _resampled(wide: Float, chosen: NDArray[np.bool_], counts: list[NDArray]) ->
     return standardised_difference(*parts)
 
 
-def _bca(draws: Float, observed: Float, acceleration: Float, level: float) -> tuple[Float, Float]:
+def _bca(draws: Float, observed: Float, acceleration: Float, freedom: Float, level: float) -> tuple[Float, Float]:
     known = np.isfinite(draws)
     usable = (known.mean(axis=0) >= 0.99) & np.isfinite(observed) & np.isfinite(acceleration)
     ordered = np.sort(np.where(known, draws, np.inf), axis=0)
@@ -164,7 +169,7 @@ def _bca(draws: Float, observed: Float, acceleration: Float, level: float) -> tu
         )
         ends = []
         for share in ((1 - level) / 2, (1 + level) / 2):
-            z = bias + stats.norm.ppf(share)
+            z = bias + stats.t.ppf(share, freedom) * np.sqrt((freedom + 1) / freedom)
             place = special.ndtr(bias + z / (1 - acceleration * z)) * (counts - 1)
             place = np.clip(np.nan_to_num(place), 0, np.maximum(counts - 1, 0))
             lower = np.floor(place).astype(np.intp)

@@ -23,7 +23,7 @@ from featattn_neuro.schema import ACTIVATIONS, ATTENTION, NEURAL
 
 CRITERIA = {
     "bic": "Bayesian information criterion",
-    "likelihood_ratio": "a richer model where it is better at p <= .05, one parameter at a time",
+    "likelihood_ratio": "a richer model where it is better at p <= .05, one parameter at a time (the first: .025)",
 }
 MAX_GROUPS = 20
 """Leave-one-stimulus-out up to so many stimuli; with more, they are left out in so many groups."""
@@ -62,7 +62,7 @@ def attention_effects(
         ACTIVATIONS, which have no noise: equal deviations in both conditions).
     models : of `featattn_neuro.arrays.attention_models.MODELS`.
     criterion : what chooses the model: "bic" or "likelihood_ratio". AIC is printed, it overfits.
-    level : of the intervals (Wald).
+    level : of the intervals (Wald; Student's t where the noise is estimated from the residuals).
     held_out : whether to leave stimuli out in turn (one each, or 20 groups), for `held_out`.
     selectivity : gives `selectivity_slope` and `selectivity_rho` per layer: values over `unit` from other responses; or
         "sparseness" or "modulation_depth" over the stimuli, from half of the unattended repeats, the index being taken
@@ -275,7 +275,9 @@ def _status(pair: _Pair, fits: dict[str, kernels.ModelFit]) -> np.ndarray:
 
 
 def _parameters(fits: dict[str, kernels.ModelFit], level: float) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
-    dims, reach = ("model_name", "unit"), float(stats.norm.ppf((1 + level) / 2))
+    dims = ("model_name", "unit")
+    # t with infinite degrees of freedom is the normal distribution
+    reach = np.stack([stats.t.ppf((1 + level) / 2, fit.freedom) for fit in fits.values()])
     found: dict[str, tuple[tuple[str, str], np.ndarray]] = {
         "converged": (dims, np.stack([fit.converged for fit in fits.values()]).astype(np.int64))
     }
@@ -334,7 +336,8 @@ def _by_likelihood_ratio(fits: dict[str, kernels.ModelFit]) -> np.ndarray:
         )
     single_ones = [fits["multiplicative"], fits["additive"]]
     one = np.where(single_ones[0].log_likelihood >= single_ones[1].log_likelihood, "multiplicative", "additive")
-    any_effect = np.min([kernels.likelihood_ratio_p(fit, [fits["none"]]) for fit in single_ones], axis=0) <= 0.05
+    # two models with one parameter each are tried: Bonferroni
+    any_effect = np.min([kernels.likelihood_ratio_p(fit, [fits["none"]]) for fit in single_ones], axis=0) <= 0.025
     richer = kernels.likelihood_ratio_p(fits["both"], single_ones) <= 0.05
     chosen = np.where(any_effect, np.where(richer, "both", one), "none")
     if "width" in fits:

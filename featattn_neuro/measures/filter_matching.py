@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from featattn_neuro.arrays.association import atanh_clipped, cross_correlation
 from featattn_neuro.arrays.distribution_similarity import distribution_similarity, ks_similarity
 from featattn_neuro.arrays.resampling import permutation_p
 from featattn_neuro.errors import DataError
 from featattn_neuro.measures._join import aligned, same_ids
+from featattn_neuro.measures._tables import paired_layers
 from featattn_neuro.measures.gain_selectivity import MIN_LIVE, gain_selectivity
 from featattn_neuro.schema import ASSOCIATION, MATCH
 
@@ -107,7 +109,13 @@ def select_like_neurons(
 
 
 def gain_selectivity_in(
-    gains: xr.Dataset, selectivity: xr.Dataset, chosen: xr.DataArray, *, draws: int = 500, seed: int = 0
+    gains: xr.Dataset,
+    selectivity: xr.Dataset,
+    chosen: xr.DataArray,
+    *,
+    draws: int = 500,
+    permutations: int = 9999,
+    seed: int = 0,
 ) -> xr.Dataset:
     """`gain_selectivity` among the chosen filters, and how that differs from as many filters taken at random.
 
@@ -115,33 +123,28 @@ def gain_selectivity_in(
     ----------
     gains, selectivity : as in `gain_selectivity`.
     chosen : (unit) of `select_like_neurons`, of the same units.
-    draws, seed : random choices of as many filters in each layer, and their seed.
+    draws, seed : random choices of as many live filters in each layer, and their seed.
+    permutations : of the tasks among the chosen filters, as in `gain_selectivity`.
 
     Returns
     -------
     ASSOCIATION of the chosen filters. Attributes: `matched_chosen`, z (of d', the task's own) averaged over layers and
-    tasks; `matched_random`, its mean over the draws; `p_random`, permutation p that these filters are no different;
-    `draws` counts those that were defined. Layers with fewer than 8 chosen live filters are `too_few`.
+    tasks; `matched_random`, its mean over the draws; `p_random`, permutation p that these filters are no different
+    (too small where filters that respond alike share the chosen property: a diagnostic of one network, see the
+    calibration battery); `draws` counts those that were defined. Layers with fewer than 8 chosen live filters are
+    `too_few`.
     """
     same_ids(gains["unit"].values, chosen["unit"].values, what="unit", wanted_name="the gains",
              came_name="the chosen filters")  # fmt: skip
     flags = chosen.sel(unit=gains["unit"].values).values.astype(bool)
-    found = _within(gains, selectivity, flags, permutations=9999, seed=seed)
+    found = _within(gains, selectivity, flags, permutations=permutations, seed=seed)
     observed = _matched(found)
     if not np.isfinite(observed):
         raise DataError(
             f"wanted {MIN_LIVE} chosen live filters in a layer or more; came {int(flags.sum())} chosen filters in all, "
             "and no layer with as many live ones; choose more filters"
         )
-    rng = np.random.default_rng(seed)
-    layers = gains["layer"].values.astype(str)
-    null = np.empty(draws)
-    for draw in range(draws):
-        taken = np.zeros(flags.size, dtype=bool)
-        for layer in dict.fromkeys(layers.tolist()):
-            members = np.flatnonzero(layers == layer)
-            taken[rng.choice(members, int(flags[members].sum()), replace=False)] = True
-        null[draw] = _matched(_within(gains, selectivity, taken, permutations=1, seed=seed))
+    null = _random_choices(gains, selectivity, flags, draws=draws, rng=np.random.default_rng(seed))
     usable = null[np.isfinite(null)]
     notes = {
         "n_chosen": int(flags.sum()),
@@ -151,6 +154,25 @@ def gain_selectivity_in(
         "draws": int(usable.size),
     }
     return ASSOCIATION.check(found.assign_attrs(notes))
+
+
+def _random_choices(
+    gains: xr.Dataset, selectivity: xr.Dataset, flags: np.ndarray, *, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(draws,) matched z of as many live filters as are chosen and live, in the layers where these are enough."""
+    pair = paired_layers(gains, selectivity)
+    ids = {str(unit) for unit in gains["unit"].values[flags]}
+    counts = {layer: sum(str(unit) in ids for unit in pair.units[layer]) for layer in pair.layers}
+    kept = [layer for layer in pair.layers if counts[layer] >= MIN_LIVE]
+    null = np.empty(draws)
+    for draw in range(draws):
+        own = []
+        for layer in kept:
+            taken = rng.choice(pair.units[layer].size, counts[layer], replace=False)
+            table = cross_correlation(pair.gain[layer][:, taken], pair.score[layer][:, taken])
+            own.append(np.diagonal(table))
+        null[draw] = atanh_clipped(np.stack(own)).mean()
+    return null
 
 
 def _within(

@@ -6,12 +6,13 @@ sets on a network. A correlation between gains and d' is no cause; what a set of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from featattn_neuro.arrays.resampling import t_interval, t_test
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import layers_of, single, without_scalars
 from featattn_neuro.measures.gain_selectivity import live_filters
@@ -24,6 +25,9 @@ CONTROLS = {
 }
 CANDIDATES = 3
 """A matched control is drawn from this many nearest filters, so that repeats differ."""
+ONE_NETWORK = (
+    "this network, a diagnostic: too small, since control sets share filters and filters covary; see pool_set_effects"
+)
 
 
 def filter_sets(
@@ -103,8 +107,9 @@ def set_effects(scores: xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame, one row per control: `change_top` and `change_control`, mean over tasks of the ROC area minus that
     without a set (the control's also over its repeats); `difference`; `p`, two-sided, (1 + sets at least as far from
-    the mean of all as the top one)/(1 + repeats), this network only; `repeats`; `n_tasks`. Over networks, test
-    `difference` with `arrays.resampling.t_test`.
+    the mean of all as the top one)/(1 + repeats); `reads`, what that p may be read as: control sets share filters with
+    each other, but none with the top set, and filters that respond alike do alike, so it is too small and a diagnostic
+    of one network; `repeats`; `n_tasks`. The test is `pool_set_effects`, over networks.
     """
     checked = SCORES.check(single(without_scalars(scores), ("network",), name="the scores"))
     arms = [str(arm) for arm in checked["arm"].values]
@@ -127,10 +132,56 @@ def set_effects(scores: xr.Dataset) -> pd.DataFrame:
                 "change_control": float(values.mean()),
                 "difference": top - float(values.mean()),
                 "p": (1 + further) / (1 + values.size) if np.isfinite(values).all() and np.isfinite(top) else np.nan,
+                "reads": ONE_NETWORK,
                 "repeats": int(values.size),
                 "n_tasks": int(checked.sizes["task"]),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def pool_set_effects(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What the top filters do beyond each kind of control, over replicate networks.
+
+    Parameters
+    ----------
+    effects : network → table of `set_effects`, networks with their own images.
+
+    Returns
+    -------
+    DataFrame, one row per control: `change_top`, `change_control` and `difference`, means over networks; `ci_low`,
+    `ci_high`, 95 % t interval of the difference; `p`, Student's t, two-sided; `n_networks`. NaN below two networks.
+
+    Raises
+    ------
+    DataError : no network, or networks with different controls.
+
+    >>> row = {"control": "random", "change_top": -0.3, "change_control": 0.1, "difference": -0.4}
+    >>> table = pd.DataFrame([row])
+    >>> found = pool_set_effects({"a": table, "b": table.assign(difference=-0.2)}).iloc[0]
+    >>> found["control"], round(found["difference"], 3), found["n_networks"]
+    ('random', -0.3, 2)
+    """
+    kinds = {tuple(table["control"]) for table in effects.values()}
+    if len(kinds) != 1:
+        raise DataError(
+            "wanted the same kinds of control in one network or more; came "
+            f"{sorted(', '.join(one) for one in kinds) or 'no network'}; measure all networks alike"
+        )
+    rows = []
+    for kind in kinds.pop():
+        each = [table[table["control"] == kind].iloc[0] for table in effects.values()]
+        values = np.array([float(one["difference"]) for one in each])
+        low, high = t_interval(values)
+        finite = np.isfinite(values)
+        means = {
+            name: float(np.mean([float(one[name]) for one, use in zip(each, finite, strict=True) if use]))
+            if finite.any()
+            else float("nan")
+            for name in ("change_top", "change_control", "difference")
+        }
+        ends = {"ci_low": low, "ci_high": high, "p": t_test(values), "n_networks": int(finite.sum())}
+        rows.append({"control": kind, **means, **ends})
     return pd.DataFrame(rows)
 
 

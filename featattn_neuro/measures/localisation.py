@@ -17,7 +17,7 @@ from featattn_neuro.arrays.masks import (
     on_grid,
     resolved_objects,
 )
-from featattn_neuro.arrays.resampling import permutation_p, t_interval
+from featattn_neuro.arrays.resampling import permutation_p, share_interval, t_interval
 from featattn_neuro.errors import DataError
 from featattn_neuro.measures._join import aligned, single, without_scalars
 from featattn_neuro.measures.saliency_agreement import RESOLVED_SHARE
@@ -50,9 +50,9 @@ def localisation(
     Returns
     -------
     AGREEMENT with `localisation(localiser, map, layer, stimulus)`, its mean over the cued objects of an image; mean,
-    95 % t interval over images (`localisation_mean`, `_low`, `_high`) and `localisation_status`: "dead" where all maps
-    are 0, "too_few" where no image has a score (no distractor, no mask left on the grid). All but the cue swap are
-    positive for plain brightness: read "excess" beside "activation".
+    95 % interval over images (`localisation_mean`, `_low`, `_high`; Student's t, of the pointing game that of a share)
+    and `localisation_status`: "dead" where all maps are 0, "too_few" where no image has a score (no distractor, no mask
+    left on the grid). All but the cue swap are positive for plain brightness: read "excess" beside "activation".
 
     Raises
     ------
@@ -203,7 +203,7 @@ def _dataset(
             coordinates,
             {"kind": "AGREEMENT"},
         )
-    ends = np.array([[[t_interval(one) for one in row] for row in block] for block in values])
+    ends = np.array([_intervals(block, name) for block, name in zip(values, LOCALISERS, strict=True)])
     known_any = np.isfinite(values).any(axis=-1)
     counts = np.maximum(np.isfinite(values).sum(axis=-1), 1)
     mean = np.where(known_any, np.nansum(values, axis=-1) / counts, np.nan)
@@ -216,6 +216,13 @@ def _dataset(
         localisation_high=(dims, ends[..., 1]),
         localisation_status=(dims, status),
     ).assign_coords(localiser=list(LOCALISERS), map=names)
+
+
+def _intervals(block: np.ndarray, localiser: str) -> list[list[tuple[float, float]]]:
+    """95 % intervals over images (map, layer): of a share for the pointing game, which is hit or missed, else t."""
+    if localiser == "pointing_game":
+        return [[share_interval(np.clip(one, 0, 1)) for one in row] for row in block]  # 1 + rounding is 1
+    return [[t_interval(one) for one in row] for row in block]
 
 
 def _with_null(found: xr.Dataset, null: xr.DataArray) -> xr.Dataset:

@@ -9,7 +9,7 @@ from featattn_neuro.arrays import discrimination
 from featattn_neuro.errors import ConfigError, DataError, SchemaError, choose
 from featattn_neuro.measures._join import aligned, layers_of, source_ids, without_scalars
 from featattn_neuro.measures._selectivity_table import FAMILIES, Table, measure_blocks
-from featattn_neuro.measures.contrasts import Target, contrasts, resolve_target, targets_from_labels
+from featattn_neuro.measures.contrasts import Contrasts, Target, contrasts, resolve_target, targets_from_labels
 from featattn_neuro.schema import ACTIVATIONS, CONSTITUENT_SEPARATOR, NEURAL, SELECTIVITY
 
 __all__ = [
@@ -67,7 +67,7 @@ def selectivity(
     interval : of d': "noncentral_t" (classes about Gaussian), "bootstrap" (BCa; ten stimuli or more a class), None.
     observations : of NEURAL: "trial" = single trials, their stimulus as label (target may be a DataArray over
         `stimulus`); "stimulus" = mean over the trials of each. A trial on which a unit was not recorded (NaN) is left
-        out for that unit.
+        out for that unit. Intervals over trials speak of the stimuli that were shown, not of others of their class.
 
     Returns
     -------
@@ -85,7 +85,8 @@ def selectivity(
     Raises
     ------
     DataError : ids differ, target is not boolean, several reductions; a family is asked for where stimuli share
-    sources (exchanging labels of composites is then no null: 20-32 % false positives); bootstrap of a small class.
+    sources (exchanging labels of composites is then no null: 20-32 % false positives) or where classes of several
+    stimuli are compared by trials that repeat them; bootstrap of a small class.
     ConfigError : unknown label value or option, a family without permutations.
 
     Notes
@@ -109,6 +110,7 @@ def selectivity(
     tasks = contrasts(recorded, target, pairs=pairs)
     if family is not None:
         _refuse_shared_sources(recorded)
+        _refuse_repeats(recorded, tasks)
     table = measure_blocks(
         recorded, tasks, neural=neural, permutations=permutations, seed=seed, family=family, correction=correction,
         interval=interval,
@@ -175,6 +177,23 @@ def _refuse_shared_sources(recorded: xr.Dataset) -> None:
             "nulls; "
             "use each source once, or leave family out"
         )
+
+
+def _refuse_repeats(recorded: xr.Dataset, tasks: Contrasts) -> None:
+    """Trials of one stimulus are no more exchangeable between classes of stimuli than the stimulus itself is."""
+    if recorded.attrs.get("observations") != "trial":
+        return
+    shown = recorded["label"].values.astype(str)
+    for row, wanted in enumerate(tasks.wanted):
+        part = np.ones(wanted.size, dtype=bool) if tasks.among is None else tasks.among[row]
+        sides = [np.unique(shown[side & part], return_counts=True)[1] for side in (wanted, ~wanted)]
+        if min(side.size for side in sides) > 1 and max(side.max() for side in sides) > 1:
+            name = "" if tasks.names is None else f" of task {tasks.names[row]!r}"
+            raise DataError(
+                f"the classes{name} hold {sides[0].size} and {sides[1].size} stimuli that were shown repeatedly; "
+                "exchanging labels of single trials would take repeats for independent stimuli (ten repeats: 40 % of "
+                "true nulls rejected); pass observations='stimulus', or leave family out"
+            )
 
 
 def _recorded(activations: xr.Dataset, target: Target, observations: str) -> tuple[xr.Dataset, Target, bool]:

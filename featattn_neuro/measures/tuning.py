@@ -71,12 +71,12 @@ def tuning(
     Returns
     -------
     TUNING: `curve` (unit, level) in the units of the responses; `sem` (SD with ddof 1 over the square root of n; NaN
-    below two); `low`, `high` (mean ± Student's t times sem); `n_trials`; `p_selective` of the test, over all trials (or
-    stimuli), NaN unless status is "ok" and some level has two; and `status`: "too_few" with responses at fewer than two
-    levels, "dead" if all are 0, "constant" if all are equal. Levels rise; a unit without response at a level is NaN
-    there with n_trials 0. Where levels are names, `level` counts them in sorted order and `level_name` holds them. In
-    filters of a deterministic network the samples are stimuli (phases, images of a class), not repeats: intervals and
-    p say how the mean varies over those.
+    below two); `low`, `high` (mean ± Student's t times sem; NaN where all responses at the level are equal);
+    `n_trials`; `p_selective` of the test, over all trials (or stimuli), NaN unless status is "ok" and some level has
+    two; and `status`: "too_few" with responses at fewer than two levels, "dead" if all are 0, "constant" if all are
+    equal. Levels rise; a unit without response at a level is NaN there with n_trials 0. Where levels are names, `level`
+    counts them in sorted order and `level_name` holds them. In filters of a deterministic network the samples are
+    stimuli (phases, images of a class), not repeats: intervals and p say how the mean varies over those.
 
     Raises
     ------
@@ -96,7 +96,9 @@ def tuning(
     counts, mean, squares = level_moments(seen.values, seen.row, seen.levels.size)
     with np.errstate(divide="ignore", invalid="ignore"):
         sem = np.where(counts > 1, np.sqrt(squares / (counts - 1) / counts), np.nan)
-        half = sem * stats.t.ppf((1 + confidence) / 2, np.where(counts > 1, counts - 1, np.nan))
+        # equal responses at a level have no spread to make an interval of: one of no width would be false
+        spread = np.where(sem > 0, sem, np.nan)
+        half = spread * stats.t.ppf((1 + confidence) / 2, np.where(counts > 1, counts - 1, np.nan))
     status = [unit_status(seen.values[:, k], counts[:, k]) for k in range(seen.values.shape[1])]
     curves: dict[str, Any] = {
         "curve": (("unit", "level"), mean.T),

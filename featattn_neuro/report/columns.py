@@ -44,6 +44,16 @@ COLUMNS: dict[str, dict[str, str]] = {
         "n_target": "number of target stimuli",
         "n_distractor": "number of distractor stimuli",
         "interval_status": "why auc_low and auc_high are undefined: constant = area 0 or 1, else as status",
+        "dprime_low": "lower end of the 95 % interval of dprime (noncentral t or bootstrap, as asked for)",
+        "dprime_high": "upper end",
+        "auc_floor": "mean |auc - .5| over permutations of the labels",
+        "dprime_p": "two-sided p of dprime under permuted labels, this unit and task alone",
+        "auc_p": "the same of auc",
+        "dprime_p_corrected": "dprime_p corrected over the family",
+        "auc_p_corrected": "auc_p corrected over the family",
+        "family": "which tests are corrected together",
+        "family_size": "defined tests in the family (m)",
+        "eta_squared": "share of the unit's variance that lies between labels",
     },
     "gains": {
         **_NETWORK,
@@ -138,12 +148,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "localiser": "pointing_game, mass_in_mask (minus area), auc_judd, energy (against the other objects)",
         "map": "excess (what gains amplify), activation (plain sum of A), centre (centre bias) or a baseline",
         "mean": "mean score over images",
-        "low": "lower end of its 95 % t interval over images",
+        "low": "lower end of its 95 % interval over images (t; of the pointing game that of a share)",
         "high": "upper end",
         **_STATUS,
         "null_mean": "mean of the score under gains permuted within the layer (map excess)",
         "null_sd": "SD of that",
-        "p_permuted": "two-sided p under that null; too small where gains covary (.08 at .05), no part of a verdict",
+        "p_permuted": "two-sided p under that null; too small where gains covary (.12 at .05), no part of a verdict",
     },
     "saliency_stimuli": {
         **_NETWORK,
@@ -198,3 +208,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }
 """`COLUMNS[table][column]` is the column's meaning; the order is the order in the file. The file is `table`.csv."""
+
+ONLY_WHERE_ASKED: dict[str, tuple[str, ...]] = {
+    "selectivity": (
+        *("dprime_low", "dprime_high", "auc_floor", "dprime_p", "auc_p", "dprime_p_corrected", "auc_p_corrected"),
+        *("family", "family_size", "eta_squared"),
+    ),
+}
+"""Columns that a table has only where they were computed: tests and intervals that somebody asked for."""

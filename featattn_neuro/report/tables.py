@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError, choose
-from featattn_neuro.report.columns import COLUMNS
+from featattn_neuro.report.columns import COLUMNS, ONLY_WHERE_ASKED
 from featattn_neuro.report.results import POOLED, Results
 from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, DOSES, GAINS, SCORES, SELECTIVITY
 
@@ -305,7 +305,8 @@ def _stack(table: str, datasets: Datasets, flatten: Callable[[xr.Dataset], pd.Da
         frame = flatten(dataset)
         if len(frame):
             frames.append(frame if "network" in frame else frame.assign(network=name))
-    wanted = list(COLUMNS[table])
+    asked = ONLY_WHERE_ASKED.get(table, ())
+    wanted = [name for name in COLUMNS[table] if name not in asked or any(name in frame for frame in frames)]
     if not frames:
         return pd.DataFrame(columns=wanted)
     return pd.concat(frames, ignore_index=True).reindex(columns=wanted)

@@ -235,3 +235,26 @@ def test_tuning_peaks_at_the_preferred_direction():
     curve = tuning_means(angles, angles[[5, 20]], mean=4, modulation=1.0, concentration=3.0)
     assert curve.argmax(axis=0).tolist() == [5, 20]
     assert curve.min() / curve.max() == pytest.approx(np.exp(-6))
+
+
+def test_likelihood_ratio_of_estimated_noise_is_an_f_test():
+    """Twelve stimuli, one mean each: chi-square would reject about 8 % of true nulls, F rejects 5 %."""
+    rng = np.random.default_rng(2)
+    tuned = 10 + 8 * np.sin(np.linspace(0, 3, 12)) + 0 * rng.random((2500, 1))
+    off, on = (tuned + rng.normal(size=tuned.shape) for _ in range(2))
+    fits, _ = models.fit_models(
+        off[..., None], on[..., None], noise="gaussian", models=["none", "multiplicative", "both"]
+    )
+    assert set(fits["multiplicative"].freedom) == {11.0}
+    assert set(fits["both"].freedom) == {10.0}
+    p = models.likelihood_ratio_p(fits["multiplicative"], [fits["none"]])
+    low, high = stats.binom.ppf([0.001, 0.999], p.size, 0.05)
+    assert low <= (p <= 0.05).sum() <= high
+    ratio = 2 * (fits["multiplicative"].log_likelihood - fits["none"].log_likelihood)
+    assert (stats.chi2.sf(ratio, 1) <= 0.05).sum() > high
+    squares = np.exp(ratio / 12)  # of residuals, none over multiplicative
+    np.testing.assert_allclose(p, stats.f.sf((squares - 1) * 11, 1, 11), rtol=1e-9)
+    counts, _ = models.fit_models(
+        rng.poisson(off[:50, :, None] + 20), rng.poisson(on[:50, :, None] + 20), noise="poisson"
+    )
+    assert np.isinf(counts["both"].freedom).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from scipy import stats
@@ -12,7 +13,7 @@ from featattn_neuro.arrays.resampling import t_test
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.measures.association_errors import filter_permutation, gain_covariance_error
 from featattn_neuro.measures.families import adjust_family
-from featattn_neuro.measures.filter_sets import filter_sets, set_effects
+from featattn_neuro.measures.filter_sets import filter_sets, pool_set_effects, set_effects
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.mixed_model import fit_slopes, mixed_model
 from featattn_neuro.measures.network_tests import association_tests, disattenuated_association, u_shape
@@ -327,6 +328,33 @@ def test_set_effects_by_hand():
     assert (row["control"], row["repeats"], row["p"]) == ("random", 4, 1 / 5)
     assert row["change_top"] == pytest.approx(-0.3)
     assert row["change_control"] == pytest.approx(-0.015)
+    assert "diagnostic" in row["reads"]
+
+
+def test_set_effects_over_networks(rng):
+    kinds = ["random", "activation"]
+    numbers = rng.normal(size=(6, 2)) - [0.5, 0.0]
+    tables = {
+        f"n{k}": pd.DataFrame(
+            {"control": kinds, "change_top": row - 1, "change_control": [-1.0, -1.0], "difference": row}
+        )
+        for k, row in enumerate(numbers)
+    }
+    found = pool_set_effects(tables).set_index("control")
+    for column, kind in enumerate(kinds):
+        wanted = stats.ttest_1samp(numbers[:, column], 0)
+        ends = wanted.confidence_interval(0.95)
+        assert found.loc[kind, "p"] == pytest.approx(wanted.pvalue)
+        assert tuple(found.loc[kind, ["ci_low", "ci_high"]]) == pytest.approx((ends.low, ends.high))
+        assert found.loc[kind, "difference"] == pytest.approx(numbers[:, column].mean())
+        assert found.loc[kind, "change_top"] == pytest.approx(numbers[:, column].mean() - 1)
+    assert (found["n_networks"] == 6).all()
+    alone = pool_set_effects({"n0": tables["n0"]})
+    assert alone[["ci_low", "ci_high", "p"]].isna().all(axis=None)
+    with pytest.raises(DataError, match="same kinds of control"):
+        pool_set_effects({"n0": tables["n0"], "n1": tables["n1"][:1]})
+    with pytest.raises(DataError, match="came no network"):
+        pool_set_effects({})
 
 
 def test_families_are_corrected_apart_and_m_is_kept(rng):

@@ -139,8 +139,6 @@ def test_what_is_wanted_is_said(neurons, gained):
     off, on, _ = gained
     with pytest.raises(DataError, match="activations have no conditions"):
         attention_effects(off)
-    with pytest.raises(DataError, match="there is none; add it"):
-        attention_effects(neurons.drop_vars("condition"))
     with pytest.raises(ConfigError, match="unknown condition 'away'; choose one of: attended, unattended"):
         attention_effects(neurons, conditions=("away", "attended"))
     with pytest.raises(DataError, match="rates, fractions or negative"):
@@ -153,6 +151,15 @@ def test_what_is_wanted_is_said(neurons, gained):
         attention_effects(off, on, models=["none", "multiplicative", "additive"], criterion="likelihood_ratio")
     with pytest.raises(ConfigError, match="correlation < 1"):
         simulate_population(2, correlation=1.0)
+
+
+def test_neurons_without_conditions_are_refused(neurons):
+    """No claim about attention from neurons that were recorded without it."""
+    with pytest.raises(DataError, match="there is none; add it"):
+        attention_effects(neurons.drop_vars("condition"))
+    one = neurons.isel(trial=np.flatnonzero(neurons["condition"] == "unattended"))
+    with pytest.raises(ConfigError, match="unknown condition 'attended'"):
+        attention_effects(one)
 
 
 def test_two_recordings_of_neurons_are_two_conditions(neurons):

@@ -119,3 +119,22 @@ def test_gains_asked_in_the_chosen_filters(rng, filters):
     assert same["p_random"] == 1
     with pytest.raises(DataError, match="wanted 8 chosen live filters in a layer"):
         gain_selectivity_in(gains, selectivity, chosen * (np.arange(2 * PER_LAYER) < 12))
+
+
+def test_random_filters_are_drawn_among_live_ones(rng):
+    """Forty of sixty filters of a layer are dead: the chosen ones are all that live, so nothing else can be drawn."""
+    chosen = over_units(np.zeros(2 * PER_LAYER, dtype=np.int64))
+    chosen[:20] = 1
+    coordinates = {name: chosen[name] for name in ("unit", "layer", "channel")}
+    dprime = rng.normal(size=2 * PER_LAYER)
+    values = {
+        "dprime": ("unit", dprime),
+        "auc": ("unit", stats.norm.cdf(dprime)),
+        "status": ("unit", np.where(np.arange(2 * PER_LAYER) < 20, "ok", "dead")),
+        "live": ("unit", (np.arange(2 * PER_LAYER) < 20).astype(int)),
+    }
+    gains = xr.Dataset({"gain": ("unit", np.exp(rng.normal(size=2 * PER_LAYER)))}, coordinates)
+    found = gain_selectivity_in(gains, xr.Dataset(values, coordinates), chosen, draws=9).attrs
+    assert found["draws"] == 9
+    assert found["matched_random"] == pytest.approx(found["matched_chosen"])
+    assert found["p_random"] == 1

@@ -10,7 +10,7 @@ import xarray as xr
 
 from featattn_neuro.arrays.localisation import LOCALISERS, localise
 from featattn_neuro.arrays.masks import distractors, on_grid
-from featattn_neuro.arrays.resampling import permutation_p, t_interval
+from featattn_neuro.arrays.resampling import permutation_p, share_interval, t_interval
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.io.arrangements import array_composites
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
@@ -77,6 +77,9 @@ def test_scores_are_those_of_the_kernel_for_each_cued_object(case: dict[str, Any
     assert float(found["localisation_mean"].sel(at)) == pytest.approx(values.mean())
     ends = float(found["localisation_low"].sel(at)), float(found["localisation_high"].sel(at))
     assert ends == pytest.approx(t_interval(values))
+    at["localiser"] = "pointing_game"  # hit or missed: t would have no width where all images are hit
+    ends = float(found["localisation_low"].sel(at)), float(found["localisation_high"].sel(at))
+    assert ends == pytest.approx(share_interval(found["localisation"].sel(at).values))
     assert set(found["localisation_status"].values.ravel()) == {"ok"}
     # a map that knows nothing of the image prefers no quadrant
     centre = found["localisation_mean"].sel(map="centre", localiser="energy").values

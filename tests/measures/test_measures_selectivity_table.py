@@ -215,6 +215,24 @@ def test_p_values_are_refused_where_composites_share_sources(recorded):
     assert "auc_p" in selectivity(own, permutations=9, family="all")
 
 
+def test_p_values_are_refused_where_trials_repeat_stimuli(rng):
+    shown = np.tile([f"i{k}" for k in range(8)], 3)
+    values = {"response": (("trial", "unit"), rng.poisson(3.0, size=(24, 2)).astype(float))}
+    coordinates = {"trial": np.arange(24), "unit": ["a", "b"], "stimulus": ("trial", shown)}
+    neural = NEURAL.check(xr.Dataset(values, coordinates))
+    options = {"permutations": 19, "family": "all"}
+    half = xr.DataArray(np.arange(8) < 4, {"stimulus": [f"i{k}" for k in range(8)]}, "stimulus")
+    for target in (half, {"some": (["i0", "i1"], ["i2", "i3"])}):
+        with pytest.raises(DataError, match=r"shown repeatedly.*observations='stimulus'"):
+            selectivity(neural, target, **options)
+        assert "dprime_floor" in selectivity(neural, target, permutations=19)
+        assert "auc_p" in selectivity(neural, target, observations="stimulus", **options)
+    # one stimulus against others is a statement about that stimulus; trials shown once each are independent
+    assert "auc_p" in selectivity(neural, {"one": (["i0"], ["i2", "i3"])}, **options)
+    assert "auc_p" in selectivity(neural, **options)
+    assert "auc_p" in selectivity(neural.isel(trial=slice(0, 8)), half, **options)
+
+
 def test_bad_options_say_what_to_do(recorded):
     with pytest.raises(ConfigError, match="permutations=999"):
         selectivity(recorded, family="all")

@@ -214,3 +214,18 @@ def test_angles_must_tile_the_period_that_is_asked_for():
     assert "orientation_index" not in found
     twice = neural.assign_coords(level=("trial", 2 * neural["orientation"].values))
     assert {"orientation_index", "direction_index"} <= set(tuning_indices(twice, period=360, permutations=0))
+
+
+def test_equal_responses_at_a_level_have_a_mean_and_no_interval():
+    counts = [0.0, 0.0, 0.0, 2.0, 3.0, 4.0]
+    coordinates = {
+        "trial": np.arange(6),
+        "unit": ["V1/0"],
+        "stimulus": ("trial", ["x"] * 3 + ["y"] * 3),
+        "level": ("trial", [0.0] * 3 + [1.0] * 3),
+    }
+    found = tuning(xr.Dataset({"response": (("trial", "unit"), np.array(counts)[:, None])}, coordinates))
+    assert found["curve"].values.tolist() == [[0.0, 3.0]]
+    assert found["sem"].values[0, 0] == 0
+    assert np.isnan(found[["low", "high"]].to_array()[:, 0, 0]).all()
+    assert np.isfinite(found[["low", "high"]].to_array()[:, 0, 1]).all()

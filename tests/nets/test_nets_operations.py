@@ -111,7 +111,7 @@ def test_operations_have_the_names_that_recording_gives_them(net: Functional, im
     assert names == [n for n in graph.names if graph.sites_of(n)[0][1].layer == n and n not in graph.returned]
     assert set(SITES) < set(names)
     recorded = fa.record(net, images.numpy(), list(SITES))
-    assert recorded["layer"].values[:: WIDTH].tolist() == list(SITES)
+    assert recorded["layer"].values[::WIDTH].tolist() == list(SITES)
     assert select_sites(net, ["conv", "block.relu*"]) == [
         "stem", "block.first", "block.second", "block.relu", "block.relu_1"
     ]  # fmt: skip

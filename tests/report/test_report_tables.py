@@ -10,7 +10,7 @@ import pytest
 
 from featattn_neuro.errors import SchemaError, StoreError
 from featattn_neuro.report import tables
-from featattn_neuro.report.columns import COLUMNS
+from featattn_neuro.report.columns import COLUMNS, ONLY_WHERE_ASKED
 from featattn_neuro.report.results import read_results
 
 
@@ -18,7 +18,21 @@ def test_every_table_has_its_frozen_columns_and_reads_back(results_folder):
     written = tables.write_tables(read_results(results_folder))
     assert set(written) == set(COLUMNS)
     for name, path in written.items():
-        assert list(pd.read_csv(path).columns) == list(COLUMNS[name]), name
+        asked = ONLY_WHERE_ASKED.get(name, ())
+        assert list(pd.read_csv(path).columns) == [column for column in COLUMNS[name] if column not in asked], name
+
+
+def test_columns_that_were_asked_for_are_there(results_folder):
+    results = read_results(results_folder)
+    network, measured = next(iter(results.selectivity.items()))
+    tested = measured.assign(dprime_p=measured["dprime"] * 0 + 0.25, family=measured["status"])
+    found = tables.selectivity_table({network: tested, "plain": measured})
+    columns = [c for c in COLUMNS["selectivity"] if c in found]
+    assert list(found.columns) == columns
+    assert [c for c in columns if c in ONLY_WHERE_ASKED["selectivity"]] == ["dprime_p", "family"]
+    assert found.loc[found["network"] == "plain", "dprime_p"].isna().all()
+    assert set(found["dprime_p"].dropna()) == {0.25}
+    assert set(ONLY_WHERE_ASKED["selectivity"]) <= set(COLUMNS["selectivity"])
 
 
 def test_values_survive_the_file_to_the_last_bit(results_folder):
