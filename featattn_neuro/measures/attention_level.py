@@ -187,18 +187,19 @@ def _level_places(preference: Float, levels: Float, period: float) -> tuple[NDAr
 
     def apart(first: Float, second: Float) -> Float:
         away = np.abs(first - second)
-        return np.round(np.minimum(away % period, -away % period) if period else away, 9)
+        nearest = np.minimum(away % period, -away % period) if period else away
+        return np.asarray(np.round(nearest, 9), dtype=np.float64)
 
     values, row = np.unique(levels, return_inverse=True)
     means = np.stack([mean_response(preference[:, row == k]) for k in range(values.size)], axis=1)
     best = values[np.argmax(np.where(np.isfinite(means), means, -np.inf), axis=1)]
     away = apart(levels[None, :], best[:, None])
     # distances that any two levels have: the same whichever level a unit, or a half of its repeats, prefers
-    grid: Float = np.unique(apart(values[:, None], values[None, :]))
+    grid = np.unique(apart(values[:, None], values[None, :]))
     if grid.size > DISTANCES:
         step = float(grid[-1]) / DISTANCES
         place = np.minimum((away / step).astype(np.int64), DISTANCES - 1)
-        grid = step * (np.arange(DISTANCES) + 0.5)
+        grid = step * (np.arange(DISTANCES, dtype=np.float64) + 0.5)
     else:
         place = np.searchsorted(grid, away).astype(np.int64)
     return place, grid

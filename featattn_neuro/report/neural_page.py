@@ -104,10 +104,11 @@ def _effects(results: Results) -> Rows:
 
 
 def _ranged(one: xr.Dataset, name: str) -> str:
-    text = number(float(one[name]), 2)
+    digits = 3 if name == "gain" else 2  # factors lie near 1
+    text = number(float(one[name]), digits)
     if f"{name}_low" not in one or text == "–":
         return text
-    return f"{text} [{number(float(one[f'{name}_low']), 2)}, {number(float(one[f'{name}_high']), 2)}]"
+    return f"{text} [{number(float(one[f'{name}_low']), digits)}, {number(float(one[f'{name}_high']), digits)}]"
 
 
 def _has_profile(results: Results) -> bool:
