@@ -329,8 +329,8 @@ def record(
     ----------
     model : an `nn.Module`, or what `load_model` gives.
     stimuli : what `load_stimuli` gives (preprocessed as the network's weights want); a folder, data-set name or list of
-        image files; an array or tensor (N, C, H, W), taken as it stands; or a torch dataset or loader (items that are
-        tensors are taken as they stand, pictures are preprocessed).
+        image files; an array or tensor (N, C, H, W), taken as it stands; pictures, bytes (N, H, W, 3) or PIL; or a
+        torch dataset or loader (items that are tensors are taken as they stand, pictures are preprocessed).
     layers : dotted names, globs ("layer3.*.relu*"), regular expressions ("re:layer[12]\\..*"), stages ("conv",
         "activation"), types (nn.Conv2d or "Conv2d"), functions (name, module) -> bool, or several of these. A text that
         means no module is looked up among the functional operations of the torch.fx graph, named as torchvision's

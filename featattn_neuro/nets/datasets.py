@@ -28,7 +28,13 @@ _LABEL_KEYS = ("label", "labels", "target")
 
 
 def is_torch_source(source: Any) -> bool:
-    """Whether `source` is a torch dataset or loader."""
+    """Whether `source` is a torch dataset or loader, or pictures in memory: bytes (N, H, W, 3), a list of PIL images or
+    of dictionaries.
+    """
+    if isinstance(source, np.ndarray):
+        return source.dtype == np.uint8 and source.ndim == 4 and source.shape[3] == 3
+    if isinstance(source, list | tuple) and source:
+        return isinstance(source[0], Mapping) or _is_pil(source[0])
     return isinstance(source, Dataset | DataLoader)
 
 
@@ -164,6 +170,10 @@ def _parts(item: Any) -> tuple[Any, Any]:
     return item, None
 
 
+def _is_pil(image: Any) -> bool:
+    return hasattr(image, "convert") and hasattr(image, "mode")
+
+
 def _array(image: Any) -> np.ndarray:
     """A tensor's values, bytes (C, H, W) as a picture (H, W, 3); a PIL image as RGB."""
     if isinstance(image, torch.Tensor):
@@ -171,7 +181,7 @@ def _array(image: Any) -> np.ndarray:
         if values.dtype == torch.uint8 and values.ndim == 3 and values.shape[0] in (1, 3):
             return np.ascontiguousarray(values.expand(3, -1, -1).permute(1, 2, 0).numpy())
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    if hasattr(image, "convert") and hasattr(image, "mode"):
+    if _is_pil(image):
         if image.mode.startswith(("I", "F")):
             raise DataError(f"more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
         return np.asarray(image.convert("RGB"))

@@ -30,6 +30,7 @@ from featattn_neuro.io.conventions import (
 )
 from featattn_neuro.io.metadata import metadata_columns, with_metadata
 from featattn_neuro.io.stimulus_set import Stimuli, content_id
+from featattn_neuro.schema import ACTIVATIONS
 
 N = 7
 COLUMNS = {
@@ -291,10 +292,10 @@ def test_metadata_serve_as_labels_and_survive_selecting(stimuli, table, net):
 
 def test_undeclared_coordinates_elsewhere_stay_refused(stimuli, net):
     found = fn.record(net, stimuli, "0")
-    with pytest.raises(SchemaError, match="has no coordinate 'note'"):
-        fn.selectivity(found.assign_coords(note=("unit", ["x"] * 3)), "a")
-    with pytest.raises(SchemaError, match="has no coordinate 'when'"):
-        fn.selectivity(found.assign_coords(when=("stimulus", np.arange(N).astype("M8[s]"))), "a")
+    with pytest.raises(SchemaError, match="kind ACTIVATIONS has no coordinate 'note'"):
+        ACTIVATIONS.check(found.assign_coords(note=("unit", ["x"] * 3)))
+    with pytest.raises(SchemaError, match="kind ACTIVATIONS has no coordinate 'when'"):
+        ACTIVATIONS.check(found.assign_coords(when=("stimulus", np.arange(N).astype("M8[s]"))))
 
 
 def test_converters_take_them_there_and_back(stimuli, table, net):

@@ -134,3 +134,11 @@ class _Endless(IterableDataset[Any]):
     def __iter__(self) -> Any:
         while True:
             yield torch.rand(3, 4, 4)
+
+
+def test_pictures_in_memory_are_preprocessed(network: Network) -> None:
+    wanted = fn.record(network, Items(list(PICTURES)), "0", batch_size=5)
+    for pictures in (PICTURES, [Image.fromarray(one) for one in PICTURES], [{"img": one} for one in PICTURES]):
+        found = fn.record(network, pictures, "0", batch_size=5)
+        np.testing.assert_array_equal(found["response"], wanted["response"])
+        assert found["stimulus"].values.tolist() == wanted["stimulus"].values.tolist()

@@ -276,3 +276,48 @@ def test_flattened_maps_are_not_taken_for_a_sequence(noise: Any) -> None:
     mixed = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(2), nn.Linear(9, 9))
     with pytest.raises(DataError, match="say where the filters are, channel_axis"):
         record_activations(mixed, noise(2, size=3), "1")
+
+
+class Counting(nn.Module):
+    """Counts its passes and the rows that it was shown."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.rows = inner, []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.rows.append(len(images))
+        return self.inner(images)
+
+
+@pytest.mark.parametrize(("count", "batch_size", "passes"), [(9, 4, 3), (8, 4, 2), (3, 8, 1), (1, 1, 1)])
+def test_no_pass_is_made_for_the_shapes_alone(count: int, batch_size: int, passes: int, noise: Any) -> None:
+    net = Counting(build_network("digits_cnn").module)
+    done: list[int] = []
+    found = record_activations(
+        net, noise(count), ["conv", "activation"], batch_size=batch_size, progress=lambda now, _all: done.append(now)
+    )
+    assert net.rows == [batch_size] * passes
+    assert done == [min(batch_size * (k + 1), count) for k in range(passes)]
+    with torch.no_grad():
+        maps = net.inner.conv1(as_tensor(noise(count), None))
+    np.testing.assert_allclose(found["response"][:, :16], maps.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+
+
+def test_axes_that_are_open_in_the_first_pass_cost_a_second_one() -> None:
+    """A sequence before the first layer that says what its axes are: known when every layer has run."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.tokens, self.norm = nn.Conv2d(1, 6, 2, 2), nn.Identity(), nn.LayerNorm(6)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.norm(self.tokens(self.conv(images).flatten(2).transpose(1, 2)))
+
+    net = Counting(Tokens())
+    stimuli = load_stimuli(np.random.default_rng(0).random((5, 1, 8, 8), np.float32), label=None)
+    found = record_activations(net, stimuli, ["inner.conv", "inner.tokens"], batch_size=2)
+    assert net.rows == [2] * 4
+    conv, tokens = found["response"].values[:, :6], found["response"].values[:, 6:]
+    np.testing.assert_allclose(tokens, conv, rtol=1e-5, atol=1e-6)
