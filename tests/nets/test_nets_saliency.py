@@ -184,7 +184,9 @@ def test_masked_maps_by_hand(noise: Any, filters: int) -> None:
     stimuli, rng = noise(4, 1, 8), np.random.default_rng(0)
     net = nn.Sequential(nn.Conv2d(1, filters, 3, padding=1), nn.ReLU(), nn.Conv2d(filters, 2, 1))
     source_a, source_b = rng.random((2, 4, 8, 8)) > 0.6
-    found = masked_maps(net, stimuli, ["1", "2"], source_a.astype(float), source_b.astype(float), batch_size=3)  # two batches
+    found = masked_maps(
+        net, stimuli, ["1", "2"], source_a.astype(float), source_b.astype(float), batch_size=3
+    )  # two batches
     assert found["unit"].values.tolist() == [*(f"1/00{k}" for k in range(filters)), "2/000", "2/001"]
     mask_a, mask_b = exclusive_masks(source_a.astype(float), source_b.astype(float), (8, 8))
     maps = maps_of(net, stimuli, "1")
