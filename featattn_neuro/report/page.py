@@ -57,8 +57,8 @@ CAPTIONS = {
     "agreement": "The cue swap asks whether the map of the cued class falls on the cued object rather than on the "
     "other one. It cancels ink, centre and brightness.",
     "localisation": "The usual scores, of the gains' excess map beside plain activation, a map that only knows the "
-    "centre, and the excess map of the same gains where weights are shuffled. Brightness alone scores well: the distance "
-    "between the first two is what counts. Dots are networks.",
+    "centre, and the excess map of the same gains where weights are shuffled. Brightness alone scores well: the "
+    "distance between the first two is what counts. Dots are networks.",
 }
 
 

@@ -158,7 +158,7 @@ def localisation_figure(agreements: Datasets) -> Figure:
     if not checked:
         raise DataError("wanted maps that were scored against masks; came none; add them with localisation(…)")
     localisers = [str(name) for name in checked[0]["localiser"].values]
-    maps = [str(name) for name in checked[0]["map"].values]
+    maps = list(dict.fromkeys(str(name) for ds in checked for name in ds["map"].values))
     named = [(str(layer), ds) for ds in checked for layer in ds["layer"].values[ds["usable"].values == 1]]
     layers = list(dict.fromkeys(layer for layer, _ in named))
     figure = new_figure(2.3 * len(localisers) + 1.0, (0.62 if len(layers) <= MANY_LAYERS else 0.24) * len(layers) + 1.3)
@@ -168,7 +168,8 @@ def localisation_figure(agreements: Datasets) -> Figure:
         for row, layer in enumerate(layers):
             here = [ds for name, ds in named if name == layer]
             for k, name in enumerate(maps):
-                values = [float(ds["localisation_mean"].sel(localiser=localiser, map=name, layer=layer)) for ds in here]
+                scored = [ds["localisation_mean"].sel(localiser=localiser, layer=layer) for ds in here]
+                values = [float(one.sel(map=name)) for one in scored if name in one["map"].values]
                 at = row + 0.22 * (k - (len(maps) - 1) / 2)
                 axes.plot(values, [at] * len(values), "o", color=colours.get(name, INK), markersize=4.5, alpha=0.85)
         chance = {"mass_in_mask": 0.0, "auc_judd": 0.5, "energy": 0.5}.get(localiser)

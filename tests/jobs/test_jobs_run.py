@@ -52,6 +52,10 @@ def test_a_run_ends_in_tables_page_and_four_verdicts(finished: Path):
     assert len(shown) == 2
     assert {row["id"] for row in shown} <= ids
     assert all((finished / "stimuli" / row["file"]).is_file() for row in shown)
+    sheets = json.loads((finished / "stimuli" / "sheets.json").read_text())
+    maps = [load_kind(path, "SALIENCY") for path in sorted((finished / "sheets").iterdir())]
+    assert len(maps) == 2  # one a network
+    assert set(maps[0]["stimulus"].values) == {row["id"] for row in sheets} <= ids
 
 
 def test_splits_are_disjoint_and_written_down(finished: Path):
