@@ -874,7 +874,9 @@ def _class_names(labels: Any, stimuli: Any) -> list[str]:
         labels = read_labels(labels, stimuli)
     if isinstance(labels, xr.DataArray):
         if labels.dims != ("stimulus",):
-            raise DataError(f"wanted one class per stimulus; came labels over {labels.dims}; give names over 'stimulus'")
+            raise DataError(
+                f"wanted one class per stimulus; came labels over {labels.dims}; give names over 'stimulus'"
+            )
         missing = sorted(set(stimuli.id.tolist()) - set(labels["stimulus"].values.tolist()))
         if missing:
             raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")

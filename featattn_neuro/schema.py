@@ -309,7 +309,10 @@ SCORES = Kind(
         "auc": Variable(("arm", "task"), "float", "ROC area of the logit on P", extra=("network",), low=0, high=1),
         "logit": Variable(("arm", "task", "stimulus"), "float", "logit of the detector on P", False),
         "placement": Variable(
-            ("arm", "task", "stimulus"), "float", "share of the other class that the image is on the right side of", False
+            ("arm", "task", "stimulus"),
+            "float",
+            "share of the other class that the image is on the right side of",
+            False,
         ),
         "target": Variable(("task", "stimulus"), "int", "1 where the stimulus is a target of the task", False),
         "trained_numbers": Variable(("arm",), "int", "numbers trained per task, head included", False),

@@ -212,7 +212,10 @@ def test_export_takes_what_it_needs_and_refuses_the_rest(tmp_path, capsys):
     for arguments, text in (
         (("export", file, "--out", out, "--model", MODEL), "--model is for .onnx and peft"),
         (("export", file, "--out", out, "--task", "across"), "--task is for .onnx and peft"),
-        (("export", file, "--out", adapter, "--model", MODEL, "--input-shape", "3,16,16"), "--input-shape is for .onnx"),
+        (
+            ("export", file, "--out", adapter, "--model", MODEL, "--input-shape", "3,16,16"),
+            "--input-shape is for .onnx",
+        ),
         (("export", file, "--out", network, "--model", MODEL), "which images the network takes"),
         (("export", file, "--out", network, "--model", MODEL, "--input-shape", "16"), "CHANNELS,HEIGHT,WIDTH"),
         (("import-gains", adapter, "--out", moved), "give model="),

@@ -271,7 +271,9 @@ def with_gains(
     operations = operation_sites(module, per_site)
     single = [name for name in operations if None not in per_site[name]]
     if single:
-        raise ConfigError(f"operation {single[0]!r} runs once, so its gains have no calls; leave the coordinate call out")
+        raise ConfigError(
+            f"operation {single[0]!r} runs once, so its gains have no calls; leave the coordinate call out"
+        )
     parts = {name: split_site(module, name) for name in per_site if name not in operations}
     sites = {
         name: _Site(name, parts[name][0] if name in parts else name, per_call, rule)
