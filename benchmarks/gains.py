@@ -447,6 +447,9 @@ def part_memory(rounds: int, quick: bool) -> None:
         line(
             f"{name}: peak {peak / 1e6:.1f} MB, saved {saved / 1e6:.1f} MB", np.array([peak / (saved + two)]), most=1.0
         )
+        # convolutions lay weights out anew in every pass: a copy of them is held beside the maps
+        weights = max(4 * parameter.numel() for parameter in cut.module.parameters())
+        print(f"| (largest weights of the network, in no sum above: {weights / 1e6:.1f} MB) | | | |")
 
 
 PARTS = {

@@ -383,7 +383,7 @@ def gains(
     if method == "target-importance" and importance is None:
         raise ConfigError("--method target-importance wants --importance, from 0 (excluded) to 1; came none; give it")
     network, stimuli = api.load_model(model, weights=weights, seed=seed), _stimuli(images, labels, limit)
-    where = (network, stimuli, _task_labels(stimuli, images, target, task), _names(layers))
+    wanted, sites = _task_labels(stimuli, images, target, task), _names(layers)
     if method in ("tuning", "gradient"):
         chosen: dict[str, Any] = {}
         if choice_images is not None:
@@ -391,7 +391,8 @@ def gains(
             chosen = {"choice_stimuli": others, "choice_labels": _targets(others, choice_images, target)}
         strengths = _numbers(strength, "--strength")
         found = api.theory_gains(
-            *where, method=method, strength=strengths[0] if len(strengths) == 1 else strengths, mode=mode, clip=clip,
+            network, stimuli, wanted, sites, method=method, mode=mode, clip=clip,
+            strength=strengths[0] if len(strengths) == 1 else strengths,
             device=device, **chosen,
         )  # fmt: skip
         if "choice_auc" in found.attrs:
@@ -406,7 +407,7 @@ def gains(
         named = None if outputs is None else _indices(outputs)
         assert importance is not None
         found = api.target_importance_gains(
-            network, stimuli, stimuli.label, _names(layers), targets=_names(target), importance=importance,
+            network, stimuli, stimuli.label, sites, targets=_names(target), importance=importance,
             outputs=named, **learning,
         )  # fmt: skip
         _save(found, out)
@@ -416,7 +417,10 @@ def gains(
         others = _stimuli(head_images, head_labels, None)
         heads = {"head_stimuli": others, "head_labels": _task_labels(others, head_images, target, task)}
     learned = api.learn_gains(
-        *where,
+        network,
+        stimuli,
+        wanted,
+        sites,
         train_head=train_head,
         per=per,
         shift=shift,

@@ -120,7 +120,7 @@ def arm_network(
 ) -> CutNetwork | None:
     """The frozen network that arms of one `place` learn on; None for "norm" where no norm has weight and bias.
 
-    "positive": sites may lie behind pooling; "shifted": too, where pooling commutes with a shift; "any": the very sites.
+    "positive": sites may lie behind pooling; "shifted": too, where pooling commutes with shifts; "any": the sites.
 
     For "norm" it is a copy whose norms have weight 1 and bias 0: then the affine part is a free gain and a shift on
     what they give, and learning those from the norm's own weight and bias is learning weight and bias.

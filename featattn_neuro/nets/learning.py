@@ -27,7 +27,7 @@ ROWS_PER_PASS = 240
 """Images times tasks that learn in one pass: fewer pay more per update, more spill the maps out of the cache."""
 
 BYTES_PER_PASS = 40_000_000
-"""Size of the first gained maps of one pass above which fewer tasks learn together, since they would come from memory."""
+"""Size of the first gained maps of one pass above which fewer tasks learn together: the cache is full."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,8 @@ def start(
         )
     if cut.past_pools and ((shift and not cut.shifts) or shapes or not parameterisation.positive):
         raise ConfigError(
-            "gains per position and gains that may be negative do not commute with pooling, nor do shifts with all: make "
-            "the network with CutNetwork(..., past_pools=False), or shifts=True for shifts of positive gains"
+            "gains per position and gains that may be negative do not commute with pooling, nor do shifts with all: "
+            "make the network with CutNetwork(..., past_pools=False), or shifts=True for shifts of positive gains"
         )
     weight, bias, scale = as_tensors(detector, cut.device)
     tasks = 1 if shared else len(weight)
@@ -392,8 +392,8 @@ def fit_tasks(
     ----------
     initial : where learning starts; it is copied. at : update counts (0 = before learning); the end if empty.
     block : tasks that share one pass (None: as many as fill `ROWS_PER_PASS` and not
-        `BYTES_PER_PASS`; `TASKS_TOGETHER` where the first convolution is expanded; all tasks where no gains are learned, since features are then computed once); results
-        agree between block sizes to float32 rounding.
+        `BYTES_PER_PASS`; `TASKS_TOGETHER` where the first convolution is expanded; all tasks where no gains are
+        learned, since features are then computed once); results agree between block sizes to float32 rounding.
     names : of the tasks, for messages; their positions if empty.
     image_weights : as in `learn`. checkpoints : where each block writes how far it is; not together with `at`.
     """

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError
@@ -213,8 +212,8 @@ class Operations:
         part = self.module.get_submodule(owner)
         if "forward" in vars(part):
             raise ConfigError(
-                f"operation {name!r} lies in module {owner!r}, which carries a forward that was put there by hand and would "
-                f"be passed over; take it off, or {_INSTEAD}"
+                f"operation {name!r} lies in module {owner!r}, which carries a forward that was put there by hand and "
+                f"would be passed over; take it off, or {_INSTEAD}"
             )
         if calls[0] is None:
             raise ConfigError(
@@ -299,7 +298,8 @@ class _Replay:
             node = named[local]
             with graph.inserting_after(node):
                 behind = graph.call_module(path, (node,))
-            node.replace_all_uses_with(behind, delete_user_cb=lambda user, behind=behind: user is not behind)
+            for user in [one for one in node.users if one is not behind]:
+                user.replace_input_with(node, behind)
         return fx.GraphModule(call, graph)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def test_a_gained_block_with_gained_layers_inside_is_cut_too() -> None:
             for name in chosen
         ]
         head = net.module.get_submodule(str(net.head))
-        handles.append(head.register_forward_pre_hook(lambda part, inputs: seen.append(inputs[0])))
+        handles.append(head.register_forward_pre_hook(lambda part, inputs, seen=seen: seen.append(inputs[0])))
         with torch.no_grad():
             net.module.eval()(images)
         for handle in handles:
