@@ -14,7 +14,7 @@ from featattn_neuro.arrays.standardised import standardised_difference
 Float = NDArray[np.float64]
 
 FEWEST_FOR_BOOTSTRAP = 15
-"""A bootstrap over fewer observations of a class does not cover what it says: with ten, .92 of rectified ones at d' 2."""
+"""A bootstrap over fewer observations of a class covers too little: with ten rectified ones, .92 at a d' of 2."""
 
 
 class Interval(NamedTuple):

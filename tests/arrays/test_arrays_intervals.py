@@ -149,7 +149,7 @@ def test_bootstrap_covers_a_skewed_unit_and_declines_small_classes(rng):
 
 
 def test_bootstrap_is_widened_for_small_classes(rng, monkeypatch):
-    """10 targets, 90 distractors, rectified, d' 2 in closed form: plain BCa covers .89, widened .92 (too little still)."""
+    """10 targets, 90 distractors, rectified, d' 2 in closed form: plain BCa covers .89, widened .92."""
     from featattn_neuro.arrays import intervals
 
     monkeypatch.setattr(intervals, "FEWEST_FOR_BOOTSTRAP", 10)
