@@ -207,8 +207,8 @@ def flat_tuning(levels: int, trials: int, mean: float) -> Simulate:
 def attention(truth: dict[str, float], *, repeats: int, noise: str, stimuli: int = 12) -> Simulate:
     """`attention_effects`: p of the model with factor and added response, its choice by likelihood, Wald intervals.
 
-    truth : g, b, e of h = g c (μ/c)^e + b; the null is that one of factor and added response is enough. `effect` adds
-    to the simpler one a response (or a factor) that it lacks.
+    truth : g and b of h = g μ + b; the null is that one of factor and added response is enough. `effect` adds to the
+    simpler one the response (or the factor) that it lacks, to none both.
     """
     model = "multiplicative" if "g" in truth else "additive" if "b" in truth else "none"
 
@@ -216,7 +216,10 @@ def attention(truth: dict[str, float], *, repeats: int, noise: str, stimuli: int
         peak = rng.uniform(10, 20, size=(sims, 1))
         tuned = 2 + peak * np.exp(-0.5 * ((np.arange(stimuli) - stimuli / 2) / 2.0) ** 2)
         attended = truth.get("g", 1.0) * tuned + truth.get("b", 0.0)
-        attended = attended + 3 * effect if model != "additive" else attended + effect * 0.3 * tuned
+        if model != "additive":
+            attended = attended + 3 * effect
+        if model != "multiplicative":
+            attended = attended + 0.3 * effect * tuned
         means = np.repeat(np.concatenate([tuned, attended], axis=1), repeats, axis=1)
         if noise == "gaussian":
             values = means + rng.normal(size=means.shape)
@@ -306,7 +309,7 @@ UNIT_CASES = (
     Case("tuning", "Poisson counts, mean 4, 8 levels × 5 trials", flat_tuning(8, 5, 4.0), 1.0, 1),
     Case("tuning-sparse", "Poisson counts, mean .5, 8 levels × 10 trials", flat_tuning(8, 10, 0.5), 2.0, 1),
     Case("attention-none", "Poisson, 12 stimuli × 8 trials, no effect",
-         attention({}, repeats=8, noise="poisson"), 0.5, 2),
+         attention({}, repeats=8, noise="poisson"), 1.0, 2),
     Case("attention-factor", "Poisson, 12 stimuli × 8 trials, factor 1.26",
          attention({"g": 1.26}, repeats=8, noise="poisson"), 1.0, 2),
     Case("attention-added", "Poisson, 12 stimuli × 8 trials, 2 spikes added",
