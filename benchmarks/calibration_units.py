@@ -285,7 +285,7 @@ def flat_neurometric(levels: int, trials: int) -> Simulate:
 
 UNIT_CASES = (
     Case("selectivity-families", "6 correlated rectified filters × 4 labels of 20, 20, 20, 40 stimuli",
-         families(6, (20, 20, 20, 40)), 1.0, 12),
+         families(6, (20, 20, 20, 40)), 1.0, 6),
     Case("selectivity-spread", "20 targets with twice the SD of 180 distractors, equal means",
          unequal_spread(20, 180, 2.0), 0.5, 1),
     Case("selectivity-spread-many", "180 targets with twice the SD of 20 distractors, equal means",
@@ -319,5 +319,5 @@ UNIT_CASES = (
     Case("attention-gaussian", "rates with Gaussian noise, 12 stimuli, one mean each, factor 1.26",
          attention({"g": 1.26}, repeats=1, noise="gaussian"), 1.0, 2),
     Case("attention-width", "Poisson, 12 stimuli × 8 trials, factor 1.2, same width", attended_width(8), 0.0, 2),
-    Case("neurometric", "6 levels × 20 trials a side, Poisson counts, no signal", flat_neurometric(6, 20), 0.1, 10),
+    Case("neurometric", "6 levels × 20 trials a side, Poisson counts, no signal", flat_neurometric(6, 20), 0.1, 20),
 )  # fmt: skip
