@@ -46,8 +46,11 @@ class Case:
 
     @property
     def factor(self) -> int:
-        """More simulations where they cost little, so that an exact test seldom misses the limits by chance."""
-        return 5 if self.cost <= 1 else 3 if self.cost <= 6 else 1
+        """More simulations where they cost little, so that an exact test seldom misses the limits by chance.
+
+        At 2,000 an exact test has an upper limit above .07 in 7 cases of 100, at 4,000 in 1 of 1,000.
+        """
+        return 5 if self.cost <= 1 else 3 if self.cost <= 6 else 2 if self.cost <= 15 else 1
 
 
 def decided(found: NDArray[np.bool_]) -> Float:

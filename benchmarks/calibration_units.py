@@ -207,8 +207,8 @@ def flat_tuning(levels: int, trials: int, mean: float) -> Simulate:
 def attention(truth: dict[str, float], *, repeats: int, noise: str, stimuli: int = 12) -> Simulate:
     """`attention_effects`: p of the model with factor and added response, its choice by likelihood, Wald intervals.
 
-    truth : g, b, e of h = g c (μ/c)^e + b; the null is that one of factor and added response is enough. `effect` adds
-    to the simpler one a response (or a factor) that it lacks.
+    truth : g and b of h = g μ + b; the null is that one of factor and added response is enough. `effect` adds to the
+    simpler one the response (or the factor) that it lacks, to none both.
     """
     model = "multiplicative" if "g" in truth else "additive" if "b" in truth else "none"
 
@@ -216,7 +216,10 @@ def attention(truth: dict[str, float], *, repeats: int, noise: str, stimuli: int
         peak = rng.uniform(10, 20, size=(sims, 1))
         tuned = 2 + peak * np.exp(-0.5 * ((np.arange(stimuli) - stimuli / 2) / 2.0) ** 2)
         attended = truth.get("g", 1.0) * tuned + truth.get("b", 0.0)
-        attended = attended + 3 * effect if model != "additive" else attended + effect * 0.3 * tuned
+        if model != "additive":
+            attended = attended + 3 * effect
+        if model != "multiplicative":
+            attended = attended + 0.3 * effect * tuned
         means = np.repeat(np.concatenate([tuned, attended], axis=1), repeats, axis=1)
         if noise == "gaussian":
             values = means + rng.normal(size=means.shape)
@@ -282,7 +285,7 @@ def flat_neurometric(levels: int, trials: int) -> Simulate:
 
 UNIT_CASES = (
     Case("selectivity-families", "6 correlated rectified filters × 4 labels of 20, 20, 20, 40 stimuli",
-         families(6, (20, 20, 20, 40)), 1.0, 12),
+         families(6, (20, 20, 20, 40)), 1.0, 6),
     Case("selectivity-spread", "20 targets with twice the SD of 180 distractors, equal means",
          unequal_spread(20, 180, 2.0), 0.5, 1),
     Case("selectivity-spread-many", "180 targets with twice the SD of 20 distractors, equal means",
@@ -290,13 +293,15 @@ UNIT_CASES = (
     Case("selectivity-trials", "two classes of 10 stimuli, each shown 10 times", shared_trials(20, 10), 0.5, 1),
     Case("selectivity-sources", "100 composites, each source in five", shared_sources(100, 5), 0.5, 1),
     Case("dprime-gauss", "30 + 30 stimuli, Gaussian, d' .8", dprime_intervals(30, 30, 0.8, cut=False), 0.0, 2),
-    Case("dprime-few", "10 + 10 stimuli, Gaussian, d' 1", dprime_intervals(10, 10, 1.0, cut=False), 0.0, 2),
+    Case("dprime-few", "15 + 15 stimuli, Gaussian, d' 1", dprime_intervals(15, 15, 1.0, cut=False), 0.0, 2),
+    Case("dprime-rectified-few", "15 + 15 rectified responses, d' 2.0",
+         dprime_intervals(15, 15, 2.0, cut=True), 0.0, 2),
     Case("dprime-unequal", "15 + 60 stimuli, Gaussian, SDs 1.5 and 1, d' .78",
          dprime_intervals(15, 60, 1.0, sd=1.5, cut=False), 0.0, 2),
     Case("dprime-rectified-null", "20 + 180 rectified responses, d' 0",
          dprime_intervals(20, 180, 0.0, cut=True), 0.0, 2),
     Case("dprime-rectified", "20 + 180 rectified responses, d' 1.0", dprime_intervals(20, 180, 1.0, cut=True), 0.0, 2),
-    Case("dprime-rectified-strong", "20 + 180 rectified responses, d' 1.9",
+    Case("dprime-rectified-strong", "20 + 180 rectified responses, d' 2.0",
          dprime_intervals(20, 180, 2.0, cut=True), 0.0, 2),
     Case("omnibus", "5 classes of 8 to 40 stimuli, normal", omnibus((8, 12, 20, 30, 40), cut=False), 0.7, 1),
     Case("omnibus-rectified", "5 classes of 8 to 40 stimuli, rectified",
@@ -304,7 +309,7 @@ UNIT_CASES = (
     Case("tuning", "Poisson counts, mean 4, 8 levels × 5 trials", flat_tuning(8, 5, 4.0), 1.0, 1),
     Case("tuning-sparse", "Poisson counts, mean .5, 8 levels × 10 trials", flat_tuning(8, 10, 0.5), 2.0, 1),
     Case("attention-none", "Poisson, 12 stimuli × 8 trials, no effect",
-         attention({}, repeats=8, noise="poisson"), 0.5, 2),
+         attention({}, repeats=8, noise="poisson"), 1.0, 2),
     Case("attention-factor", "Poisson, 12 stimuli × 8 trials, factor 1.26",
          attention({"g": 1.26}, repeats=8, noise="poisson"), 1.0, 2),
     Case("attention-added", "Poisson, 12 stimuli × 8 trials, 2 spikes added",
@@ -314,5 +319,5 @@ UNIT_CASES = (
     Case("attention-gaussian", "rates with Gaussian noise, 12 stimuli, one mean each, factor 1.26",
          attention({"g": 1.26}, repeats=1, noise="gaussian"), 1.0, 2),
     Case("attention-width", "Poisson, 12 stimuli × 8 trials, factor 1.2, same width", attended_width(8), 0.0, 2),
-    Case("neurometric", "6 levels × 20 trials a side, Poisson counts, no signal", flat_neurometric(6, 20), 0.1, 10),
+    Case("neurometric", "6 levels × 20 trials a side, Poisson counts, no signal", flat_neurometric(6, 20), 0.1, 20),
 )  # fmt: skip

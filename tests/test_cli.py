@@ -409,12 +409,12 @@ def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeyp
 def recorded_file(tmp_path):
     """Three labels, ten filters of one layer; the first filter likes ants."""
     rng = np.random.default_rng(4)
-    label = np.repeat(["ant", "bee", "cat"], [10, 12, 14])
-    values = np.maximum(rng.normal(size=(36, 10)), 0)
+    label = np.repeat(["ant", "bee", "cat"], [16, 18, 20])
+    values = np.maximum(rng.normal(size=(54, 10)), 0)
     values[label == "ant", 0] += 3
     names = [f"relu/{k}" for k in range(10)]
     unit = {"unit": names, "layer": ("unit", ["relu"] * 10), "channel": ("unit", np.arange(10))}
-    shown = {"stimulus": [f"s{k}" for k in range(36)], "label": ("stimulus", label)}
+    shown = {"stimulus": [f"s{k}" for k in range(54)], "label": ("stimulus", label)}
     return save_kind(
         xr.Dataset({"response": (("stimulus", "unit"), values)}, unit | shown, {"kind": "ACTIVATIONS"}),
         tmp_path / "recorded.nc",
@@ -442,7 +442,7 @@ def test_selectivity_compares_what_is_asked(recorded_file, tmp_path, options, ta
             load_kind(recorded_file), {"social": (["ant", "bee"], ["cat"]), "wings": ("bee", "ant")}
         )
         np.testing.assert_array_equal(found["auc"], wanted["auc"])
-        np.testing.assert_array_equal(found["n_distractor"], [14, 10])
+        np.testing.assert_array_equal(found["n_distractor"], [20, 16])
 
 
 def test_selectivity_prints_tests_intervals_and_tables(recorded_file, tmp_path, capsys):

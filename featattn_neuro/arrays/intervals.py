@@ -13,8 +13,8 @@ from featattn_neuro.arrays.standardised import standardised_difference
 
 Float = NDArray[np.float64]
 
-FEWEST_FOR_BOOTSTRAP = 10
-"""A bootstrap over fewer observations of a class does not cover what it says."""
+FEWEST_FOR_BOOTSTRAP = 15
+"""A bootstrap over fewer observations of a class covers too little: with ten rectified ones, .92 at a d' of 2."""
 
 
 class Interval(NamedTuple):
@@ -86,7 +86,7 @@ def bootstrap_interval(
 
     Parameters
     ----------
-    responses : (..., n). target : boolean (n,), one task, ten observations or more in each class.
+    responses : (..., n). target : boolean (n,), one task, fifteen observations or more in each class.
     resamples : bootstrap samples, the same for all units.
 
     Returns
@@ -95,14 +95,14 @@ def bootstrap_interval(
 
     Raises
     ------
-    ValueError : fewer than ten observations in a class: no bootstrap covers there.
+    ValueError : fewer than fifteen observations in a class: the bootstrap covers too little there.
 
     Notes
     -----
     BCa: Efron 1987; acceleration from the influence of single observations (infinitesimal jackknife). Resamples vary
     too little by n/(n - 1), and normal quantiles are too short for small classes: quantiles are widened to Student's t
-    with the degrees of freedom of the two influences (expanded interval: Hesterberg 2015). With 20 targets and 180
-    distractors, rectified, plain BCa covers .91.
+    with the degrees of freedom of the two influences (expanded interval: Hesterberg 2015). Coverage without that
+    is one to three points less (10 and 90 rectified responses at d' 2: .89 against .92; 15 and 135: .94 with it).
     """
     values, roles, shape = prepared(np.asarray(responses), target)
     if roles.shape[0] != 1 or np.ndim(target) != 1:

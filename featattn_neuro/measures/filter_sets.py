@@ -159,7 +159,7 @@ def pool_set_effects(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     >>> row = {"control": "random", "change_top": -0.3, "change_control": 0.1, "difference": -0.4}
     >>> table = pd.DataFrame([row])
     >>> found = pool_set_effects({"a": table, "b": table.assign(difference=-0.2)}).iloc[0]
-    >>> found["control"], round(found["difference"], 3), found["n_networks"]
+    >>> found["control"], round(float(found["difference"]), 3), int(found["n_networks"])
     ('random', -0.3, 2)
     """
     kinds = {tuple(table["control"]) for table in effects.values()}

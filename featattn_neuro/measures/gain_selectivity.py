@@ -50,7 +50,8 @@ def gain_selectivity(
         one call of a module that runs several times.
     covariates : variables over `unit`, or ("task", "unit"), to be held fixed one at a time, and all together ("all"):
         mean activation, weight norm, …; nothing measured after the gain. With two tasks or more, the mean log gain of
-        the other tasks is added as "other_tasks_gain". None = no partial correlations.
+        the other tasks is added as "other_tasks_gain". None = no partial correlations. A covariate measured with noise
+        is not held fixed, and a partial rank correlation need not be exactly 0 where only the covariate links the two.
     method : "spearman" (the declared one), "kendall" (tau b) or "pearson_log" (log gain; NaN for a task with a gain
         that is not positive). Partial correlations are of ranks whatever the method.
     permutations, seed : joint permutations of tasks for `p_task_permutation`, and their seed.

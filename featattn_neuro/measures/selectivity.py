@@ -64,7 +64,7 @@ def selectivity(
         tasks of a layer's units) or "task_layer". Needs permutations.
     correction : "max" against the largest value in the family under each permutation (Westfall & Young), which knows
         how units depend on each other; "holm", "bonferroni", "bh", "by" of the permutation p.
-    interval : of d': "noncentral_t" (classes about Gaussian), "bootstrap" (BCa; ten stimuli or more a class), None.
+    interval : of d': "noncentral_t" (classes about Gaussian), "bootstrap" (BCa; 15 stimuli or more a class), None.
     observations : of NEURAL: "trial" = single trials, their stimulus as label (target may be a DataArray over
         `stimulus`); "stimulus" = mean over the trials of each. A trial on which a unit was not recorded (NaN) is left
         out for that unit. Intervals over trials speak of the stimuli that were shown, not of others of their class.

@@ -143,22 +143,25 @@ def test_bootstrap_covers_a_skewed_unit_and_declines_small_classes(rng):
     assert covered < 0.98
     with pytest.raises(ValueError, match="noncentral t"):
         bootstrap_interval(x[:2, :70], target[:70] & (np.arange(70) < 62), rng=rng, resamples=99)
-    with pytest.raises(ValueError, match="10 observations"):
+    with pytest.raises(ValueError, match="15 observations"):
         bootstrap_interval(x[:2, :65], target[:65], rng=rng)
     assert np.isnan(bootstrap_interval(np.zeros((1, 120)), target, rng=rng).low).all()
 
 
-def test_bootstrap_is_widened_for_small_classes(rng):
-    """20 targets, 180 distractors, rectified: plain BCa covers .905 of the d' in closed form."""
-    target = np.arange(200) < 20
-    x = np.maximum(rng.normal(size=(4000, 200)) + 2 * target, 0)
+def test_bootstrap_is_widened_for_small_classes(rng, monkeypatch):
+    """10 targets, 90 distractors, rectified, d' 2 in closed form: plain BCa covers .89, widened .92."""
+    from featattn_neuro.arrays import intervals
+
+    monkeypatch.setattr(intervals, "FEWEST_FOR_BOOTSTRAP", 10)
+    target = np.arange(100) < 10
+    x = np.maximum(rng.normal(size=(6000, 100)) + 2 * target, 0)
     moments = []
     for mean in (2.0, 0.0):
         first = mean * stats.norm.cdf(mean) + stats.norm.pdf(mean)
         moments.append((first, (mean**2 + 1) * stats.norm.cdf(mean) + mean * stats.norm.pdf(mean) - first**2))
     true = (moments[0][0] - moments[1][0]) / np.sqrt((moments[0][1] + moments[1][1]) / 2)
     low, high = bootstrap_interval(x, target, resamples=600, rng=rng)
-    assert ((low <= true) & (true <= high)).mean() > 0.92
+    assert ((low <= true) & (true <= high)).mean() > 0.906
 
 
 def test_bootstrap_is_scipys_bca(rng):

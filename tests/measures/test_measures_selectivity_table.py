@@ -189,7 +189,7 @@ def test_intervals_of_dprime(recorded):
     by_hand = intervals.bootstrap_interval(responses, label == "dog", rng=np.random.default_rng(4))
     np.testing.assert_array_equal(boot["dprime_high"], by_hand.high)
     assert boot.attrs["dprime_interval"] == "bootstrap"
-    with pytest.raises(DataError, match=r"task 'cat'.*noncentral t"):
+    with pytest.raises(DataError, match=r"task 'ant'.*noncentral t"):
         selectivity(recorded.isel(stimulus=slice(0, 35)), ["ant", "cat"], interval="bootstrap")
 
 
