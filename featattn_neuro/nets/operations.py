@@ -338,6 +338,7 @@ def acts_now(module: nn.Module) -> bool:
 def acting_on(module: nn.Module, operation: Operation, act: Act) -> Iterator[None]:
     """Let `act` change what an operation gives, inside the `with`; several act one after the other.
 
+    >>> import torch
     >>> class Net(nn.Module):
     ...     def forward(self, images):
     ...         return torch.relu(images) + 1
