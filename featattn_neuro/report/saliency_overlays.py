@@ -128,8 +128,9 @@ def contact_sheet(
         for axes in (upper, lower):
             axes.set_visible(True)
         _image(upper, images[name])
-        text = (titles or {}).get(name, "").replace("|", " + ")
-        upper.set_title(text, fontsize=8, weight="normal", loc="center", pad=3)
+        parts = (titles or {}).get(name, "").split("|")
+        text = "\n".join(" + ".join(parts[first : first + 2]) for first in range(0, len(parts), 2))
+        upper.set_title(text, fontsize=8 if len(parts) < 3 else 6.5, weight="normal", loc="center", pad=3)
         handle = _overlay(lower, images[name], excess[k], maps, reach)
         mean = float(np.abs(excess[k]).mean())
         lower.set_xlabel(f"mean |·| {number(mean, 2)}", fontsize=7.5, labelpad=2)
