@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,129 +74,121 @@ def stages_of(config: RunConfig, content: Mapping[str, str], n_tasks: int) -> li
 
 
 def _network_stages(config: RunConfig, name: str, content: str, n_tasks: int) -> list[Stage]:
-    learning = _sections(config, "learning")
-    whole = config.model_dump(mode="json")
-    images = config.composites["G"] * config.learning.epochs * n_tasks
-    base = f"network.{name}"
-    learn, measure = ("learn",), ("learn", "measure")
+    return _NetworkStages(config, name, n_tasks).all(content)
 
-    def stage(id_: str, step: str, function: str, needs: list[str], settings: dict[str, Any], **more: Any) -> Stage:
-        code = more.pop("code", learn)
+
+class _NetworkStages:
+    """What one network goes through, from its weights to the rows that the statistics over networks gather."""
+
+    def __init__(self, config: RunConfig, name: str, n_tasks: int) -> None:
+        self.config, self.name, self.n_tasks = config, name, n_tasks
+        self.whole = config.model_dump(mode="json")
+        self.learning = _sections(config, "learning")
+        self.images = config.composites["G"] * config.learning.epochs * n_tasks
+        self.base, self.gain = f"network.{name}", f"arm_gain.{name}"
+        self.seed = {"seed": config.statistics.seed}
+
+    def stage(
+        self, id_: str, step: str, function: str, needs: list[str], settings: dict[str, Any], **more: Any
+    ) -> Stage:
+        code = more.pop("code", ("learn",))
         arm = more.pop("arm", None)
-        return Stage(f"{id_}.{name}", step, function, name, arm, tuple(needs), settings, code, **more)
+        return Stage(f"{id_}.{self.name}", step, function, self.name, arm, tuple(needs), settings, code, **more)
 
-    found = [
-        stage(
-            "network",
-            "network",
-            "train_network",
-            [],
-            {**_network_settings(config, name), "content": content},
-            fixed_seconds=8.0,
-        ),
-        stage("record", "record", "record", [base], {}, fixed_seconds=3.0),
-    ]
-    for arm in config.arm_names():
-        settings = {**learning, "arm": whole["arms"].get(arm)}
-        choices = len(config.arms[arm].choices()) if arm in config.arms else 1
-        needs = {"permuted": [f"arm_gain.{name}"], "permuted_head": [f"arm_gain_head.{name}"]}.get(arm, [base])
-        cost = cost_of(config, arm)
-        more = {cost: float(images * choices)} if cost else {}
-        fits = choices * n_tasks if cost or arm == "probe" else 0
-        if arm in THEORY_ARMS:  # a forward pass over V and P for every strength
-            splits = config.composites["V"] + config.composites["P"]
-            more = {"any_images": float(splits * n_tasks * len(config.arms[arm].strengths))}
-        found.append(stage(f"arm_{arm}", "gains", "learn_arm", needs, settings, arm=arm, fits=fits, **more))
-    if config.curves is not None:
+    def measured(self, id_: str, step: str, function: str, needs: list[str], settings: dict[str, Any]) -> Stage:
+        """A stage of statistics, seconds long."""
+        return self.stage(id_, step, function, needs, settings, code=("learn", "measure"), fixed_seconds=3.0)
+
+    def all(self, content: str) -> list[Stage]:
+        network = {**_network_settings(self.config, self.name), "content": content}
+        found = [
+            self.stage("network", "network", "train_network", [], network, fixed_seconds=8.0),
+            self.stage("record", "record", "record", [self.base], {}, fixed_seconds=3.0),
+        ]
+        return [*found, *self.arms(), *self.curves(), *self.of_gains(), *self.association(), *self.ends()]
+
+    def arms(self) -> Iterator[Stage]:
+        config, n_tasks = self.config, self.n_tasks
+        for arm in config.arm_names():
+            settings = {**self.learning, "arm": self.whole["arms"].get(arm)}
+            choices = len(config.arms[arm].choices()) if arm in config.arms else 1
+            origin = {"permuted": "arm_gain", "permuted_head": "arm_gain_head"}
+            needs = [f"{origin[arm]}.{self.name}"] if arm in origin else [self.base]
+            cost = cost_of(config, arm)
+            more = {cost: float(self.images * choices)} if cost else {}
+            fits = choices * n_tasks if cost or arm == "probe" else 0
+            if arm in THEORY_ARMS:  # a forward pass over V and P for every strength
+                splits = config.composites["V"] + config.composites["P"]
+                more = {"any_images": float(splits * n_tasks * len(config.arms[arm].strengths))}
+            yield self.stage(f"arm_{arm}", "gains", "learn_arm", needs, settings, arm=arm, fits=fits, **more)
+
+    def curves(self) -> Iterator[Stage]:
+        config, n_tasks = self.config, self.n_tasks
+        if config.curves is None:
+            return
         curves = _sections(config, "curves")
+        sizes = [min(2 * m, config.curves.batch_size) for m in config.curves.examples]
         per_rate = (
-            n_tasks * config.curves.updates * sum(min(2 * m, config.curves.batch_size) for m in config.curves.examples),
+            n_tasks * config.curves.updates * sum(sizes),
             n_tasks * config.curves.updates * config.curves.batch_size,
         )
         for arm in config.curve_arms():
             rates = len(config.curves.rates_examples[arm]), len(config.curves.rates_updates[arm])
             own = {axis: {arm: curves["curves"][axis][arm]} for axis in ("rates_examples", "rates_updates")}
-            made = {key: whole["arms"][arm][key] for key in ("parameterisation", "combination")}
-            settings = {"curves": {**curves["curves"], **own}, **made}
-            found.append(
-                stage(f"curve_{arm}", "gains", "learn_curves", [base], settings, arm=arm,
-                      fits=n_tasks * (rates[0] * len(config.curves.examples) + rates[1]),
-                      **_curve_costs(config, arm, per_rate[0] * rates[0], per_rate[1] * rates[1]))
+            made = {key: self.whole["arms"][arm][key] for key in ("parameterisation", "combination")}
+            yield self.stage(
+                f"curve_{arm}", "gains", "learn_curves", [self.base], {"curves": {**curves["curves"], **own}, **made},
+                arm=arm, fits=n_tasks * (rates[0] * len(config.curves.examples) + rates[1]),
+                **_curve_costs(config, arm, per_rate[0] * rates[0], per_rate[1] * rates[1]),
             )  # fmt: skip
-    gain = f"arm_gain.{name}"
-    if config.doses:
-        found.append(stage("doses", "gains", "measure_doses", [base, gain], {"doses": whole["doses"]}))
-    found.append(
-        stage(
-            "halves",
-            "gains",
-            "learn_halves",
-            [base, gain],
-            learning,
-            shared_images=float(images),
-            fits=2 * n_tasks,
-        )
-    )
-    seed = {"seed": config.statistics.seed}
-    permutations = {**seed, "permutations": config.statistics.permutations}
-    refit_layers = list(config.statistics.refit_layers)
-    found.append(
-        stage(
-            "selectivity",
-            "selectivity",
-            "measure_selectivity",
-            [f"record.{name}"],
-            seed,
-            code=measure,
-            fixed_seconds=3.0,
-        )
-    )
-    association_needs = [gain, f"selectivity.{name}", f"halves.{name}"]
-    if config.statistics.reference_gain:
-        singles = config.splits["G"].per_class * n_tasks * config.learning.epochs * n_tasks
-        found.append(
-            stage("reference_gain", "gains", "learn_reference_gain", [base, gain], learning,
-                  shared_images=float(singles), fits=1)
+
+    def of_gains(self) -> Iterator[Stage]:
+        """Further learning that starts from what the arm of gains has chosen."""
+        config, needs = self.config, [self.base, self.gain]
+        if config.doses:
+            yield self.stage("doses", "gains", "measure_doses", needs, {"doses": self.whole["doses"]})
+        yield self.stage(
+            "halves", "gains", "learn_halves", needs, self.learning,
+            shared_images=float(self.images), fits=2 * self.n_tasks,
         )  # fmt: skip
-        association_needs.append(f"reference_gain.{name}")
-    if refit_layers:
-        refits = config.statistics.refits
-        refit_choices = len(config.arms["gain"].choices())
-        refitted = {"refits": refits, "refit_layers": refit_layers, "choices": config.arms["gain"].choices()}
-        found.append(
-            stage("refits", "associate", "learn_refits", [base, gain], {**learning, **seed, **refitted},
-                  fits=refits * n_tasks * refit_choices, fixed_seconds=2.0 + refits * 0.02 * refit_choices,
-                  shared_images=float(images * refits * refit_choices * _early(config, name)))
-        )  # fmt: skip
-        association_needs.append(f"refits.{name}")
-    found.append(
-        stage(
-            "association",
-            "associate",
-            "associate",
-            association_needs,
-            {**permutations, "refit_layers": refit_layers, "reference_gain": config.statistics.reference_gain},
-            code=measure,
-            fixed_seconds=3.0,
-        )
-    )
-    if config.saliency is not None:
-        settings = {**_sections(config, "saliency"), **seed}
-        found.append(
-            stage(
-                "saliency",
-                "saliency",
-                "measure_saliency",
-                [gain, f"selectivity.{name}"],
-                settings,
-                code=measure,
-                fixed_seconds=3.0,
-            )
-        )
-    arms = [f"arm_{arm}.{name}" for arm in config.arm_names()]
-    curves_done = [f"curve_{arm}.{name}" for arm in config.curve_arms()]
-    found.append(stage("gather", "report", "gather", arms + curves_done, {"arms": config.arm_names()}, code=measure))
-    return found
+        if config.statistics.reference_gain:
+            singles = config.splits["G"].per_class * self.n_tasks * config.learning.epochs * self.n_tasks
+            yield self.stage(
+                "reference_gain", "gains", "learn_reference_gain", needs, self.learning,
+                shared_images=float(singles), fits=1,
+            )  # fmt: skip
+        if config.statistics.refit_layers:
+            refits, choices = config.statistics.refits, config.arms["gain"].choices()
+            made = {"refits": refits, "refit_layers": list(config.statistics.refit_layers), "choices": choices}
+            yield self.stage(
+                "refits", "associate", "learn_refits", needs, {**self.learning, **self.seed, **made},
+                fits=refits * self.n_tasks * len(choices), fixed_seconds=2.0 + refits * 0.02 * len(choices),
+                shared_images=float(self.images * refits * len(choices) * _early(config, self.name)),
+            )  # fmt: skip
+
+    def association(self) -> Iterator[Stage]:
+        statistics = self.config.statistics
+        yield self.measured("selectivity", "selectivity", "measure_selectivity", [f"record.{self.name}"], self.seed)
+        needs = ["arm_gain", "selectivity", "halves"]
+        needs += ["reference_gain"] if statistics.reference_gain else []
+        needs += ["refits"] if statistics.refit_layers else []
+        settings = {
+            **self.seed,
+            "permutations": statistics.permutations,
+            "refit_layers": list(statistics.refit_layers),
+            "reference_gain": statistics.reference_gain,
+        }
+        yield self.measured("association", "associate", "associate", [f"{one}.{self.name}" for one in needs], settings)
+
+    def ends(self) -> Iterator[Stage]:
+        config = self.config
+        if config.saliency is not None:
+            needs = [self.gain, f"selectivity.{self.name}"]
+            settings = {**_sections(config, "saliency"), **self.seed}
+            yield self.measured("saliency", "saliency", "measure_saliency", needs, settings)
+        done = [f"arm_{arm}.{self.name}" for arm in config.arm_names()]
+        done += [f"curve_{arm}.{self.name}" for arm in config.curve_arms()]
+        yield self.stage("gather", "report", "gather", done, {"arms": config.arm_names()}, code=("learn", "measure"))
 
 
 def cost_of(config: RunConfig, arm: str) -> str | None:
