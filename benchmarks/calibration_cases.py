@@ -13,7 +13,7 @@ import numpy as np
 from calibration_contrasts import CONTRAST_CASES
 from calibration_networks import Design, draw, matched, spearman_p, specific, t_ends, t_p
 from calibration_outcomes import BAD, BEYOND, DIAGNOSTIC, OFFERED, Case, Float, Outcome, Rng, decided
-from calibration_units import UNIT_CASES
+from calibration_units import CURVE_CASES, UNIT_CASES
 from numpy.typing import NDArray
 from scipy import integrate, stats
 
@@ -478,4 +478,5 @@ CASES = (
          refits(informed=False), 0.0, 4),
     *UNIT_CASES,
     *CONTRAST_CASES,
+    *CURVE_CASES,
 )  # fmt: skip

@@ -49,6 +49,8 @@ COVERED: dict[str, dict[str, tuple[str, ...]]] = {
         "gain_low": ("attention-*",),
         "shift_low": ("attention-*",),
         "exponent_low": ("attention-width",),
+        "p_width": ("attention-curves",),
+        "curve_width_change_low": ("attention-curves",),
         "model": ("attention-none",),
     },
     "MATCH": {"difference_low": ("match-change*",)},

@@ -252,6 +252,36 @@ def attention(truth: dict[str, float], *, repeats: int, noise: str, stimuli: int
     return simulate
 
 
+def attended_curves(repeats: int, stimuli: int = 12) -> Simulate:
+    """Change of the half width of fitted curves of a neuron that attention multiplies, adds to, and does not narrow."""
+
+    def simulate(rng: Rng, sims: int, effect: float) -> dict[str, Outcome]:
+        level = np.arange(stimuli) - stimuli / 2
+        peak = rng.uniform(10, 20, size=(sims, 1))
+        plain = 2 + peak * np.exp(-0.5 * (level / 2.0) ** 2)
+        attended = 3 + 1.2 * peak * np.exp(-0.5 * (level / (2.0 * (1 - 0.4 * effect))) ** 2)
+        means = np.repeat(np.concatenate([plain, attended], axis=1), repeats, axis=1)
+        data = neural(
+            rng.poisson(means).astype(float),
+            np.repeat([f"s{k:02d}" for k in range(stimuli)], repeats).tolist() * 2,
+            condition=np.repeat(["unattended", "attended"], stimuli * repeats),
+            level=np.tile(np.repeat(level, repeats), 2),
+        )
+        fitted = attention_effects(
+            data, noise="poisson", models=("none", "multiplicative"), held_out=False, parameter="level",
+            form="gaussian", profile=False,
+        )  # fmt: skip
+        ends = [fitted[f"curve_width_change_{end}"].values for end in ("low", "high")]
+        return {
+            "attention (poisson): p of a change of the fitted width": Outcome(OFFERED, p=fitted["p_width"].values),
+            "attention (poisson): interval of the change of the fitted width": Outcome(
+                OFFERED, low=ends[0], high=ends[1], truth=0.0
+            ),
+        }
+
+    return simulate
+
+
 def attended_width(repeats: int, stimuli: int = 12) -> Simulate:
     """Interval of the exponent (change of width) of a neuron whose tuning attention multiplies and does not narrow."""
 
@@ -320,4 +350,9 @@ UNIT_CASES = (
          attention({"g": 1.26}, repeats=1, noise="gaussian"), 1.0, 2),
     Case("attention-width", "Poisson, 12 stimuli × 8 trials, factor 1.2, same width", attended_width(8), 0.0, 2),
     Case("neurometric", "6 levels × 20 trials a side, Poisson counts, no signal", flat_neurometric(6, 20), 0.1, 20),
+)  # fmt: skip
+
+CURVE_CASES = (
+    Case("attention-curves", "Poisson, 12 levels × 8 trials, factor 1.2 and 1 spike added, same width",
+         attended_curves(8), 1.0, 6),
 )  # fmt: skip
