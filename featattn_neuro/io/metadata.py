@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featattn_neuro.errors import ConfigError, DataError, StoreError, choose
+from featattn_neuro.io.parquet import read_parquet
 from featattn_neuro.io.stimulus_set import Stimuli
 from featattn_neuro.schema import ACTIVATIONS, kind_of, metadata_name
 
@@ -129,14 +130,7 @@ def _read(path: Path, name: str) -> pd.DataFrame:
     if not path.is_file():
         raise StoreError(f"wanted a table of metadata; there is none at {name}; check the path")
     if suffix == ".parquet":
-        try:
-            return pd.read_parquet(path)
-        except ImportError as error:
-            raise ConfigError(
-                "reading parquet files needs pyarrow, which is not installed: pip install 'featattn_neuro[tables]'"
-            ) from error
-        except Exception as error:  # the parquet engines have exceptions of their own
-            raise DataError(f"{name} is not a readable parquet table ({error}); write it again") from error
+        return read_parquet(path, name)
     try:
         # the header as a row: pandas would rename a name that comes twice
         cells = pd.read_csv(

@@ -10,9 +10,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from featattn_neuro.errors import ConfigError, DataError, StoreError
+from featattn_neuro.errors import DataError, StoreError
 from featattn_neuro.io.neural_checks import check_codes, say
 from featattn_neuro.io.neural_columns import TRIAL_COLUMNS, UNIT_COLUMNS, NeuralOptions, as_text, candidates
+from featattn_neuro.io.parquet import read_parquet
 from featattn_neuro.schema import NEURAL
 
 _KINDS: dict[str, type] = {
@@ -71,14 +72,7 @@ def _loaded(path: Path) -> pd.DataFrame:
             return pd.read_csv(path, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise DataError(f"{str(path)!r} is not a readable CSV table ({error}); correct it") from error
-    try:
-        return pd.read_parquet(path)
-    except ImportError as error:
-        raise ConfigError(
-            "reading parquet files needs pyarrow, which is not installed: pip install 'featattn_neuro[tables]'"
-        ) from error
-    except Exception as error:  # the parquet engines have exceptions of their own
-        raise DataError(f"{str(path)!r} is not a readable parquet table ({error}); write it again") from error
+    return read_parquet(path, repr(str(path)))
 
 
 def _checked(raw: pd.DataFrame, name: str, options: NeuralOptions) -> pd.DataFrame:
