@@ -158,8 +158,9 @@ def saliency_evidence(agreements: Mapping[str, xr.Dataset]) -> Evidence:
         layers = {name: list(evidence.layers) for name in checked}
     else:  # networks of other designs: each by its own layers
         layers = {name: sorted(own) for name, own in zip(checked, usable, strict=True)}
-        if all(layers.values()):
+        if any(layers.values()):
             evidence.layers = tuple(f"{len(own)} of {name}" for name, own in layers.items())
+            checked = {name: one for name, one in checked.items() if layers[name]}
     if not evidence.layers:
         evidence.absent = "no layer's grid resolves the masks in at least 90 % of the composites of every network"
         return evidence

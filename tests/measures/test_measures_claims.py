@@ -10,6 +10,7 @@ from scipy import stats
 from featattn_neuro.arrays.association import task_mismatch
 from featattn_neuro.arrays.multiplicity import adjust
 from featattn_neuro.errors import DataError
+from featattn_neuro.measures.claim_evidence import saliency_evidence
 from featattn_neuro.measures.claims import claims, decide
 
 TASKS = [str(t) for t in range(10)]
@@ -391,3 +392,13 @@ def test_the_same_seed_gives_the_same_claims():
     xr.testing.assert_identical(run(), run())
     with pytest.raises(DataError, match="came none"):
         claims({})
+
+
+def test_t4_of_other_designs_leaves_out_networks_without_a_layer():
+    agreements = make_agreements([0.2, 0.4, 0.6])
+    names = list(agreements)
+    agreements[names[0]] = agreements[names[0]].assign_coords(layer=["x", "y", "z"])
+    agreements[names[2]]["usable"][:] = 0
+    evidence = saliency_evidence(agreements)
+    assert evidence.numbers[0] == {names[0]: pytest.approx(0.2), names[1]: pytest.approx(0.4)}
+    assert evidence.layers == (f"2 of {names[0]}", f"2 of {names[1]}", f"0 of {names[2]}")
