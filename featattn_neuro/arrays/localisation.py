@@ -180,10 +180,9 @@ def _rank_sums(ordered: Float, values: Float, cells: NDArray[np.intp], shares: F
         total = 0.0
         for k in range(cells.size):
             value = values[row, cells[k]]
-            below, size = (
-                0,
-                n,
-            )  # how many are below; halved without a branch, which would be guessed wrongly half the time
+            # how many are below; halved without a branch, which would be guessed wrongly half the time
+            below = 0
+            size = n
             while size > 1:
                 half = size // 2
                 below += half * (ordered[row, below + half - 1] < value)
