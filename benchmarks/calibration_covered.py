@@ -1,7 +1,7 @@
 """What covers what: every p-value and 95 % interval that the package prints, and the cases that calibrate it.
 
 `python benchmarks/calibration.py --covered` prints this as a table. A test compares it with the data dictionary
-(`schema.py`), the columns of the tables (`report/columns.py`) and the source of `measures/`, so that nothing with a p
+(`schema/`), the columns of the tables (`report/columns.py`) and the source of `measures/`, so that nothing with a p
 or an interval can be added without a case. Names end in * where several cases begin so.
 """
 
