@@ -32,7 +32,7 @@ LOCK_SECONDS = 3.0
 _PACKAGE = Path(__file__).resolve().parents[1]
 CODE = {
     "learn": (
-        "schema", "errors.py", "api.py", "arrays", "nets", "io", "jobs/config.py", "jobs/context.py",
+        "schema", "errors.py", "api", "arrays", "nets", "io", "jobs/config.py", "jobs/context.py",
         "jobs/fitting.py", "jobs/stages.py",
     ),
     "measure": ("measures",),

@@ -1,0 +1,127 @@
+"""What several public functions begin with: stimuli, labels as tasks, the frozen part of a network."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from featattn_neuro.errors import DataError, choose
+from featattn_neuro.io.labels import SEPARATOR, label_matrix, read_labels
+from featattn_neuro.io.row_store import RowFolder
+from featattn_neuro.io.stimuli import Stimuli, load_stimuli
+from featattn_neuro.nets.adapters import Network
+from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.cutting import CutNetwork
+from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_source
+from featattn_neuro.nets.prefix_cache import Augmentation, PrefixCache, augmented_rows, count_filters
+from featattn_neuro.nets.preprocessing import Preprocessing
+from featattn_neuro.nets.tasks import KINDS
+
+
+def as_stimuli(stimuli: Any, network: Network, corrupt: str = "error") -> tuple[Any, Preprocessing | None]:
+    """Stimuli and how to preprocess them: arrays are taken as they stand."""
+    if isinstance(stimuli, Stimuli):
+        return stimuli, network.preprocess
+    if is_torch_source(stimuli):
+        found = DatasetStimuli(stimuli, skip=corrupt == "skip")
+        # tensors are what the dataset's own transform made of the images; decoded pictures still want preprocessing
+        return found, network.preprocess if len(found) and _is_picture(found) else None
+    if isinstance(stimuli, str | Path) or (
+        isinstance(stimuli, list | tuple) and stimuli and all(isinstance(one, str | Path) for one in stimuli)
+    ):
+        return load_stimuli(stimuli, corrupt="keep" if corrupt == "skip" else corrupt), network.preprocess
+    return load_stimuli(stimuli, label=None), None
+
+
+def _is_picture(stimuli: DatasetStimuli) -> bool:
+    return first_raw(stimuli).dtype == np.uint8
+
+
+def target_rows(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | None]:
+    """(T, N) bool in the order of the stimuli, and task names (None: one unnamed task)."""
+    if isinstance(labels, xr.DataArray):
+        if "stimulus" not in labels.dims or set(labels.dims) - {"task", "stimulus"}:
+            raise DataError(f"labels must be over 'stimulus' or (task, stimulus); came {labels.dims}; rename them")
+        known = set(labels["stimulus"].values.tolist())
+        missing = [i for i in stimuli.id.tolist() if i not in known]
+        if missing:
+            raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")
+        labels = labels.sel(stimulus=np.asarray(stimuli.id))
+        if "task" in labels.dims:
+            if labels.dtype != bool and not np.isin(labels.values, (0, 1)).all():
+                raise DataError(
+                    "labels over (task, stimulus) must be true or false; came other values; see `learn_gains`"
+                )
+            return labels.transpose("task", "stimulus").values.astype(bool), [str(t) for t in labels["task"].values]
+        labels = labels.values
+    values = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+    if values.shape != (len(stimuli),):
+        raise DataError(f"labels must be one per stimulus ({len(stimuli)}); came shape {values.shape}")
+    kinds = np.unique(values)
+    if len(kinds) < 2:
+        raise DataError(f"labels must name two classes or more; all {len(values)} are {kinds.tolist()}")
+    if len(kinds) == 2 and (values.dtype == bool or set(kinds.tolist()) == {0, 1}):
+        return values.astype(bool)[None], None
+    return np.stack([values == kind for kind in kinds]), [str(kind) for kind in kinds]
+
+
+def task_targets(labels: Any, stimuli: Any, task: str) -> tuple[np.ndarray, list[str] | None]:
+    """(T, N) bool and names: tasks for detection, classes or labels otherwise."""
+    choose(task, KINDS, "kind of task")
+    if isinstance(labels, str | Path):
+        labels = read_labels(labels, stimuli)
+    array = labels.values if isinstance(labels, xr.DataArray) else np.asarray(labels)
+    several = array.dtype.kind in "UO" and any(SEPARATOR in str(one) for one in array.ravel())
+    if several and task == "multiclass":
+        raise DataError(f"each image has one class in a multiclass task; one has several ({SEPARATOR}); use multilabel")
+    if several:
+        if isinstance(labels, xr.DataArray):
+            array = labels.sel(stimulus=np.asarray(stimuli.id)).values
+        if array.shape != (len(stimuli),):
+            raise DataError(f"labels must be one text per stimulus ({len(stimuli)}); came shape {array.shape}")
+        return label_matrix(array)
+    target, names = target_rows(labels, stimuli)
+    if task == "multiclass" and names is None:
+        return np.concatenate([~target, target]), ["0", "1"]
+    return target, names if task == "detection" or names is not None else ["target"]
+
+
+@contextmanager
+def frozen_rows(
+    cut: CutNetwork,
+    images: Any,
+    preprocess: Any,
+    *,
+    head: str,
+    cache: str | Path | PrefixCache | None,
+    augment: Augmentation | None,
+    seed: int,
+) -> Iterator[tuple[Sequence[Any], str]]:
+    """What learning reads images from, and in words whether it was kept."""
+    if augment is not None:
+        if cache is not None:
+            warnings.warn(
+                "the cache is off: augment draws the images anew for every batch, so nothing can be kept", stacklevel=3
+            )
+        rows = augmented_rows(cut, images, preprocess, augment, seed=seed)
+        yield rows, "no: images are drawn anew for every batch (augment)"
+        return
+    if not cut.cached:
+        count_filters(cut, images, preprocess)
+        yield cut.prefix(as_tensor(images, preprocess)), f"no: {cut.reason}"
+        return
+    if isinstance(cache, PrefixCache):
+        yield cache.rows(cut, images, preprocess, head=head)[0], "yes"
+    elif cache is not None:
+        yield PrefixCache(RowFolder(cache), keep=True).rows(cut, images, preprocess, head=head)[0], "yes"
+    else:
+        with tempfile.TemporaryDirectory(prefix="featattn_rows_") as folder:
+            yield PrefixCache(RowFolder(folder)).rows(cut, images, preprocess, head=head)[0], "yes"
