@@ -13,6 +13,8 @@ import xarray as xr
 from PIL import Image
 
 from featattn_neuro import cli
+from featattn_neuro.cli.options import one_arm, split_names
+from featattn_neuro.cli.recording import _axes
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.io.store import load_kind, save_kind
@@ -145,18 +147,18 @@ def gains_file(path, arms):
 
 def test_one_arm_is_taken_only_when_it_is_clear(tmp_path):
     one = load_kind(gains_file(tmp_path / "one.nc", ["gain"]))
-    assert cli._one_arm(one, None)["gain"].values.tolist() == [1.0, 2.0]
+    assert one_arm(one, None)["gain"].values.tolist() == [1.0, 2.0]
     two = load_kind(gains_file(tmp_path / "two.nc", ["gain", "full"]))
-    assert cli._one_arm(two, "full")["gain"].values.tolist() == [3.0, 4.0]
+    assert one_arm(two, "full")["gain"].values.tolist() == [3.0, 4.0]
     for dataset, arm, text in ((two, None, "say which with --arm"), (two, "ful", "did you mean 'full'")):
         with pytest.raises(cli.FeatattnError, match=text):
-            cli._one_arm(dataset, arm)
+            one_arm(dataset, arm)
 
 
 def test_names_are_split_at_commas():
-    assert cli._names("relu1, layer3.*,conv") == ["relu1", "layer3.*", "conv"]
+    assert split_names("relu1, layer3.*,conv") == ["relu1", "layer3.*", "conv"]
     with pytest.raises(cli.FeatattnError, match="one name or more"):
-        cli._names(" , ")
+        split_names(" , ")
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +298,7 @@ def test_recording_skips_what_cannot_be_read_and_says_so(image_folders, tmp_path
     assert featattn(*command, "--corrupt", "leave") == 2
     assert featattn(*command, "--channel-axis", "conv") == 2
     assert "LAYER=AXIS" in capsys.readouterr().err
-    assert cli._axes(["blocks.0=-1", "a=1"]) == {"blocks.0": -1, "a": 1}
+    assert _axes(["blocks.0=-1", "a=1"]) == {"blocks.0": -1, "a": 1}
 
 
 def test_several_classes_own_labels_and_export(image_folders, tmp_path, monkeypatch, capsys):

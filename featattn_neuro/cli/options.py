@@ -1,0 +1,98 @@
+"""Options that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featattn_neuro.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def _output(path: Path) -> Path:
+    """Refuse a name that nothing can be saved under before anything is computed for it."""
+    if path.suffix not in (".nc", ".zarr"):
+        raise ConfigError(f"wanted --out to end in .nc or .zarr; came {str(path)!r}; rename it")
+    if not path.parent.is_dir():
+        raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
+    if not os.access(path.parent, os.W_OK):
+        raise StoreError(f"the folder {str(path.parent)!r} cannot be written; choose another --out")
+    return path
+
+
+def maybe_output(path: Path | None) -> Path | None:
+    """The same of a file that need not be written."""
+    return None if path is None else _output(path)
+
+
+Model = Annotated[str, typer.Argument(help="Network: a name, torchvision:NAME, timm:NAME, or module:function.")]
+Images = Annotated[str, typer.Argument(help="Name in the manifest, folder (sub-folders = labels), or zip of images.")]
+Weights = Annotated[str | None, typer.Option(help="Weight file, 'pretrained' or 'random'.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Labels = Annotated[Path | None, typer.Option(help="CSV with columns path and label, instead of folder names.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, spread over the classes.")]
+Layers = Annotated[str, typer.Option(help="Layers: names, patterns (layer3.*) or stages (conv), comma-separated.")]
+Output = Annotated[Path, typer.Option("--out", callback=_output, help="File to write: .nc (netCDF-4) or .zarr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Folder = Annotated[Path, typer.Argument(help="Result folder.")]
+
+Tables = Annotated[Path | None, typer.Option(help="Folder to write the numbers to as tables, too.")]
+TableFormat = Annotated[str | None, typer.Option(help="Of --tables: csv (unless given), parquet, md or tex.")]
+
+
+def split_names(text: str) -> list[str]:
+    """One name or more, separated by commas."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise ConfigError(f"wanted one name or more, separated by commas; came {text!r}")
+    return names
+
+
+def split_numbers(text: str, option: str) -> list[float]:
+    """Numbers separated by commas; `option` is named where one is none."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigError(f"wanted numbers in {option}, separated by commas; came {text!r}") from error
+
+
+def was_given(context: typer.Context, option: str) -> bool:
+    """Whether an option was given, be it with its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def read_images(images: str, labels: Path | None, limit: int | None, *, corrupt: str = "error") -> Any:
+    """Stimuli of the arguments images, --labels and --limit."""
+    from featattn_neuro import api
+
+    if labels is not None and labels.is_file():
+        with open(labels, encoding="utf-8-sig") as table:
+            by_id = "id" in [name.strip().strip('"') for name in table.readline().split(",")]
+        if by_id:
+            from dataclasses import replace
+
+            from featattn_neuro.io.labels import read_labels
+
+            stimuli = api.load_stimuli(images, label=None, limit=limit, corrupt=corrupt)
+            return replace(stimuli, label=read_labels(labels, stimuli).values)
+    return api.load_stimuli(images, label="folder" if labels is None else labels, limit=limit, corrupt=corrupt)
+
+
+def one_arm(gains: xr.Dataset, arm: str | None) -> xr.Dataset:
+    """The arm that was named, or the only one there is."""
+    from featattn_neuro.errors import choose
+
+    names = [str(name) for name in gains["arm"].values] if "arm" in gains.dims else []
+    if not names:
+        if arm is not None:
+            raise ConfigError(f"wanted arm {arm!r}; the gains have no arms; leave --arm out")
+        return gains
+    if arm is None and len(names) > 1:
+        raise ConfigError(f"wanted one arm; the gains have several: {', '.join(names)}; say which with --arm")
+    return gains.sel(arm=names[0] if arm is None else choose(arm, names, "arm")).drop_vars("arm")
