@@ -129,10 +129,24 @@ def cue_swap_objects(contrasts: ArrayLike, covariance: ArrayLike, excess: ArrayL
     >>> cue_swap_objects([[[2.0, 0.0], [-2.0, 0.0]]], np.eye(2), [[1.0, 0.0], [0.0, 1.0]], [[0, 1]]).tolist()
     [1.0]
     """
+    return cue_swap_by_cue(contrasts, covariance, excess, tasks).mean(axis=1)
+
+
+def cue_swap_by_cue(contrasts: ArrayLike, covariance: ArrayLike, excess: ArrayLike, tasks: ArrayLike) -> Float:
+    """Parts of the cue swap, one under the cue of each object; the score is their mean. See `cue_swap_objects`.
+
+    Returns
+    -------
+    (n, object) S_a(mask a) - mean over the other objects b of S_a(mask b), a the object. One part alone is no score:
+    ink, place and brightness cancel only between the parts.
+
+    >>> cue_swap_by_cue([[[2.0, 0.0], [-2.0, 0.0]]], np.eye(2), [[1.0, 0.0], [0.0, 1.0]], [[0, 1]]).tolist()
+    [[2.0, 0.0]]
+    """
     values, weights = np.asarray(contrasts, dtype=np.float64), np.asarray(excess, dtype=np.float64)
     sd = _map_sd(weights, np.asarray(covariance, dtype=np.float64))
     scores = values @ (weights / sd[:, None]).T  # (n, object, task)
-    return np.take_along_axis(scores, np.asarray(tasks)[..., None], axis=2)[..., 0].mean(axis=1)
+    return np.take_along_axis(scores, np.asarray(tasks)[..., None], axis=2)[..., 0]
 
 
 def cue_swap(

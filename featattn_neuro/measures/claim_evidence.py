@@ -137,7 +137,7 @@ def gain_evidence(associations: Mapping[str, xr.Dataset], novel: Novel, *, permu
     return evidence
 
 
-def saliency_evidence(agreements: Mapping[str, xr.Dataset]) -> Evidence:
+def saliency_evidence(agreements: Mapping[str, xr.Dataset], novel: Novel) -> Evidence:
     """T4: mean cue swap over composites, then over the layers whose grid is fine enough in every network."""
     evidence = Evidence("T4")
     if not agreements:
@@ -173,7 +173,18 @@ def saliency_evidence(agreements: Mapping[str, xr.Dataset]) -> Evidence:
     for one in chosen.values():
         cells = one["cue_swap"] if "cue_swap" in one else one["layer_score"]
         evidence.n_undefined += int(cells.isnull().sum())
+    by_cue = {name: _by_cue(one) for name, one in chosen.items()}
+    evidence.novel, evidence.trained = _apart({name: part for name, part in by_cue.items() if part is not None}, novel)
     return evidence
+
+
+def _by_cue(agreement: xr.Dataset) -> xr.DataArray | None:
+    """Parts of the cue swap (layer, task), task being the cue; None where they were not kept or cues have no names."""
+    if "cue_swap_by_cue" not in agreement or "label" not in agreement.coords:
+        return None
+    values = agreement["cue_swap_by_cue"].transpose("layer", "stimulus", "object").values
+    cues = [cue for label in agreement["label"].values for cue in str(label).split(CONSTITUENT_SEPARATOR)]
+    return xr.DataArray(values.reshape(len(values), -1), {"task": cues}, ("layer", "task"))
 
 
 def _difference(values: xr.DataArray, arm: str, reference: str) -> xr.DataArray:
@@ -199,7 +210,10 @@ def _specific_by_task(table: xr.DataArray) -> xr.DataArray:
 
 
 def _apart(cells: Mapping[str, xr.DataArray], novel: Novel) -> tuple[float, float]:
-    """Mean over networks of the mean over novel cells, and over trained cells."""
+    """Mean over networks of the mean over novel cells, and over trained cells; cells (task,) or (layer, task).
+
+    With layers: over the cells of each layer, then over layers, as the network's number is.
+    """
     means: dict[bool, list[float]] = {True: [], False: []}
     for name, values in cells.items():
         flags = novel.get(name)
@@ -208,5 +222,6 @@ def _apart(cells: Mapping[str, xr.DataArray], novel: Novel) -> tuple[float, floa
         is_novel = np.array([flags[str(task)] for task in values["task"].values])
         for wanted in (True, False):
             if (is_novel == wanted).any():
-                means[wanted].append(_mean(values.values[is_novel == wanted]))
+                rows = np.atleast_2d(values.values)[:, is_novel == wanted]
+                means[wanted].append(_mean(np.array([_mean(row) for row in rows])))
     return _mean(np.array(means[True])), _mean(np.array(means[False]))

@@ -50,7 +50,7 @@ def claims(
         tells novel from trained cells.
     curves : network → CURVES with arms "gain_head" and "full", auc_examples and auc_updates (T2).
     associations : network → ASSOCIATION of `gain_selectivity`, gains of the arm with frozen head (T3).
-    agreements : network → AGREEMENT of `saliency_agreement`, same arm (T4).
+    agreements : network → AGREEMENT of `saliency_agreement`, same arm (T4); a cell is one composite under one cue.
         None, an empty table or a missing arm makes the claim "not_applicable", and the sentence says why.
     permutations, seed : joint permutations of tasks of T3, and their seed.
     interval : "network": networks are replicates of one design (own seed, own images), and make the intervals; "none":
@@ -83,7 +83,7 @@ def claims(
         transfer_evidence(scores, novel),
         speed_evidence(curves or {}, novel),
         gain_evidence(associations or {}, novel, permutations=permutations, seed=seed),
-        saliency_evidence(agreements or {}),
+        saliency_evidence(agreements or {}, novel),
     ]
     replicated = interval == "network"
     findings = [_finding(one, replicated=replicated) for one in evidence]

@@ -47,6 +47,7 @@ def saliency_agreement(
     t = ½{[S_a(mask a) - S_a(mask b)] + [S_b(mask b) - S_b(mask a)]}, where
     S_c = Σ (g_k/ḡ - 1) A_k over live filters (ḡ their mean in the layer) is divided by its SD over all positions;
     of more, the mean over objects a of S_a(mask a) - mean over the others of S_a(mask b);
+    `cue_swap_by_cue` (layer, stimulus, object), the terms of that mean, one under the cue of each object of the label;
     `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites);
     `null_mean`, `null_sd`, `p_permuted` of the permuted gains (too small where gains of filters covary: .08 false
     positives at .05 in the calibration battery; verdicts do not use it);
@@ -76,7 +77,10 @@ def saliency_agreement(
         part = contrasts[:, :, inside], covariance[np.ix_(inside, inside)], gain[:, inside]
         rows.append(_layer(*part, cued, permutations, rng))
     share = resolved.mean(axis=1) if resolved.shape[1] else np.zeros(resolved.shape[0])
-    values: dict[str, Any] = {"cue_swap": (("layer", "stimulus"), np.stack([row["scores"] for row in rows]))}
+    values: dict[str, Any] = {
+        "cue_swap": (("layer", "stimulus"), np.stack([row["scores"] for row in rows])),
+        "cue_swap_by_cue": (("layer", "stimulus", "object"), np.stack([row["by_cue"] for row in rows])),
+    }
     for column in _COLUMNS:
         values[column] = ("layer", np.array([row[column] for row in rows]))
     values["share_resolved"] = ("layer", share)
@@ -196,17 +200,20 @@ def _layer(
     """Scores and null of one layer over its live filters."""
     empty: dict[str, Any] = dict.fromkeys(_COLUMNS[:-1], np.nan)
     empty["scores"] = np.full(contrasts.shape[0], np.nan)
+    empty["by_cue"] = np.full(contrasts.shape[:2], np.nan)
     if gain.shape[1] < MIN_LIVE:
         return {**empty, "status": "too_few"}
     if (np.ptp(gain, axis=1) == 0).any():
         return {**empty, "status": "constant"}
     same_shape = contrasts, covariance, kernels.excess_gain(gain), cued
-    scores = kernels.cue_swap_objects(*same_shape)
+    by_cue = kernels.cue_swap_by_cue(*same_shape)
+    scores = by_cue.mean(axis=1)
     null = kernels.cue_swap_objects_null(*same_shape, permutations=permutations, rng=rng)
     low, high = t_interval(scores)
     mean = float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
     return {
         "scores": scores,
+        "by_cue": by_cue,
         "layer_score": mean,
         "score_low": low,
         "score_high": high,

@@ -62,6 +62,14 @@ AGREEMENT = Kind(
     "does saliency fall on the cued object: scores per layer and composite",
     {
         "cue_swap": Variable(("layer", "stimulus"), "float", "cue-swap score, SDs of the map", False, ("network",)),
+        "cue_swap_by_cue": Variable(
+            ("layer", "stimulus", "object"),
+            "float",
+            "its part under the cue of each object of the label, in that order: the map on the object's ink minus on "
+            "the others', SDs of the map; cue_swap is their mean",
+            False,
+            ("network",),
+        ),
         "layer_score": Variable(("layer",), "float", "mean cue swap over composites", extra=("network",)),
         "null_mean": Variable(("layer",), "float", "mean under gains permuted within layer", False, ("network",)),
         "null_sd": Variable(("layer",), "float", "SD under gains permuted within layer", False, ("network",)),

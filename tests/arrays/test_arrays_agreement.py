@@ -72,11 +72,10 @@ def test_cue_swap_is_what_maps_made_by_hand_give(rng):
     h = gains / gains.mean(axis=1, keepdims=True) - 1
     s = np.einsum("ck,nkyx->cnyx", h, maps)
     s /= s.std(axis=(1, 2, 3), keepdims=True)
-    wanted = [
-        0.5
-        * (
-            (weighted(s[a, i], mask_a[i]) - weighted(s[a, i], mask_b[i]))
-            + (weighted(s[b, i], mask_b[i]) - weighted(s[b, i], mask_a[i]))
+    halves = [
+        (
+            weighted(s[a, i], mask_a[i]) - weighted(s[a, i], mask_b[i]),
+            weighted(s[b, i], mask_b[i]) - weighted(s[b, i], mask_a[i]),
         )
         for i, (a, b) in enumerate(zip(first, second, strict=True))
     ]
@@ -85,7 +84,11 @@ def test_cue_swap_is_what_maps_made_by_hand_give(rng):
     )
     covariance = np.cov(maps.transpose(1, 0, 2, 3).reshape(k, -1), ddof=0)
     found = g.cue_swap(contrast, covariance, g.excess_gain(gains), first, second)
-    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    np.testing.assert_allclose(found, [0.5 * (a + b) for a, b in halves], rtol=1e-9)
+    parts = contrast, covariance, g.excess_gain(gains), np.stack([first, second], axis=1)
+    by_cue = g.cue_swap_by_cue(np.stack([contrast, -contrast], axis=1), *parts[1:])
+    np.testing.assert_allclose(by_cue, halves, rtol=1e-9)
+    np.testing.assert_array_equal(by_cue.mean(axis=1), found)  # to the last bit: one number, in two parts
 
 
 def random_case(rng, n=200, k=16, tasks=5):

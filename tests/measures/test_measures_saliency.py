@@ -73,6 +73,26 @@ def test_scores_are_those_of_the_kernel_over_live_filters(case):
     assert 0 < float(found["p_permuted"].sel(layer="relu1")) <= 1
 
 
+def test_the_halves_of_the_cue_swap_are_kept_by_cue(case):
+    """S of each cue on its own ink minus on the other's, in the order of the label; their mean is the score."""
+    masked, gains, live = case
+    found = saliency_agreement(masked, gains, live, permutations=9)
+    assert found["cue_swap_by_cue"].dims == ("layer", "stimulus", "object")
+    np.testing.assert_array_equal(found["cue_swap_by_cue"].values.mean(axis=2), found["cue_swap"].values)
+    inside = (masked["layer"] == "relu2").values
+    h = gains["gain"].values[:, inside]
+    h = h / h.mean(axis=1, keepdims=True) - 1
+    spread = masked["covariance"].values[np.ix_(inside, inside)]
+    for i, label in enumerate(masked["label"].values):
+        for k, (cue, sign) in enumerate(zip(str(label).split("|"), (1, -1), strict=True)):
+            one = h[TASKS.index(cue)]
+            wanted = sign * masked["contrast"].values[i, inside] @ one / np.sqrt(one @ spread @ one)
+            assert float(found["cue_swap_by_cue"].sel(layer="relu2")[i, k]) == pytest.approx(wanted)
+    few = live.copy()
+    few[:4] = 0
+    assert np.isnan(saliency_agreement(masked, gains, few, permutations=9)["cue_swap_by_cue"].sel(layer="relu1")).all()
+
+
 def test_usable_layers_resolve_nine_in_ten(case):
     found = saliency_agreement(*case, permutations=9)
     assert found["share_resolved"].values.tolist() == [1.0, 0.85]
