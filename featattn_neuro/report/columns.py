@@ -98,7 +98,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "novel": "1 if the reference training of this network left the class out",
         "trained_numbers": "numbers trained per task in this arm, head included",
         "rate": "learning rate used",
-        "penalty": "penalty on mean squared log gain used",
+        "penalty": "penalty used: it multiplies the mean square (l1: absolute value) of what the arm learns, from its "
+        "start: log gains, shifts and read-out weights; of full: all weights; biases of read-outs are free",
         "difference_probe": "auc minus auc of the arm probe on the same images",
         "difference_low_probe": "lower end of its paired 95 % DeLong interval (this network, this task)",
         "difference_high_probe": "upper end",
