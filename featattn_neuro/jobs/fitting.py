@@ -345,6 +345,7 @@ def _best_curve(
     """The curve on P (T, points) at the rate whose mean curve on V has the largest area; V is unused for one rate."""
     if len(rates) == 1:
         return fit(rates[0], ("P",))[0], rates[0]
+    rates = sorted(rates)  # the first of equals is kept, which is to be the smaller
     found = [fit(rate, ("V", "P")) for rate in rates]
     areas = [float(np.trapezoid(curves[0].mean(axis=0), axis)) for curves in found]
     best = int(np.argmax(areas))
