@@ -29,6 +29,57 @@ def test_the_configurations_that_come_with_the_package():
         assert config.title
 
 
+THREE, PENALTIES = {0.01, 0.03, 0.1}, {0.0, 0.001, 0.01}
+"""Rates and penalties that V chooses among, for every arm but full fine-tuning."""
+
+
+@pytest.mark.parametrize(("name", "networks"), [("digits", 5), ("digits_full", 10)])
+def test_the_digits_jobs_have_the_numbers_that_were_fixed_before_the_data(name: str, networks: int):
+    """A number that moves here moves what the verdicts are about."""
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    train = config.networks.train
+    assert train is not None
+    assert (train.count, train.first_seed, train.omitted_classes) == (networks, 0, 2)
+    assert config.networks.partition_seed == 1000
+    assert config.networks.layers == ["relu1", "relu2", "relu3"]
+    assert config.stimuli == "digits"
+    assert config.classes == []
+    assert {split: one.per_class for split, one in config.splits.items()} == {
+        "R": 200, "G": 120, "V": 40, "S": 70, "P": 70
+    }  # fmt: skip
+    assert all(one.path is None for one in config.splits.values())
+    assert config.composites == {"G": 600, "V": 200, "S": 350, "P": 350}
+    assert (config.learning.batch_size, config.learning.epochs) == (60, 30)
+    assert set(config.arms) == {"probe", "gain", "gain_head", "full", "uniform"}
+    assert all(arm.penalty_norm == "l2" and arm.parameterisation is None for arm in config.arms.values())
+    curves = config.curves
+    assert curves is not None
+    assert curves.examples == [1, 2, 5, 10, 20, 50, 100]
+    assert (curves.updates, curves.every, curves.batch_size) == (120, 10, 50)
+    assert set(curves.rates_examples) == set(curves.rates_updates) == {"gain_head", "full"}
+    assert (config.statistics.permutations, config.statistics.refit_layers) == (9999, ["relu3"])
+    assert config.saliency is not None
+    assert (config.saliency.composites, config.saliency.threshold) == ("pairs", 0.25)
+
+
+def test_digits_full_chooses_among_nine_and_digits_takes_one_of_them():
+    full, quick = (load_config(next(path for path in CONFIGS if path.stem == n)) for n in ("digits_full", "digits"))
+    for name, arm in full.arms.items():
+        # full fine-tuning has smaller rates, which README declares
+        assert set(arm.rates) == ({0.001, 0.003, 0.01} if name == "full" else THREE), name
+        assert set(arm.penalties) == PENALTIES, name
+        assert len(arm.choices()) == 9
+        assert len(quick.arms[name].choices()) == 1
+        assert quick.arms[name].choices()[0] in arm.choices(), name
+    for of_full, of_quick in zip(
+        (full.curves.rates_examples, full.curves.rates_updates),
+        (quick.curves.rates_examples, quick.curves.rates_updates),
+        strict=True,
+    ):
+        assert of_full == {"gain_head": [0.01, 0.03, 0.1], "full": [0.0003, 0.001, 0.003]}
+        assert all(len(rates) == 1 and rates[0] in of_full[arm] for arm, rates in of_quick.items())
+
+
 def test_arms_and_networks_in_order():
     config = parse(DIGITS)
     assert config.arm_names() == list(ARMS)

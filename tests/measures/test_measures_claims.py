@@ -464,3 +464,27 @@ def test_t4_of_other_designs_leaves_out_networks_without_a_layer():
     evidence = saliency_evidence(agreements, {})
     assert evidence.numbers[0] == {names[0]: pytest.approx(0.2), names[1]: pytest.approx(0.4)}
     assert evidence.layers == (f"2 of {names[0]}", f"2 of {names[1]}", f"0 of {names[2]}")
+
+
+def test_novel_and_trained_cells_of_t3_are_matched_minus_mismatched_by_task():
+    associations = make_associations(np.full(5, 0.3), np.full(5, 0.1))
+    for n, one in enumerate(associations.values()):
+        for c in (2 * n % 10, (2 * n + 1) % 10):
+            one["z"][0, c, c] = 0.8  # 0.7 above the others where the class is novel, 0.2 elsewhere
+    found = run(associations=associations)
+    one = found.sel(claim="T3")
+    assert float(one["novel"]) == pytest.approx(0.7)
+    assert float(one["trained"]) == pytest.approx(0.2)
+    np.testing.assert_allclose(one["per_network"], 0.3)  # (2 · 0.7 + 8 · 0.2) / 10
+    assert "Novel cells +0.7000, trained cells +0.2000." in said(found, "T3")
+
+
+def test_novel_and_trained_cells_of_t2_are_of_the_area_that_decides():
+    """The smaller of the two, here over updates; over examples both would be other numbers."""
+    curves = make_curves(spread(5, 0.05, 0.01), np.zeros(5))
+    for n, one in enumerate(curves.values()):
+        novel = np.isin(np.arange(10), [2 * n % 10, (2 * n + 1) % 10])
+        one["auc_updates"][0] += np.where(novel, 0.08, 0.01)[:, None]
+    found = run(curves=curves)
+    assert float(found["estimate"].sel(claim="T2")) == pytest.approx(0.024)
+    assert "Novel cells +0.0800, trained cells +0.0100." in said(found, "T2")
