@@ -24,7 +24,9 @@ class Breakage(NamedTuple):
         return self.file.removeprefix("featattn_neuro/").removesuffix(".py").replace("/", ".")
 
 
-_ARRAYS, _NETS, _MEASURES, _IO = (f"featattn_neuro/{folder}" for folder in ("arrays", "nets", "measures", "io"))
+_ARRAYS, _NETS, _MEASURES, _IO, _JOBS = (
+    f"featattn_neuro/{folder}" for folder in ("arrays", "nets", "measures", "io", "jobs")
+)
 
 BREAKAGES = (
     # ------------------------------------------------------------------------------------------------------ arrays
@@ -360,6 +362,12 @@ BREAKAGES = (
         "shuffled[cued[n, o]] @ flat", "shuffled[cued[n, 0]] @ flat",
         "tests/measures/test_measures_localisation.py::test_permuted_gains_are_maps_of_permuted_gains",
     ),
+    Breakage(
+        f"{_NETS}/learning.py", "permuted arms keep every gain at its filter",
+        "rng.permutation(theta.shape[1]) for _ in", "np.arange(theta.shape[1]) for _ in",
+        "tests/jobs/test_jobs_fitting.py"
+        "::test_permuted_head_learns_the_read_out_on_gains_shuffled_within_layers",
+    ),
     # ---------------------------------------------------------------------------------------------------- measures
     Breakage(
         f"{_MEASURES}/localisation.py", "every cue scored against the mask of the first object",
@@ -398,7 +406,69 @@ BREAKAGES = (
         "(groups - 1) / groups * ((left - left.mean()) ** 2).sum()", "((left - left.mean()) ** 2).mean()",
         "tests/measures/test_measures_match.py::test_the_interval_of_the_difference_covers_the_truth",
     ),
+    Breakage(
+        f"{_MEASURES}/claims.py", "p of the four claims not adjusted (Holm)",
+        'adjust([finding.p for finding in findings], "holm")', "[finding.p for finding in findings]",
+        "tests/measures/test_measures_claims.py::test_holm_is_over_the_four_primary_p",
+    ),
+    Breakage(
+        f"{_MEASURES}/claims.py", "T2: the larger of the two areas decides",
+        "np.argmin(np.abs(finding.estimates))", "np.argmax(np.abs(finding.estimates))",
+        "tests/measures/test_measures_claims.py::test_t2_takes_the_larger_p_and_the_smaller_effect",
+    ),
+    Breakage(
+        f"{_MEASURES}/claim_evidence.py", "T2: the smaller of the two p",
+        "np.max([t_test(", "np.min([t_test(",
+        "tests/measures/test_measures_claims.py::test_t2_takes_the_larger_p_and_the_smaller_effect",
+    ),
+    Breakage(
+        f"{_MEASURES}/claim_evidence.py", "T2: novel and trained cells of the area that does not decide",
+        "smaller = int(np.argmin(", "smaller = int(np.argmax(",
+        "tests/measures/test_measures_claims.py::test_novel_and_trained_cells_of_t2_are_of_the_area_that_decides",
+    ),
+    Breakage(
+        f"{_MEASURES}/claim_evidence.py", "T3: mismatched minus matched",
+        "found.specific.tolist()", "(-found.specific).tolist()",
+        "tests/measures/test_measures_claims.py::test_t3_numbers_are_those_of_the_task_mismatch",
+    ),
+    Breakage(
+        f"{_MEASURES}/claim_evidence.py", "T3: mismatched minus matched in novel and trained cells",
+        "xr.DataArray(matched - others", "xr.DataArray(others - matched",
+        "tests/measures/test_measures_claims.py"
+        "::test_novel_and_trained_cells_of_t3_are_matched_minus_mismatched_by_task",
+    ),
+    Breakage(
+        f"{_MEASURES}/claim_evidence.py", "T4: a half of the cue swap counted under the other cue",
+        "str(label).split(CONSTITUENT_SEPARATOR)]", "str(label).split(CONSTITUENT_SEPARATOR)[::-1]]",
+        "tests/measures/test_measures_claims.py::test_t4_prints_halves_of_novel_and_of_trained_cues_apart",
+    ),
+    Breakage(
+        f"{_MEASURES}/secondary.py", "contrasts of arms with the wrong sign",
+        'one["auc"].sel(arm=arm) - one["auc"].sel(arm=reference)',
+        'one["auc"].sel(arm=reference) - one["auc"].sel(arm=arm)',
+        "tests/measures/test_measures_secondary.py::test_every_quantity_by_hand",
+    ),
+    Breakage(
+        f"{_MEASURES}/secondary.py", "novel and trained classes exchanged",
+        'd.values[one["novel"].values == kind]', 'd.values[one["novel"].values != kind]',
+        "tests/measures/test_measures_secondary.py::test_every_quantity_by_hand",
+    ),
+    Breakage(
+        f"{_MEASURES}/secondary.py", "layers that a network does not resolve printed too",
+        ' or not int(one["usable"].sel(layer=layer)) for one', " for one",
+        "tests/measures/test_measures_secondary.py::test_every_quantity_by_hand",
+    ),
     # ---------------------------------------------------------------------------------------------------------- io
+    Breakage(
+        f"{_IO}/splits.py", "two sources of one class averaged",
+        "pairs = _separate(drawn.reshape(2, count).T.copy(), code, rng)", "pairs = drawn.reshape(2, count).T.copy()",
+        "tests/io/test_io_splits.py::test_composites_use_each_source_once_and_labels_differ",
+    ),
+    Breakage(
+        f"{_IO}/splits.py", "sets that share sources not refused",
+        "shared = one & other", "shared = set[str]()",
+        "tests/io/test_io_splits.py::test_a_leak_through_a_source_is_a_leak",
+    ),
     Breakage(
         f"{_IO}/neural_windows.py", "the end of a window included",
         "np.searchsorted(ordered, stop)", 'np.searchsorted(ordered, stop, side="right")',
@@ -433,6 +503,64 @@ BREAKAGES = (
         f"{_IO}/recording_store.py", "any finished recording taken for the one wanted",
         'if attrs.get("recording_key") == key:', 'if "recording_key" in attrs:',
         "tests/io/test_io_recording_store.py::test_another_recording_is_not_overwritten_unasked",
+    ),
+    # -------------------------------------------------------------------------------------------------------- jobs
+    Breakage(
+        f"{_JOBS}/config.py", "ties of choices go to the smaller penalty",
+        "sorted(self.penalties, reverse=True)", "sorted(self.penalties)",
+        "tests/jobs/test_jobs_fitting.py::test_ties_on_v_go_to_the_smaller_rate_then_to_the_larger_penalty",
+    ),
+    Breakage(
+        f"{_JOBS}/context.py", "rotation of omitted classes off by one",
+        "self.classes[(k * self.index + j)", "self.classes[(k * self.index + j + 1)",
+        "tests/jobs/test_jobs_fitting.py::test_each_digit_is_novel_to_every_fifth_network",
+    ),
+    Breakage(
+        f"{_JOBS}/context.py", "one partition of the images for all networks",
+        "partition_seed + self.index\n        found: dict", "partition_seed\n        found: dict",
+        "tests/jobs/test_jobs_fitting.py"
+        "::test_every_network_draws_its_own_partition_with_seed_1000_plus_its_own",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "V takes the worst choice",
+        "score > best[0]:  # choices", "score < best[0]:  # choices",
+        "tests/jobs/test_jobs_fitting.py::test_the_best_mean_area_on_v_is_chosen",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "V takes the worst choice of full fine-tuning",
+        "score > best[0]:\n            best = (score, index, scores[",
+        "score < best[0]:\n            best = (score, index, scores[",
+        "tests/jobs/test_jobs_fitting.py::test_the_best_mean_area_on_v_is_chosen",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "ties of choices go to the last: larger rate, smaller penalty",
+        "score > best[0]:  # choices", "score >= best[0]:  # choices",
+        "tests/jobs/test_jobs_fitting.py::test_ties_on_v_go_to_the_smaller_rate_then_to_the_larger_penalty",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "rate of a curve chosen by its area on P",
+        "np.trapezoid(curves[0].mean(axis=0), axis)", "np.trapezoid(curves[1].mean(axis=0), axis)",
+        "tests/jobs/test_jobs_fitting.py::test_the_rate_of_a_curve_has_the_largest_area_on_v",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "rate of a curve chosen by the mean of its points",
+        "np.trapezoid(curves[0].mean(axis=0), axis)", "curves[0].mean()",
+        "tests/jobs/test_jobs_fitting.py::test_the_rate_of_a_curve_has_the_largest_area_on_v",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "ties of rates of a curve go to the first that is listed",
+        "rates = sorted(rates)", "rates = list(rates)",
+        "tests/jobs/test_jobs_fitting.py::test_the_smaller_rate_wins_a_tie_between_curves",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "the curve on V given out for that on P",
+        "return found[best][1], rates[best]", "return found[best][0], rates[best]",
+        "tests/jobs/test_jobs_fitting.py::test_the_rate_of_a_curve_has_the_largest_area_on_v",
+    ),
+    Breakage(
+        f"{_JOBS}/fitting.py", "examples of a curve of whichever class comes first",
+        "np.concatenate([positive[:m], negative[:m]])", "np.arange(2 * m)",
+        "tests/jobs/test_jobs_fitting.py::test_first_examples_are_nested_and_of_both_classes",
     ),
 )  # fmt: skip
 """In the order of the table."""

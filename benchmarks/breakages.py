@@ -25,7 +25,7 @@ from pathlib import Path
 from breakage_list import BREAKAGES, Breakage
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("featattn_neuro", "tests", "pyproject.toml")
+COPIED = ("featattn_neuro", "tests", "pyproject.toml", "data_manifest.yaml")
 NOT_NOTICED = "NOT NOTICED"
 
 
