@@ -216,7 +216,7 @@ def test_the_page_has_what_a_reader_needs():
     commands = [line for block in blocks_of(README) if block.language == "sh" for line in block.content.splitlines()]
     assert commands[:2] == ["make reproduce", "make test"]
     verbs = {shlex.split(c)[1] for c in commands if c.removeprefix(".venv/bin/").startswith("featattn ")}
-    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    known = {(one.name or one.callback.__name__).replace("_", "-") for one in cli.app.registered_commands}
     assert verbs == known
     example = next(block for block in blocks_of(README) if block.language == "python")
     assert len([line for line in example.content.splitlines() if line]) == 10
