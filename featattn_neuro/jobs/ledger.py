@@ -33,7 +33,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 CODE = {
     "learn": (
         "schema", "errors.py", "api", "arrays", "nets", "io", "jobs/config.py", "jobs/context.py",
-        "jobs/fitting.py", "jobs/stages.py",
+        "jobs/derived_arms.py", "jobs/fitting.py", "jobs/reference.py", "jobs/stages.py",
+        "measures/_join.py", "measures/contrasts.py",  # who is a target
     ),
     "measure": ("measures",),
     "report": ("report", "jobs/summary.py"),
