@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ from featattn_neuro.nets.weight_norms import filter_weight_norms
 from featattn_neuro.nets.weights import weights_bytes
 
 Progress = Callable[[float], None]
+
+
+def _save(job: NetworkJob, dataset: xr.Dataset, path: Path) -> None:
+    """Write a Dataset with the network's name and a seed: of its permutations where it has one, else the network's."""
+    save_kind(dataset.assign_attrs(network_name=job.name, seed=dataset.attrs.get("seed", job.index)), path)
 
 
 def train_network(job: NetworkJob, progress: Progress) -> list[str]:
@@ -110,7 +116,7 @@ def _write_detectors(job: NetworkJob) -> str:
         job.splits["R"].sources(),
         attrs={"arm": "ungained", "head_rule": rule, "network_name": job.name},
     )
-    save_kind(dataset, job.out / "detectors" / f"{job.name}.nc")
+    _save(job, dataset, job.out / "detectors" / f"{job.name}.nc")
     return f"detectors/{job.name}.nc"
 
 
@@ -151,7 +157,7 @@ def record(job: NetworkJob, progress: Progress) -> list[str]:
     values = np.concatenate([found[layer] for layer in job.cut.layers], axis=2)
     activations["leverage"] = (("task", "stimulus", "unit"), values)
     activations = activations.assign_coords(task=job.classes)
-    save_kind(activations, job.out / "activations" / f"{job.name}.nc")
+    _save(job, activations, job.out / "activations" / f"{job.name}.nc")
     return [f"activations/{job.name}.nc"]
 
 
@@ -163,13 +169,13 @@ def learn_arm(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
     else:
         fit = fit_arm(job, arm, progress)
     folder = job.out / "arms" / job.name
-    save_kind(_scores(job, arm, fit), folder / f"{arm}.nc")
+    _save(job, _scores(job, arm, fit), folder / f"{arm}.nc")
     files = [f"arms/{job.name}/{arm}.nc"]
     if fit.gains is not None:
-        save_kind(fit.gains, folder / f"{arm}.gains.nc")
+        _save(job, fit.gains, folder / f"{arm}.gains.nc")
         files.append(f"arms/{job.name}/{arm}.gains.nc")
     if fit.choices is not None:
-        save_kind(fit.choices, folder / f"{arm}.choices.nc")
+        _save(job, fit.choices, folder / f"{arm}.choices.nc")
         files.append(f"arms/{job.name}/{arm}.choices.nc")
     return files
 
@@ -217,7 +223,7 @@ def _beside(job: NetworkJob, fit: ArmFit) -> dict[str, np.ndarray]:
 
 def learn_curves(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
     """Learning curves of one arm over examples per class and over updates."""
-    save_kind(fit_curves(job, arm, progress), job.out / "curve_parts" / job.name / f"{arm}.nc")
+    _save(job, fit_curves(job, arm, progress), job.out / "curve_parts" / job.name / f"{arm}.nc")
     return [f"curve_parts/{job.name}/{arm}.nc"]
 
 
@@ -238,7 +244,7 @@ def measure_doses(job: NetworkJob, progress: Progress) -> list[str]:
         coords={"dose": np.asarray(job.config.doses, dtype=float), "task": job.classes, "layer": list(cut.layers)},
         attrs={"kind": "DOSES", "network_name": job.name},
     )
-    save_kind(dataset, job.out / "doses" / f"{job.name}.nc")
+    _save(job, dataset, job.out / "doses" / f"{job.name}.nc")
     progress(1.0)
     return [f"doses/{job.name}.nc"]
 
@@ -261,7 +267,7 @@ def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
     attrs: dict[str, str | float | int] = {"arm": "reference", "head_rule": "frozen", "network_name": job.name}
     shared = to_gain_set(job.cut, fit.state, job.classes, job.splits["G"].sources(), attrs=attrs)
     one = shared.isel(task=0, drop=True).drop_vars(["head_weight", "head_bias"])
-    save_kind(one, job.out / "arms" / job.name / "reference.gains.nc")
+    _save(job, one, job.out / "arms" / job.name / "reference.gains.nc")
     progress(1.0)
     return [f"arms/{job.name}/reference.gains.nc"]
 
@@ -285,7 +291,7 @@ def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
         sources = job.composites["G"].stimuli.select(np.arange(target.shape[1])[part]).sources()
         dataset = to_gain_set(job.cut, fit.state, job.classes, sources, attrs={"arm": "gain", "half": k})
         files.append(f"halves/{job.name}_{'ab'[k]}.nc")
-        save_kind(dataset, job.out / files[-1])
+        _save(job, dataset, job.out / files[-1])
         progress((k + 1) / 2)
     return files
 
@@ -312,9 +318,10 @@ def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
         {"gain": (("gain_set", "task", "unit"), gains)},
         coords={"gain_set": [f"refit_{k}" for k in range(len(gains))], "task": job.classes,
                 **{c: units[c] for c in ("unit", "layer", "channel", "stage")}},
-        attrs={"kind": "GAINS", "null": "labels permuted; read-out, rate and penalty, gains made again"},
+        attrs={"kind": "GAINS", "null": "labels permuted; read-out, rate and penalty, gains made again",
+               "statistics_seed": settings.seed},
     )  # fmt: skip
-    save_kind(dataset, job.out / "refits" / f"{job.name}.nc")
+    _save(job, dataset, job.out / "refits" / f"{job.name}.nc")
     return [f"refits/{job.name}.nc"]
 
 
@@ -323,14 +330,14 @@ def measure_selectivity(job: NetworkJob, progress: Progress) -> list[str]:
     activations = load_kind(job.out / "activations" / f"{job.name}.nc", "ACTIVATIONS")
     target = job.targets(job.composites["S"].stimuli)
     found = selectivity(activations, target, permutations=200, seed=job.config.statistics.seed)
-    save_kind(found.assign_attrs(network_name=job.name), job.out / "selectivity" / f"{job.name}.nc")
+    _save(job, found, job.out / "selectivity" / f"{job.name}.nc")
     half_files = []
     order = np.arange(activations.sizes["stimulus"])
     for k in range(2):
         part = activations.isel(stimulus=order % 2 == k)
         half = selectivity(part, target.sel(stimulus=part["stimulus"].values))
         half_files.append(f"halves/{job.name}_selectivity_{'ab'[k]}.nc")
-        save_kind(half, job.out / half_files[-1])
+        _save(job, half, job.out / half_files[-1])
         progress((k + 1) / 2)
     return [f"selectivity/{job.name}.nc", *half_files]
 
@@ -359,7 +366,7 @@ def associate(job: NetworkJob, progress: Progress) -> list[str]:
         refits = load_kind(job.out / "refits" / f"{job.name}.nc", "GAINS")
         found["refit_null"] = refit_location(refits, measured).reindex(layer=found["layer"].values)
         found["rho_standard_error"] = gain_covariance_error(refits, measured).reindex(layer=found["layer"].values)
-    save_kind(found.assign_attrs(network_name=job.name), job.out / "association" / f"{job.name}.nc")
+    _save(job, found, job.out / "association" / f"{job.name}.nc")
     return [f"association/{job.name}.nc"]
 
 
@@ -415,7 +422,7 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
             mass_in_mask=means.sel(map="excess", drop=True).drop_vars("localiser"),
             mass_in_mask_plain=means.sel(map="activation", drop=True).drop_vars("localiser"),
         )
-    save_kind(agreement.assign_attrs(network_name=job.name), job.out / "agreement" / f"{job.name}.nc")
+    _save(job, agreement, job.out / "agreement" / f"{job.name}.nc")
     return [f"agreement/{job.name}.nc", *_saliency_maps(job, stimuli, gains, usable, options)]
 
 
@@ -432,13 +439,13 @@ def _saliency_maps(
     for layer in dict.fromkeys(usable[k] for k in (0, len(usable) // 2, -1)):
         found = saliency_by_layer(module, gains, shown, [layer], top=3, relative=False, **options)[layer]
         path = f"saliency/{job.name}_{layer.replace('.', '_')}.nc"
-        save_kind(found.assign_attrs(network_name=job.name), job.out / path)
+        _save(job, found, job.out / path)
         files.append(path)
     if settings.sheet:
         layer, shown = usable[-1], stimuli.select(_sheet_positions(stimuli, job.classes, settings.sheet))
         found = saliency_by_layer(module, gains, shown, [layer], relative=False, activation=False, **options)[layer]
         path = f"sheets/{job.name}_{layer.replace('.', '_')}.nc"
-        save_kind(found.assign_attrs(network_name=job.name, images_per_task=settings.sheet), job.out / path)
+        _save(job, found.assign_attrs(images_per_task=settings.sheet), job.out / path)
         files.append(path)
     return files
 
@@ -488,16 +495,16 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
     if job.config.curves is not None:
         made = [load_kind(job.out / "curve_parts" / job.name / f"{a}.nc", "CURVES") for a in job.config.curve_arms()]
         curves = xr.concat(made, "arm", join="exact", combine_attrs="drop_conflicts")
-    save_kind(describe_arms(scores, curves), job.out / "scores" / f"{job.name}.nc")
+    _save(job, describe_arms(scores, curves), job.out / "scores" / f"{job.name}.nc")
     arms = [arm for arm in (*GAIN_ARMS, "bounded") if arm in job.config.arms]
     sets = [load_kind(folder / f"{arm}.gains.nc", "GAINS").expand_dims(arm=[arm]) for arm in arms]
     shared = sets[0][["training_source", "feature_scale"]].isel(arm=0, drop=True)
     gains = xr.concat([s.drop_vars(["training_source", "feature_scale"]) for s in sets], "arm", join="exact",
                       combine_attrs="drop_conflicts")  # fmt: skip
-    save_kind(gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
+    _save(job, gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
     files = [f"scores/{job.name}.nc", f"gains/{job.name}.nc"]
     if curves is not None:
-        save_kind(curves.assign_attrs(network_name=job.name), job.out / "curves" / f"{job.name}.nc")
+        _save(job, curves, job.out / "curves" / f"{job.name}.nc")
         files.append(f"curves/{job.name}.nc")
     progress(1.0)
     return files
