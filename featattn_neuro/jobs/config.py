@@ -240,6 +240,13 @@ class RunConfig(_Strict):
         _keys("arms", self.arms, ("probe", "gain", "gain_head", "uniform"), ("full", *MORE_ARMS))
         for name, arm in self.arms.items():
             _check_arm(name, arm)
+        for what, wanted in {"doses": self.doses, "statistics.reference_gain": self.statistics.reference_gain}.items():
+            made = self.arms["gain"].parameterisation
+            if wanted and made is not None and not _has_logarithm(made):
+                raise ValueError(
+                    f"arms.gain: gains that are {made} may be 0 or less, and {what} takes their logarithm; choose log or "
+                    f"bounded above 0, or leave {what} out"
+                )
         if self.curves is not None and "full" not in self.arms:
             raise ValueError("curves compare gain_head with full; add the arm full, or leave curves out")
         for name in self.curves.rates_examples if self.curves is not None else ():
@@ -278,9 +285,19 @@ def _check_arm(name: str, arm: ArmConfig) -> None:
         "strengths": not theory, "mode": not theory, "clip": not theory,
         "parameterisation": not learns_gains, "combination": name != "feature_spatial",
     }  # fmt: skip
+    if name == "uniform" and (arm.parameterisation or "").endswith("+layer_mean"):
+        raise ValueError(f"arms.{name}: the mean gain of a layer is all that this arm learns; leave +layer_mean out")
     wrong = sorted(key for key in given if unused.get(key))
     if wrong:
         raise ValueError(f"arms.{name}: this arm has no {wrong[0]}; leave it out")
+
+
+def _has_logarithm(parameterisation: str) -> bool:
+    """Whether no gain of this parameterisation can be 0 or less."""
+    from featattn_neuro.nets.parameterisations import Parameterisation
+
+    made = Parameterisation.parse(parameterisation)
+    return made.log or made.low > 0
 
 
 def _known_keys(where: tuple[str | int, ...]) -> list[str]:

@@ -28,13 +28,14 @@ from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.saliency_agreement import saliency_agreement
 from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.nets.arms import arm_network, arm_start
 from featattn_neuro.nets.batches import as_tensor
-from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
 from featattn_neuro.nets.doses import dose_curve
 from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.masked_maps import leverage, object_maps
+from featattn_neuro.nets.parameterisations import LOG
 from featattn_neuro.nets.permuted_scores import permuted_scores
 from featattn_neuro.nets.randomised import randomised_network
 from featattn_neuro.nets.recording import record_activations
@@ -255,14 +256,11 @@ def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
     What it amplifies, naming images amplifies, whatever the cued task: a covariate, never subtracted.
     """
     chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
-    config = job.config.learning
-    schedule = Schedule(
-        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]), batch_size=config.batch_size,
-        epochs=config.epochs, seed=job.index,
-    )  # fmt: skip
+    schedule = _gain_schedule(job, float(chosen["rate"][0]), float(chosen["penalty"][0]))
     rows = job.cut.prefix(job.single_images("G"))
     target = job.targets(job.splits["G"]).transpose("task", "stimulus").values
-    initial = start(job.cut, job.detector, shared=True)
+    made = rule_of("gain", job.config.arms["gain"]).parameterisation
+    initial = start(job.cut, job.detector, shared=True, parameterisation=made)
     fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False)
     attrs: dict[str, str | float | int] = {"arm": "reference", "head_rule": "frozen", "network_name": job.name}
     shared = to_gain_set(job.cut, fit.state, job.classes, job.splits["G"].sources(), attrs=attrs)
@@ -275,42 +273,49 @@ def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
 def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
     """The gain arm learned on disjoint halves of G: how reliable are gains?"""
     chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
-    config = job.config.learning
-    schedule = Schedule(
-        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]), batch_size=config.batch_size,
-        epochs=config.epochs, seed=job.index,
-    )  # fmt: skip
-    rows, target = job.rows("G"), job.target_matrix("G")
+    schedule = _gain_schedule(job, float(chosen["rate"][0]), float(chosen["penalty"][0]))
+    rule = rule_of("gain", job.config.arms["gain"])
+    cut = job.arm_cut(rule.place)
+    assert cut is not None
+    rows, target = job.arm_rows(rule.place, "G"), job.target_matrix("G")
     middle = target.shape[1] // 2
     files = []
     for k, part in enumerate((slice(0, middle), slice(middle, None))):
+        initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         fit = fit_tasks(
-            job.cut, [r[part] for r in rows], target[:, part], start(job.cut, job.detector), schedule,
-            train_gains=True, train_head=False,
+            cut, [r[part] for r in rows], target[:, part], initial, schedule, train_gains=True, train_head=False
         )  # fmt: skip
         sources = job.composites["G"].stimuli.select(np.arange(target.shape[1])[part]).sources()
-        dataset = to_gain_set(job.cut, fit.state, job.classes, sources, attrs={"arm": "gain", "half": k})
+        dataset = to_gain_set(cut, fit.state, job.classes, sources, attrs={"arm": "gain", "half": k})
         files.append(f"halves/{job.name}_{'ab'[k]}.nc")
         _save(job, dataset, job.out / files[-1])
         progress((k + 1) / 2)
     return files
 
 
+def _gain_schedule(job: NetworkJob, rate: float, penalty: float) -> Schedule:
+    """How the arm of gains learns at one of its choices."""
+    config = job.config.learning
+    return Schedule(
+        rate=rate, penalty=penalty, batch_size=config.batch_size, epochs=config.epochs, seed=job.index,
+        norm=job.config.arms["gain"].penalty_norm,
+    )  # fmt: skip
+
+
 def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
     """Gains refitted to permuted labels at `statistics.refit_layers`, read-out included."""
     settings = job.config.statistics
-    learning = job.config.learning
-    schedules = [
-        Schedule(rate=rate, penalty=penalty, batch_size=learning.batch_size, epochs=learning.epochs, seed=job.index)
-        for rate, penalty in job.config.arms["gain"].choices()
-    ]
-    cut = CutNetwork(job.network.module, job.refit_layers, job.head)
+    schedules = [_gain_schedule(job, rate, penalty) for rate, penalty in job.config.arms["gain"].choices()]
+    rule = rule_of("gain", job.config.arms["gain"])
+    cut = arm_network(job.network.module, job.refit_layers, job.head, rule.place)
+    assert cut is not None
     rows = cut.prefix(job.images("G"))
     features = head_inputs(job.network.module, job.head, job.single_images("R"))
     gains = refit_gains(
         cut, rows, job.target_matrix("G"), features, job.targets(job.splits["R"]).values, schedules,
         refits=settings.refits, seed=[settings.seed, job.index],
         choice_rows=cut.prefix(job.images("V")), choice_target=job.target_matrix("V"),
+        parameterisation=rule.parameterisation,
         progress=lambda done, total: progress(done / total),
     )  # fmt: skip
     units = job.detector_set.sel(unit=np.isin(job.detector_set["layer"].values, cut.layers))
@@ -321,6 +326,8 @@ def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
         attrs={"kind": "GAINS", "null": "labels permuted; read-out, rate and penalty, gains made again",
                "statistics_seed": settings.seed},
     )  # fmt: skip
+    if rule.parameterisation != LOG:  # said as in the gains of the arm
+        dataset = dataset.assign_attrs(parameterisation=str(rule.parameterisation))
     _save(job, dataset, job.out / "refits" / f"{job.name}.nc")
     return [f"refits/{job.name}.nc"]
 

@@ -85,6 +85,18 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
             "curves: adabn has no learning curve",
         ),
         ({"doses": [-1.0]}, "doses.0: "),
+        (
+            {"arms__gain": {"rates": [0.1], "parameterisation": "free"}, "doses": [0.5]},
+            r"arms\.gain: gains that are free may be 0 or less, and doses takes their logarithm; .*leave doses out$",
+        ),
+        (
+            {"arms__gain": {"rates": [0.1], "parameterisation": "non_negative"}, "statistics__reference_gain": True},
+            r"statistics\.reference_gain takes their logarithm",
+        ),
+        (
+            {"arms__uniform": {"rates": [0.1], "parameterisation": "log+layer_mean"}},
+            r"arms\.uniform: the mean gain .* leave \+layer_mean out",
+        ),
         ({"arms__gain": {"rates": [-1.0]}}, "arms.gain.rates.0"),
         ({"workers": 0}, r"workers: Input should be greater than 0; came 0"),
         ({"workers": "two"}, "workers: .*came 'two'"),
