@@ -28,7 +28,7 @@ def run(
         unused = [name for name, value in {"--until": until, "--quiet": quiet}.items() if value]
         if unused:
             raise ConfigError(f"--plan only shows the run; came also {', '.join(unused)}; leave it out")
-        typer.echo(runner.plan(config, out, full=full, workers=workers))
+        runner.plan(config, out, full=full, workers=workers, say=typer.echo)
         return
     raise typer.Exit(runner.run(config, out, quiet=quiet, until=until, full=full, workers=workers))
 

@@ -244,8 +244,8 @@ class RunConfig(_Strict):
             made = self.arms["gain"].parameterisation
             if wanted and made is not None and not _has_logarithm(made):
                 raise ValueError(
-                    f"arms.gain: gains that are {made} may be 0 or less, and {what} takes their logarithm; choose log or "
-                    f"bounded above 0, or leave {what} out"
+                    f"arms.gain: gains that are {made} may be 0 or less, and {what} takes their logarithm; choose "
+                    f"log or bounded above 0, or leave {what} out"
                 )
         if self.curves is not None and "full" not in self.arms:
             raise ValueError("curves compare gain_head with full; add the arm full, or leave curves out")

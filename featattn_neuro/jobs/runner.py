@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +140,23 @@ def _work(config: RunConfig, text: str, out: Path, until: str | None = None) -> 
     return _Work(stages, settled, seconds, sum(_bytes(config, count, n_tasks) for count in units.values()))
 
 
-def plan(config: Path, out: Path, *, full: bool = False, workers: int | None = None) -> str:
-    """What a run would do: fits, minutes, disk; in words, before anything is started."""
+def plan(
+    config: Path,
+    out: Path,
+    *,
+    full: bool = False,
+    workers: int | None = None,
+    say: Callable[[str], object] = lambda text: None,
+) -> str:
+    """What a run would do: fits, minutes, disk; in words, before anything is started.
+
+    Raises
+    ------
+    FeatattnError : what the run itself would refuse; too small a disk only after the plan was given to `say`.
+    """
     resolved, text = resolve(Path(config), full=full, workers=workers)
     check_folder(Path(out))
+    _check_writable(Path(out))
     work = _work(resolved, text, Path(out))
     need, free = work.disk_bytes, _free(Path(out))
     # one stage more: the verdicts and the page
@@ -155,7 +171,10 @@ def plan(config: Path, out: Path, *, full: bool = False, workers: int | None = N
     fits, minutes = sum(s.fits for s in work.pending), work.minutes(resolved.workers)
     lines.append(f"  in all       {fits:>19} fits {minutes:>7.1f} min")
     lines.append(f"  disk         {need / 1e6:.0f} MB at most; {free / 1e9:.1f} GB free")
-    return "\n".join(lines)
+    said = "\n".join(lines)
+    say(said)
+    _check_disk(need, Path(out))
+    return said
 
 
 def _bytes(config: RunConfig, units: int, n_tasks: int) -> int:
@@ -164,11 +183,26 @@ def _bytes(config: RunConfig, units: int, n_tasks: int) -> int:
     return BYTES_PER_NETWORK + recording + units * n_tasks * BYTES_PER_CELL
 
 
-def _free(out: Path) -> int:
-    place = out
+def _nearest(out: Path) -> Path:
+    """The folder itself, or the first above it that is there."""
+    place = out.absolute()
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
+
+
+def _free(out: Path) -> int:
+    return shutil.disk_usage(_nearest(out)).free
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse a place where no folder can be made; tried, since permissions alone do not say it."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".featattn_", suffix=".partial", dir=_nearest(out)))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the results folder {out}: {error.strerror or error}; choose another --out"
+        ) from None
 
 
 def _check_disk(need: int, out: Path) -> None:

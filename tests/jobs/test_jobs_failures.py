@@ -258,6 +258,24 @@ def test_a_disk_that_is_too_small(tiny: dict[str, Any], refused: Run, monkeypatc
     assert "make room" in said
 
 
+def test_a_plan_for_a_disk_that_is_too_small(
+    tiny: dict[str, Any], featattn: Featattn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(runner.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    code, out, err = featattn("run", write_config(tmp_path, tiny), "--out", tmp_path / "out", "--plan")
+    assert "MB at most" in out, "the plan is shown all the same"
+    assert "1 MB are free" in sentence(code, err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody can make a folder")
+def test_a_plan_for_a_place_that_cannot_be_written(tiny: dict[str, Any], refused: Run):
+    said = refused(tiny, "--plan", out=Path("/proc/nope/out"))
+    assert "cannot write the results folder /proc/nope/out" in said
+    assert "choose another --out" in said
+
+
 def _full_disk(*arguments: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
