@@ -58,11 +58,9 @@ def compare(
 
 def report(folder: Folder) -> None:
     """Write report.html, figures and tables from the result files in a folder, and print the verdicts."""
-    from featattn_neuro.io.store import load_kind
-    from featattn_neuro.report.page import verdict_lines, write_page
+    from featattn_neuro.jobs import runner
 
-    page = write_page(folder)
-    claims = folder / "claims.nc"
-    for line in verdict_lines(load_kind(claims, "CLAIMS")) if claims.is_file() else []:
+    page, lines = runner.report(folder)
+    for line in lines:
         typer.echo(line)
     typer.echo(str(page))

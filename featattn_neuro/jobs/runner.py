@@ -386,3 +386,20 @@ def status(out: Path) -> str:
         f"  page         {'written: ' + str(folder / 'report.html') if ledger.is_whole('report') else 'not yet'}"
     )
     return "\n".join(lines)
+
+
+def report(out: Path) -> tuple[Path, list[str]]:
+    """Write page, figures and tables of a results folder again, and return the page and the verdict lines.
+
+    Raises
+    ------
+    StoreError : no results folder, one of another version, or one that a run is writing.
+    """
+    from featattn_neuro.report.page import verdict_lines, write_page
+
+    folder = Path(out)
+    if not folder.is_dir():
+        raise StoreError(f"wanted a folder with results; {str(folder)!r} is none; start one with featattn run CONFIG")
+    with locked(folder):
+        page, claims = write_page(folder), folder / "claims.nc"
+        return page, verdict_lines(load_kind(claims, "CLAIMS")) if claims.is_file() else []

@@ -191,11 +191,13 @@ def test_an_image_that_goes_away_while_the_run_goes_on(
 
 
 def test_two_runs_of_one_folder(tiny: dict[str, Any], refused: Run, tmp_path: Path, start: Callable[..., Started],
-                                monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+                                featattn: Featattn, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
     monkeypatch.setattr(ledger, "LOCK_SECONDS", 0.3)
     first = start("run", write_config(tmp_path, tiny), "--out", tmp_path / "out", "--until", "network")
     first.until((tmp_path / "out" / ".done").is_dir)
     assert "another run is writing it; wait for it, or choose another --out" in refused(tiny)
+    code, _, err = featattn("report", tmp_path / "out")
+    assert "another run is writing it" in sentence(code, err)
     assert first.wait()[0] == 0
 
 
@@ -205,14 +207,17 @@ def test_folders_that_are_not_ours(tiny: dict[str, Any], refused: Run, featattn:
     (theirs / "chapter.txt").write_text("mine")
     assert "not a results folder" in refused(tiny, out=theirs)
     assert "not a results folder" in refused(tiny, "--plan", out=theirs)
-    assert [p.name for p in theirs.iterdir()] == ["chapter.txt"], "nothing is left in it"
     assert "is a file" in refused(tiny, out=theirs / "chapter.txt")
     assert "is no folder" in (said := refused(tiny, out=theirs / "chapter.txt" / "out")) or "Not a directory" in said
     for folder in (theirs, tmp_path / "nowhere"):
         code, _, err = featattn("status", folder)
         assert "wanted a results folder" in sentence(code, err)
+        code, _, err = featattn("report", folder)
+        assert "results folder" in sentence(code, err) or "folder with results" in sentence(code, err)
         code, _, err = featattn("compare", folder, theirs)
         assert "has no tables" in sentence(code, err)
+    assert [p.name for p in theirs.iterdir()] == ["chapter.txt"], "nothing is left in it"
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_results_of_another_version(copy: Path, tiny: dict[str, Any], refused: Run, featattn: Featattn):
@@ -221,8 +226,9 @@ def test_results_of_another_version(copy: Path, tiny: dict[str, Any], refused: R
     said = refused(tiny, out=copy)
     assert "made by featattn_neuro 9.9.9" in said
     assert "choose another --out" in said
-    code, _, err = featattn("status", copy)
-    assert "9.9.9" in sentence(code, err)
+    for command in ("status", "report"):
+        code, _, err = featattn(command, copy)
+        assert "9.9.9" in sentence(code, err)
     (copy / "run.json").write_text("{}")
     assert "is damaged" in refused(tiny, out=copy)
     assert {p.name: p.read_bytes() for p in (copy / "tables").iterdir()} == tables
