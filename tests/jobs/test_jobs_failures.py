@@ -289,7 +289,7 @@ def _full_disk(*arguments: Any) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "featattn_neuro.io.store._reserve",  # a result file, in a worker
+        "featattn_neuro.io.store.reserve_space",  # a result file, in a worker
         "featattn_neuro.jobs.stages.write_text_atomic",  # bare, in a worker
         "featattn_neuro.jobs.ledger.write_text_atomic",  # the record, in the first process
     ],
