@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -23,7 +21,15 @@ from featattn_neuro.errors import FeatattnError, StoreError, choose
 from featattn_neuro.io.store import file_sha256, load_kind, write_text_atomic
 from featattn_neuro.jobs.config import RunConfig, load_config, parse_config
 from featattn_neuro.jobs.graph import STEPS, Stage, stages_of
-from featattn_neuro.jobs.ledger import Ledger, check_folder, locked, open_folder, stage_key
+from featattn_neuro.jobs.ledger import (
+    Ledger,
+    check_folder,
+    check_writable,
+    locked,
+    nearest_folder,
+    open_folder,
+    stage_key,
+)
 from featattn_neuro.jobs.talk import Talk, duration
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -156,7 +162,7 @@ def plan(
     """
     resolved, text = resolve(Path(config), full=full, workers=workers)
     check_folder(Path(out))
-    _check_writable(Path(out))
+    check_writable(Path(out))
     work = _work(resolved, text, Path(out))
     need, free = work.disk_bytes, _free(Path(out))
     # one stage more: the verdicts and the page
@@ -183,26 +189,8 @@ def _bytes(config: RunConfig, units: int, n_tasks: int) -> int:
     return BYTES_PER_NETWORK + recording + units * n_tasks * BYTES_PER_CELL
 
 
-def _nearest(out: Path) -> Path:
-    """The folder itself, or the first above it that is there."""
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    return place
-
-
 def _free(out: Path) -> int:
-    return shutil.disk_usage(_nearest(out)).free
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse a place where no folder can be made; tried, since permissions alone do not say it."""
-    try:
-        os.rmdir(tempfile.mkdtemp(prefix=".featattn_", suffix=".partial", dir=_nearest(out)))
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the results folder {out}: {error.strerror or error}; choose another --out"
-        ) from None
+    return shutil.disk_usage(nearest_folder(out)).free
 
 
 def _check_disk(need: int, out: Path) -> None:
