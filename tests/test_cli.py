@@ -483,6 +483,9 @@ def test_selectivity_prints_tests_intervals_and_tables(recorded_file, tmp_path, 
 
 @pytest.mark.parametrize(("kind", "starts"), [("md", "|"), ("tex", r"\begin{tabular}"), ("parquet", "PAR1")])
 def test_tables_in_other_formats(recorded_file, tmp_path, kind, starts):
+    needed = {"md": "tabulate", "parquet": "pyarrow"}.get(kind)
+    if needed is not None:
+        pytest.importorskip(needed, reason=f"{needed} is not installed")
     options = ("--target", "ant", "--out", tmp_path / "s.nc", "--tables", tmp_path / "t", "--table-format", kind)
     assert featattn("selectivity", recorded_file, *options) == 0
     assert (tmp_path / "t" / f"selectivity.{kind}").read_bytes().startswith(starts.encode())

@@ -335,7 +335,7 @@ def test_public_cifar10_archive(tmp_path, cifar_batches, monkeypatch):
 def test_the_subset_that_is_not_public_names_the_public_one(tmp_path, monkeypatch):
     monkeypatch.setenv("FEATATTN_DATA", str(tmp_path))
     monkeypatch.setenv("FEATATTN_CACHE", str(tmp_path))
-    with pytest.raises(StoreError, match="no public address; use 'cifar10' instead .*stimuli: cifar10"):
+    with pytest.raises(StoreError, match=r"no public address; use 'cifar10' instead .*stimuli: cifar10"):
         load_stimuli("cifar10_jpeg_subset")
 
 
