@@ -83,7 +83,9 @@ def test_code_of_every_group_exists_and_counts(tmp_path: Path, monkeypatch: pyte
     assert all((package / name).exists() for names in ledger.CODE.values() for name in names)
     for name in {name for names in ledger.CODE.values() for name in names}:
         place = tmp_path / name
-        place.mkdir(parents=True) if (package / name).is_dir() else place.parent.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True) if (package / name).is_dir() else place.parent.mkdir(
+            parents=True, exist_ok=True
+        )
         (place / "one.py" if place.is_dir() else place).write_text("x = 1\n")
     monkeypatch.setattr(ledger, "_PACKAGE", tmp_path)
     before = {group: code_hash.__wrapped__((group,)) for group in ledger.CODE}
