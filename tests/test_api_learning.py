@@ -282,3 +282,24 @@ def test_a_loss_that_is_not_finite_and_constant_labels_are_named(network: Networ
         network.module.conv3.weight[0] = float("nan")
     with pytest.raises(DataError, match=r"the loss of (task a|the multi\w+ task) is not finite at update 1"):
         learn(network, images, images.label, task=task)
+
+
+@pytest.mark.parametrize("part", ["labels", "head_labels"])
+@pytest.mark.parametrize("one", [True, False])
+def test_a_class_of_one_image_is_refused(network: Network, part: str, one: bool) -> None:
+    images, others = stimuli(), stimuli(seed=1)
+    few, many = np.full(24, not one), np.arange(24) < 12
+    few[3] = one
+    given = {"labels": (few, many), "head_labels": (many, few)}[part]
+    counts = "1 and 23" if one else "23 and 1"
+    with pytest.raises(
+        DataError, match=f"wanted 2 targets and 2 distractors .* in {part}; 'target' has {counts}; give"
+    ):
+        learn(network, images, given[0], head_stimuli=others, head_labels=given[1])
+
+
+def test_a_class_of_one_image_is_named(network: Network) -> None:
+    labels = np.array(["cat"] * 12 + ["dog"] * 11 + ["owl"])
+    for task in ("detection", "multiclass"):
+        with pytest.raises(DataError, match="'owl' has 1 and 23"):
+            learn(network, stimuli(), labels, task=task)

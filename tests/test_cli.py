@@ -82,10 +82,12 @@ def test_run_passes_its_options_and_exit_status(fake, capsys):
 def test_plan_and_status_print(fake, capsys):
     calls = fake("featattn_neuro.jobs.runner", plan="12 fits", status="all done")
     assert featattn("run", "a.yaml", "--out", "b", "--plan") == 0
+    calls[0][2]["say"]("12 fits")
     assert featattn("status", "b") == 0
     assert capsys.readouterr().out == "12 fits\nall done\n"
     assert [c[0] for c in calls] == ["plan", "status"]
     assert featattn("run", "a.yaml", "--out", "b", "--plan", "--full", "--workers", 2) == 0
+    calls[-1][2].pop("say")
     assert calls[-1][2] == {"full": True, "workers": 2}
     assert featattn("run", "a.yaml", "--out", "b", "--plan", "--quiet") == 2
     assert "--quiet" in capsys.readouterr().err
@@ -407,6 +409,17 @@ def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeyp
     assert not out.exists()
 
 
+def test_labels_that_are_no_text(image_folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(image_folders)
+    monkeypatch.syspath_prepend(str(image_folders))
+    (tmp_path / "labels.csv").write_bytes(b"\x89PNG\xff\xfe\n")
+    to = ("tiny_network:make", "test", "--layers", "relu", "--labels", tmp_path / "labels.csv", "--out")
+    assert featattn("record", *to, tmp_path / "a.nc") == 2
+    assert "labels.csv' cannot be read (it is not UTF-8 text); name a table" in capsys.readouterr().err
+    assert featattn("gains", *to, tmp_path / "g.nc", "--target", "across") == 2
+    assert "labels.csv' cannot be read (it is not UTF-8 text)" in capsys.readouterr().err
+
+
 @pytest.fixture
 def recorded_file(tmp_path):
     """Three labels, ten filters of one layer; the first filter likes ants."""
@@ -470,6 +483,9 @@ def test_selectivity_prints_tests_intervals_and_tables(recorded_file, tmp_path, 
 
 @pytest.mark.parametrize(("kind", "starts"), [("md", "|"), ("tex", r"\begin{tabular}"), ("parquet", "PAR1")])
 def test_tables_in_other_formats(recorded_file, tmp_path, kind, starts):
+    needed = {"md": "tabulate", "parquet": "pyarrow"}.get(kind)
+    if needed is not None:
+        pytest.importorskip(needed, reason=f"{needed} is not installed")
     options = ("--target", "ant", "--out", tmp_path / "s.nc", "--tables", tmp_path / "t", "--table-format", kind)
     assert featattn("selectivity", recorded_file, *options) == 0
     assert (tmp_path / "t" / f"selectivity.{kind}").read_bytes().startswith(starts.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,15 +121,33 @@ def run_python(code: str) -> str:
 
 
 def test_importing_is_free():
-    out = run_python(
-        "import sys, time, json; t = time.perf_counter(); import featattn_neuro; s = time.perf_counter() - t;"
-        "print(json.dumps([s, sorted(sys.modules), dir(featattn_neuro)]))"
+    loaded, names = json.loads(
+        run_python(
+            "import sys, json, featattn_neuro; print(json.dumps([sorted(sys.modules), dir(featattn_neuro)]))",
+        )
     )
-    seconds, loaded, names = json.loads(out)
     heavy = {"torch", "matplotlib", "xarray", "pandas", "scipy", "numpy", "sklearn", "typer", "pydantic"}
     assert heavy.isdisjoint(loaded)
     assert "record" in names
-    assert seconds < 1.0  # 0.01 s where nothing else runs; the promise is 0.3 s
+
+
+def processor_seconds(*arguments: str, times: int) -> float:
+    """Of the quickest of several processes of their own: what else runs on the machine does not count."""
+    found = []
+    for _ in range(times):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
+
+
+def test_importing_and_help_are_quick():
+    """The promises; without other work it is 0.01 s and 0.13 s."""
+    interpreter = processor_seconds("-c", "pass", times=3)
+    assert processor_seconds("-c", "import featattn_neuro", times=5) - interpreter < 0.3
+    assert processor_seconds("-m", "featattn_neuro", "--help", times=3) < 0.5
+    assert processor_seconds("-c", "import time\nwhile time.process_time() < 0.4: pass", times=1) - interpreter > 0.3
 
 
 def test_command_line_and_schema_load_nothing_heavy():

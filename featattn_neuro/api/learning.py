@@ -36,6 +36,9 @@ from featattn_neuro.nets.training import head_inputs
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+FEWEST = 2
+"""Targets, and distractors, that a task must have."""
+
 
 def learn_gains(
     model: nn.Module | Network,
@@ -106,8 +109,9 @@ def learn_gains(
 
     Raises
     ------
-    ConfigError : no head found (name it with `load_model(..., head=)`). DataError : one class only, labels that do not
-        fit, read-out images that are among `stimuli`, a loss that is not finite, a layer whose filters are all silent.
+    ConfigError : no head found (name it with `load_model(..., head=)`), or a device that is not here. DataError : one
+        class only, fewer than two targets or distractors, labels that do not fit, read-out images that are among
+        `stimuli`, a loss that is not finite, a layer whose filters are all silent.
         StoreError : the checkpoint is of other learning.
     """
     network = as_network(model)
@@ -115,6 +119,7 @@ def learn_gains(
     images, preprocess = as_stimuli(stimuli, network)
     target, names = task_targets(labels, images, task)
     weights = declared_weights(target, names or ["target"], task, class_weight)
+    _check_counts(target, names, "labels")
     if (head_stimuli is None) != (head_labels is None):
         raise ConfigError("head_stimuli and head_labels belong together; give both or neither")
     if head_stimuli is None and train_head is False:
@@ -128,6 +133,7 @@ def learn_gains(
             others, other_preprocess = as_stimuli(head_stimuli, network)
             check_disjoint(stimuli=images, head_stimuli=others)
             other_target, other_names = task_targets(head_labels, others, task)
+            _check_counts(other_target, other_names, "head_labels")
             if other_names != names:
                 raise DataError(f"head_labels must name the same tasks as labels ({names}); came {other_names}")
             features = head_inputs(network.module, head, as_tensor(others, other_preprocess).to(place))
@@ -186,6 +192,17 @@ def learn_gains(
     if blobs is not None:
         blobs.remove()
     return gains if names is not None and task == "detection" else gains.isel(task=0, drop=True)
+
+
+def _check_counts(target: np.ndarray, names: list[str] | None, what: str) -> None:
+    """Refuse a task that a single image decides: nothing could be learned of it but that image."""
+    for row, name in zip(target, names or ["target"], strict=True):
+        targets = int(row.sum())
+        if min(targets, row.size - targets) < FEWEST:
+            raise DataError(
+                f"wanted {FEWEST} targets and {FEWEST} distractors or more of each task in {what}; {name!r} has "
+                f"{targets} and {row.size - targets}; give more images, or leave the task out"
+            )
 
 
 def prefix_cache(folder: str | Path | None = None, *, memory_limit: int = MEMORY_LIMIT) -> PrefixCache:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featattn_neuro.errors import ConfigError, StoreError
+from featattn_neuro.errors import ConfigError, DataError, StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -72,8 +72,15 @@ def read_images(images: str, labels: Path | None, limit: int | None, *, corrupt:
     from featattn_neuro import api
 
     if labels is not None and labels.is_file():
-        with open(labels, encoding="utf-8-sig") as table:
-            by_id = "id" in [name.strip().strip('"') for name in table.readline().split(",")]
+        try:
+            with open(labels, encoding="utf-8-sig") as table:
+                by_id = "id" in [name.strip().strip('"') for name in table.readline().split(",")]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise DataError(
+                f"wanted labels in a CSV file; {str(labels)!r} cannot be read ({reason}); name a table with columns "
+                "path (or id) and label"
+            ) from None
         if by_id:
             from dataclasses import replace
 

@@ -28,7 +28,7 @@ def run(
         unused = [name for name, value in {"--until": until, "--quiet": quiet}.items() if value]
         if unused:
             raise ConfigError(f"--plan only shows the run; came also {', '.join(unused)}; leave it out")
-        typer.echo(runner.plan(config, out, full=full, workers=workers))
+        runner.plan(config, out, full=full, workers=workers, say=typer.echo)
         return
     raise typer.Exit(runner.run(config, out, quiet=quiet, until=until, full=full, workers=workers))
 
@@ -58,11 +58,9 @@ def compare(
 
 def report(folder: Folder) -> None:
     """Write report.html, figures and tables from the result files in a folder, and print the verdicts."""
-    from featattn_neuro.io.store import load_kind
-    from featattn_neuro.report.page import verdict_lines, write_page
+    from featattn_neuro.jobs import runner
 
-    page = write_page(folder)
-    claims = folder / "claims.nc"
-    for line in verdict_lines(load_kind(claims, "CLAIMS")) if claims.is_file() else []:
+    page, lines = runner.report(folder)
+    for line in lines:
         typer.echo(line)
     typer.echo(str(page))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from featattn_neuro.io.frame_layouts import to_tidy
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.parametric_stimuli import parametric_stimuli
 from featattn_neuro.io.stimulus_set import Stimuli
-from featattn_neuro.io.store import write_text_atomic
+from featattn_neuro.io.store import reserve_space, write_text_atomic
 
 NWB_NAME, CSV_NAME = "neurons.nwb", "neurons.csv"
 SIZE, ORIENTATIONS, FREQUENCIES = 48, 12, (2.0, 4.0, 8.0)
@@ -28,6 +29,8 @@ WINDOW = (50.0, 350.0)
 """ms after stimulus onset in which the simulated neurons respond, and in which the table's spikes are counted."""
 
 _TRIAL, _ONSET, _STOP = 1.0, 0.3, 0.8  # s: start to start, start to stimulus, start to end
+_MOST_BYTES = 2_000_000
+"""More than the NWB file of any seed."""
 _NOTE = (
     "Simulated, not recorded: Poisson spikes of von Mises orientation tuning times log-Gaussian "
     "spatial-frequency tuning; "
@@ -86,11 +89,14 @@ def write_example(folder: str | Path, *, seed: int = 0) -> list[Path]:
     file = _nwb_file(pynwb, gratings, trials, _spikes(trials, rng), seed)
     temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")  # pynwb wants the suffix last
     try:
+        reserve_space(temporary, _MOST_BYTES)
         with pynwb.NWBHDF5IO(str(temporary), "w") as handle:
             handle.write(file, cache_spec=False)  # every pynwb has the core schema; it is half of a small file
         os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be written ({error}); choose another folder") from error
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        full = os.strerror(errno.ENOSPC)
+        reason = full if full in str(error) else str(error).partition("\n")[0]
+        raise StoreError(f"{str(path)!r} cannot be written ({reason}); free space or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
     return [path, _write_table(path, folder / CSV_NAME, trials)]

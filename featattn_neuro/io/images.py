@@ -165,7 +165,7 @@ def read_cifar10(archive: Path) -> tuple[NDArray[np.uint8], list[str], list[str]
     -------
     images : uint8 (60000, 32, 32, 3), training batches first, then the test batch
     labels : class name of each image
-    paths : "batch/file name" of each image
+    paths : "train/CLASS/file name" or "test/CLASS/file name" of each image
 
     Raises
     ------
@@ -182,8 +182,11 @@ def read_cifar10(archive: Path) -> tuple[NDArray[np.uint8], list[str], list[str]
                 content = _unpickle(tar, f"{folder}/{batch}")
                 data = np.asarray(content[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
                 pixels.append(data.transpose(0, 2, 3, 1))
-                labels += [names[i] for i in content[b"labels"]]
-                paths += [f"{batch}/{n.decode()}" for n in content[b"filenames"]]
+                here = [names[i] for i in content[b"labels"]]
+                part = "test" if batch == "test_batch" else "train"
+                files = [name.decode() for name in content[b"filenames"]]
+                paths += [f"{part}/{label}/{name}" for label, name in zip(here, files, strict=True)]
+                labels += here
     except (
         OSError,
         EOFError,

@@ -96,6 +96,7 @@ class Entry(_Model):
     citation: str
     loader: str
     notes: str = ""
+    instead: str | None = None
 
     @field_validator("base_url")
     @classmethod
@@ -143,6 +144,9 @@ class Manifest(_Model):
             if entry.name in seen:
                 raise ValueError(f"entry {entry.name} comes more than once")
             seen.add(entry.name)
+        for entry in self.entries:
+            if entry.instead is not None and entry.instead not in seen:
+                raise ValueError(f"entry {entry.name} names {entry.instead} to be used instead; there is no such entry")
         return self
 
     def names(self, kind: str | None = None) -> list[str]:
@@ -285,6 +289,11 @@ def how_to_get(entry: Entry, file: FileEntry | None = None) -> str:
     first, url = files[0], entry.url(files[0])
     put = f"put it at {str(Path(place) / first.path)!r} ({first.algorithm} {first.checksum})"
     more = f", and {len(files) - 1} more files of the manifest likewise" if len(files) > 1 else ""
+    if url is None and entry.instead is not None:
+        return (
+            f"it has no public address; use {entry.instead!r} instead (featattn fetch {entry.instead}; in a "
+            f"configuration stimuli: {entry.instead}), or {put}{more}"
+        )
     if url is None:
         return f"it has no public address: {put}{more}"
     by_command = f"run 'featattn fetch {entry.name}', or " if file is None else ""

@@ -60,13 +60,14 @@ class RecordingStore:
         self.header = header
         self.rows = _block_rows(header, self.block_bytes)
         state = json.dumps({"format": FORMAT, "key": self.key, "rows": self.rows}, sort_keys=True)
-        if _read(self.folder / _STATE) == state:
-            self.done = _verified(self.folder)
-        else:
-            _empty(self.folder)
-            _create(self.folder, header, self.rows, self.block_bytes, self.key, self.inputs)
-            files.write_text_atomic(self.folder / _STATE, state)
-        self._rewrite_progress()
+        with _writing(self.path):
+            if _read(self.folder / _STATE) == state:
+                self.done = _verified(self.folder)
+            else:
+                _empty(self.folder)
+                _create(self.folder, header, self.rows, self.block_bytes, self.key, self.inputs)
+                files.write_text_atomic(self.folder / _STATE, state)
+            self._rewrite_progress()
         self.layers = _layer_chunks(header, self.rows, self.block_bytes)
         self.thread = threading.Thread(target=self._run, name="recording-writer", daemon=True)
         self.thread.start()
@@ -87,16 +88,17 @@ class RecordingStore:
         self.stop()
         if self.failure is not None:
             raise self.failure
-        if self.path.suffix == ".zarr":
-            self._seal()
-            files._move_over(self.folder, self.path)
+        with _writing(self.path):
+            if self.path.suffix == ".zarr":
+                self._seal()
+                files._move_over(self.folder, self.path)
+                return files.open_kind(self.path)
+            if not (self.folder / _CHUNKS).exists():
+                self._seal(keep_state=True)
+            with open_recording(self.folder) as recorded:
+                files.save_kind(recorded, self.path)
+            shutil.rmtree(self.folder)
             return files.open_kind(self.path)
-        if not (self.folder / _CHUNKS).exists():
-            self._seal(keep_state=True)
-        with open_recording(self.folder) as recorded:
-            files.save_kind(recorded, self.path)
-        shutil.rmtree(self.folder)
-        return files.open_kind(self.path)
 
     # -- the writer ------------------------------------------------------------------------------------------------
 
@@ -121,10 +123,7 @@ class RecordingStore:
             while (block := self.blocks.get()) is not None:
                 self._write_block(block)
         except (OSError, RuntimeError, ValueError) as error:
-            self.failure = StoreError(
-                f"{str(self.path)!r} cannot be written ({type(error).__name__}: {error}); free space and run again: "
-                "what is there is kept"
-            )
+            self.failure = _unwritten(self.path, error)
         except BaseException as error:  # handed to the recording process, which raises it
             self.failure = error
 
@@ -201,7 +200,8 @@ def recording_store(
 
     Raises
     ------
-    StoreError : another process is writing it; there is something else, or a recording with another key.
+    StoreError : another process is writing it; there is something else, or a recording with another key; the disk is
+        full, or nothing can be made there.
     """
     path = Path(path)
     files._suffix(path)
@@ -232,11 +232,29 @@ def recording_store(
             sink.stop()
 
 
+def _unwritten(path: Path, error: Exception) -> StoreError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return StoreError(
+        f"{str(path)!r} cannot be written ({reason}); free space and run again (what is there is kept), or choose "
+        "another place"
+    )
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say of a full disk, or of a place where nothing can be made, which recording it stopped."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
 @contextmanager
 def _locked(folder: Path, path: Path) -> Iterator[None]:
     while True:
-        folder.mkdir(exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with _writing(path):
+            folder.mkdir(exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

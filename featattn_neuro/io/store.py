@@ -71,7 +71,7 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
             encoding = {
                 name: dict(_COMPRESSION) for name, v in ready.variables.items() if v.dtype.kind in "fiub" and v.ndim
             }
-            _reserve(temporary, _upper_size(ready))
+            reserve_space(temporary, _upper_size(ready))
             with _spaces_in_names():
                 ready.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
         else:
@@ -311,7 +311,7 @@ def _upper_size(dataset: xr.Dataset) -> int:
     return int(1.25 * (dataset.nbytes + text)) + (1 << 20)
 
 
-def _reserve(path: Path, size: int) -> None:
+def reserve_space(path: Path, size: int) -> None:
     """Raise OSError now if `size` bytes cannot be written: HDF5 kills the process when a disk fills up under it."""
     with open(path, "wb") as handle:
         try:

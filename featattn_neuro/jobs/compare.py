@@ -26,8 +26,19 @@ def compare(first: str | Path, second: str | Path) -> list[str]:
     for name in tables[0]:
         paths = [folder / "tables" / name for folder in folders]
         if name in tables[1] and paths[0].read_bytes() != paths[1].read_bytes():
-            differences.append(f"{name}: {_how(*(pd.read_csv(path, keep_default_na=True) for path in paths))}")
+            differences.append(f"{name}: {_how(*map(_table, paths))}")
     return differences
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, keep_default_na=True)
+    except (OSError, ValueError) as error:  # pandas' errors of parsing and of encoding are among the latter
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StoreError(
+            f"wanted a table in {str(path)!r}; it is damaged ({reason}); write it again with featattn report "
+            f"{path.parent.parent}"
+        ) from None
 
 
 def _how(one: pd.DataFrame, other: pd.DataFrame) -> str:

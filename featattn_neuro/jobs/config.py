@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from featattn_neuro.errors import ConfigError
 
@@ -21,6 +22,8 @@ MORE_ARMS = (
     "spatial", "feature_spatial", *THEORY_ARMS,
 )  # fmt: skip
 """Further arms, which a configuration may name under `arms`; they come behind the others."""
+CURVE_ARMS = tuple(arm for arm in (*ARMS, *MORE_ARMS) if arm not in ("ungained", "permuted", "permuted_head"))
+"""Arms that `curves` may name, where they learn."""
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -29,6 +32,16 @@ Penalty = Annotated[float, Field(ge=0)]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _no_layer_twice(layers: list[str]) -> list[str]:
+    for layer in layers:
+        if layers.count(layer) > 1:
+            raise ValueError(f"{layer!r} is there twice; name each layer once")
+    return layers
+
+
+LayerNames = Annotated[list[str], AfterValidator(_no_layer_twice)]
 
 
 class TrainConfig(_Strict):
@@ -49,7 +62,7 @@ class PretrainedConfig(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     model: str
     weights: str = "pretrained"
-    layers: list[str]
+    layers: LayerNames
     pixels: Positive | None = None
     head: str | None = None
     detector: Literal["logistic", "head"] = "logistic"
@@ -60,7 +73,7 @@ class NetworksConfig(_Strict):
 
     train: TrainConfig | None = None
     pretrained: list[PretrainedConfig] = []
-    layers: list[str] = []
+    layers: LayerNames = []
     partition_seed: int = 1000
 
     @model_validator(mode="after")
@@ -143,6 +156,9 @@ class CurvesConfig(_Strict):
     def _both(self) -> CurvesConfig:
         for name in ("rates_examples", "rates_updates"):
             rates: dict[str, list[float]] = getattr(self, name)
+            for arm in rates:
+                if arm not in CURVE_ARMS:
+                    raise ValueError(_unknown_key(f"curves.{name}.{arm}", arm, CURVE_ARMS))
             if not set(rates) >= {"gain_head", "full"} or not all(rates.values()):
                 raise ValueError(f"{name} needs rates for gain_head and for full")
         if set(self.rates_examples) != set(self.rates_updates):
@@ -164,7 +180,7 @@ class StatisticsConfig(_Strict):
     permutations: Positive = 9999
     seed: int = 0
     refits: Positive = 50
-    refit_layers: list[str] = []
+    refit_layers: LayerNames = []
     reference_gain: bool = False
 
 
@@ -187,13 +203,14 @@ class SaliencyConfig(_Strict):
 
 
 def _keys(section: str, came: Mapping[str, object], needed: Iterable[str], allowed: Iterable[str] = ()) -> None:
-    wanted = list(needed)
+    wanted, more = list(needed), list(allowed)
+    for name in came:
+        if name not in wanted and name not in more:
+            raise ValueError(_unknown_key(f"{section}.{name}", name, [*wanted, *more]))
     missing = [name for name in wanted if name not in came]
-    unknown = [name for name in came if name not in wanted and name not in allowed]
-    if missing or unknown:
-        problem = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
-        also = f" and may have {', '.join(allowed)}" if list(allowed) else ""
-        raise ValueError(f"{section} needs {', '.join(wanted)}{also}; {problem}")
+    if missing:
+        also = f" and may have {', '.join(more)}" if more else ""
+        raise ValueError(f"{section} needs {', '.join(wanted)}{also}; missing {', '.join(missing)}")
 
 
 class RunConfig(_Strict):
@@ -223,6 +240,13 @@ class RunConfig(_Strict):
         _keys("arms", self.arms, ("probe", "gain", "gain_head", "uniform"), ("full", *MORE_ARMS))
         for name, arm in self.arms.items():
             _check_arm(name, arm)
+        for what, wanted in {"doses": self.doses, "statistics.reference_gain": self.statistics.reference_gain}.items():
+            made = self.arms["gain"].parameterisation
+            if wanted and made is not None and not _has_logarithm(made):
+                raise ValueError(
+                    f"arms.gain: gains that are {made} may be 0 or less, and {what} takes their logarithm; choose "
+                    f"log or bounded above 0, or leave {what} out"
+                )
         if self.curves is not None and "full" not in self.arms:
             raise ValueError("curves compare gain_head with full; add the arm full, or leave curves out")
         for name in self.curves.rates_examples if self.curves is not None else ():
@@ -261,9 +285,19 @@ def _check_arm(name: str, arm: ArmConfig) -> None:
         "strengths": not theory, "mode": not theory, "clip": not theory,
         "parameterisation": not learns_gains, "combination": name != "feature_spatial",
     }  # fmt: skip
+    if name == "uniform" and (arm.parameterisation or "").endswith("+layer_mean"):
+        raise ValueError(f"arms.{name}: the mean gain of a layer is all that this arm learns; leave +layer_mean out")
     wrong = sorted(key for key in given if unused.get(key))
     if wrong:
         raise ValueError(f"arms.{name}: this arm has no {wrong[0]}; leave it out")
+
+
+def _has_logarithm(parameterisation: str) -> bool:
+    """Whether no gain of this parameterisation can be 0 or less."""
+    from featattn_neuro.nets.parameterisations import Parameterisation
+
+    made = Parameterisation.parse(parameterisation)
+    return made.log or made.low > 0
 
 
 def _known_keys(where: tuple[str | int, ...]) -> list[str]:
@@ -288,10 +322,8 @@ def _inside(annotation: Any) -> list[Any]:
 
 def parse_config(text: str, origin: str) -> RunConfig:
     """Validate YAML text; one sentence naming field and reason, and the nearest known key for an unknown one."""
-    import difflib
-
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_OnceLoader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where else ""
@@ -303,16 +335,37 @@ def parse_config(text: str, origin: str) -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"]) or "the top level"
+        problems = error.errors()
+        # a misspelt key is the reason of the key that is missing, so it is told first
+        first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+        place = ".".join(str(p) for p in first["loc"])
         if first["type"] == "extra_forbidden":
-            key = str(first["loc"][-1])
-            known = _known_keys(first["loc"][:-1])
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
-            raise ConfigError(f"{origin}: unknown key {place!r}; {hint}") from None
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{origin}: {place}: {reason}; came {_short(first.get('input'))}") from None
+            *parents, key = first["loc"]
+            raise ConfigError(f"{origin}: {_unknown_key(place, str(key), _known_keys(tuple(parents)))}") from None
+        reason, came = first["msg"].removeprefix("Value error, "), first.get("input")
+        where = "" if not place or reason.startswith("unknown key") else f"{place}: "
+        tail = "" if isinstance(came, dict) else f"; came {_short(came)}"  # a whole section says nothing
+        raise ConfigError(f"{origin}: {where}{reason}{tail}") from None
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"the key {key.value!r} is there twice, and only one of them would count"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+def _unknown_key(place: str, key: str, known: Sequence[str]) -> str:
+    """Which key is unknown, and the nearest known one."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
+    return f"unknown key {place!r}; {hint}"
 
 
 def _short(value: Any) -> str:

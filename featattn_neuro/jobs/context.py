@@ -18,7 +18,7 @@ from featattn_neuro.io.splits import Composites, check_disjoint, pair_composites
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import load_kind
 from featattn_neuro.jobs.config import PretrainedConfig, RunConfig, parse_config
-from featattn_neuro.measures.selectivity import targets_from_labels
+from featattn_neuro.measures.contrasts import targets_from_labels
 from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.arms import arm_network
 from featattn_neuro.nets.batches import as_tensor

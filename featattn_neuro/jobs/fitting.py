@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -179,21 +179,24 @@ def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress
     scores = xr.open_dataset(job.out / "arms" / job.name / f"{arm}.nc", engine="h5netcdf")
     with scores:
         rate, penalty = float(scores["rate"][0]), float(scores["penalty"][0])
-    rows_p, target_p = job.rows("P"), job.target_matrix("P")
-    job.rows("G")
-    learned = from_gain_set(job.cut, origin)
-    frozen = start(job.cut, job.detector)
+    place = rule_of(arm, job.config.arms[arm]).place
+    cut = job.arm_cut(place)
+    assert cut is not None
+    rows_p, target_p = job.arm_rows(place, "P"), job.target_matrix("P")
+    rows_g = job.arm_rows(place, "G")
+    learned = from_gain_set(cut, origin)
+    frozen = start(cut, job.detector)
     rng = np.random.default_rng([job.index, int(refit_head)])
     areas, placed = [], []
     for shuffle in range(job.config.learning.shuffles):
         shuffled = permute_gains(learned, rng)
-        state = Trained(shuffled.theta, frozen.weight.clone(), frozen.bias.clone(), frozen.scale, frozen.filters)
+        state = replace(shuffled, weight=frozen.weight.clone(), bias=frozen.bias.clone(), scale=frozen.scale)
         if refit_head:
             state = fit_tasks(
-                job.cut, job.rows("G"), job.target_matrix("G"), state, _schedule(job, rate, penalty),
-                train_gains=False, train_head=True,
+                cut, rows_g, job.target_matrix("G"), state,
+                _schedule(job, rate, penalty, job.config.arms[arm].penalty_norm), train_gains=False, train_head=True,
             ).state  # fmt: skip
-        shuffled_logits = logits(job.cut, rows_p, state)
+        shuffled_logits = logits(cut, rows_p, state)
         areas.append(mean_auc(shuffled_logits, target_p))
         placed.append([placements_in_order(z[None], t)[0] for z, t in zip(shuffled_logits, target_p, strict=True)])
         progress((shuffle + 1) / job.config.learning.shuffles)

@@ -145,25 +145,27 @@ class _NetworkStages:
     def of_gains(self) -> Iterator[Stage]:
         """Further learning that starts from what the arm of gains has chosen."""
         config, needs = self.config, [self.base, self.gain]
+        cost = cost_of(config, "gain") or "shared_images"
+        made = {key: self.whole["arms"]["gain"][key] for key in ("parameterisation", "penalty_norm")}
         if config.doses:
             yield self.stage("doses", "gains", "measure_doses", needs, {"doses": self.whole["doses"]})
         yield self.stage(
-            "halves", "gains", "learn_halves", needs, self.learning,
-            shared_images=float(self.images), fits=2 * self.n_tasks,
+            "halves", "gains", "learn_halves", needs, {**self.learning, **made}, fits=2 * self.n_tasks,
+            **{cost: float(self.images)},
         )  # fmt: skip
         if config.statistics.reference_gain:
             singles = config.splits["G"].per_class * self.n_tasks * config.learning.epochs * self.n_tasks
             yield self.stage(
-                "reference_gain", "gains", "learn_reference_gain", needs, self.learning,
+                "reference_gain", "gains", "learn_reference_gain", needs, {**self.learning, **made},
                 shared_images=float(singles), fits=1,
             )  # fmt: skip
         if config.statistics.refit_layers:
             refits, choices = config.statistics.refits, config.arms["gain"].choices()
-            made = {"refits": refits, "refit_layers": list(config.statistics.refit_layers), "choices": choices}
+            made |= {"refits": refits, "refit_layers": list(config.statistics.refit_layers), "choices": choices}
             yield self.stage(
                 "refits", "associate", "learn_refits", needs, {**self.learning, **self.seed, **made},
                 fits=refits * self.n_tasks * len(choices), fixed_seconds=2.0 + refits * 0.02 * len(choices),
-                shared_images=float(self.images * refits * len(choices) * _early(config, self.name)),
+                **{cost: float(self.images * refits * len(choices) * _early(config, self.name))},
             )  # fmt: skip
 
     def association(self) -> Iterator[Stage]:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 CODE = {
     "learn": (
         "schema", "errors.py", "api", "arrays", "nets", "io", "jobs/config.py", "jobs/context.py",
-        "jobs/fitting.py", "jobs/stages.py",
+        "jobs/derived_arms.py", "jobs/fitting.py", "jobs/reference.py", "jobs/stages.py",
+        "measures/_join.py", "measures/contrasts.py",  # who is a target
     ),
     "measure": ("measures",),
     "report": ("report", "jobs/summary.py"),
@@ -166,6 +168,24 @@ def check_folder(folder: Path) -> None:
         raise StoreError(
             f"{folder} is not empty and not a results folder (no run.json); choose another --out, or empty it"
         )
+
+
+def nearest_folder(folder: Path) -> Path:
+    """The folder itself, or the first above it that is there."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a place where no folder can be made or written; tried, since permissions alone do not say it."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".featattn_", suffix=".partial", dir=nearest_folder(folder)))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the results folder {folder}: {error.strerror or error}; choose another --out"
+        ) from None
 
 
 def _check_mark(mark: Path) -> None:

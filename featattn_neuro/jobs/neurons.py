@@ -16,6 +16,7 @@ from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import save_kind, write_text_atomic
 from featattn_neuro.jobs.attention import attention_in, compared_conditions, effects_by_area
+from featattn_neuro.jobs.ledger import check_writable
 from featattn_neuro.measures.filter_matching import tuning_match
 from featattn_neuro.measures.neural_match import METHODS, neural_match
 from featattn_neuro.measures.tuning_fit import fit_tuning_curves
@@ -76,6 +77,7 @@ def compare_with_neurons(
     DataError, ConfigError, StoreError : as reading, loading and recording do.
     """
     folder = Path(out)
+    check_writable(folder)  # recording takes minutes
     neural = api.read_neural(source, **dict(said or {}))
     stimuli = _stimuli(source, images)
     neural = with_stimulus_ids(neural, stimuli)

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,15 @@ from featattn_neuro.errors import FeatattnError, StoreError, choose
 from featattn_neuro.io.store import file_sha256, load_kind, write_text_atomic
 from featattn_neuro.jobs.config import RunConfig, load_config, parse_config
 from featattn_neuro.jobs.graph import STEPS, Stage, stages_of
-from featattn_neuro.jobs.ledger import Ledger, check_folder, locked, open_folder, stage_key
+from featattn_neuro.jobs.ledger import (
+    Ledger,
+    check_folder,
+    check_writable,
+    locked,
+    nearest_folder,
+    open_folder,
+    stage_key,
+)
 from featattn_neuro.jobs.talk import Talk, duration
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -137,10 +146,23 @@ def _work(config: RunConfig, text: str, out: Path, until: str | None = None) -> 
     return _Work(stages, settled, seconds, sum(_bytes(config, count, n_tasks) for count in units.values()))
 
 
-def plan(config: Path, out: Path, *, full: bool = False, workers: int | None = None) -> str:
-    """What a run would do: fits, minutes, disk; in words, before anything is started."""
+def plan(
+    config: Path,
+    out: Path,
+    *,
+    full: bool = False,
+    workers: int | None = None,
+    say: Callable[[str], object] = lambda text: None,
+) -> str:
+    """What a run would do: fits, minutes, disk; in words, before anything is started.
+
+    Raises
+    ------
+    FeatattnError : what the run itself would refuse; too small a disk only after the plan was given to `say`.
+    """
     resolved, text = resolve(Path(config), full=full, workers=workers)
     check_folder(Path(out))
+    check_writable(Path(out))
     work = _work(resolved, text, Path(out))
     need, free = work.disk_bytes, _free(Path(out))
     # one stage more: the verdicts and the page
@@ -155,7 +177,10 @@ def plan(config: Path, out: Path, *, full: bool = False, workers: int | None = N
     fits, minutes = sum(s.fits for s in work.pending), work.minutes(resolved.workers)
     lines.append(f"  in all       {fits:>19} fits {minutes:>7.1f} min")
     lines.append(f"  disk         {need / 1e6:.0f} MB at most; {free / 1e9:.1f} GB free")
-    return "\n".join(lines)
+    said = "\n".join(lines)
+    say(said)
+    _check_disk(need, Path(out))
+    return said
 
 
 def _bytes(config: RunConfig, units: int, n_tasks: int) -> int:
@@ -165,10 +190,7 @@ def _bytes(config: RunConfig, units: int, n_tasks: int) -> int:
 
 
 def _free(out: Path) -> int:
-    place = out
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(nearest_folder(out)).free
 
 
 def _check_disk(need: int, out: Path) -> None:
@@ -352,3 +374,20 @@ def status(out: Path) -> str:
         f"  page         {'written: ' + str(folder / 'report.html') if ledger.is_whole('report') else 'not yet'}"
     )
     return "\n".join(lines)
+
+
+def report(out: Path) -> tuple[Path, list[str]]:
+    """Write page, figures and tables of a results folder again, and return the page and the verdict lines.
+
+    Raises
+    ------
+    StoreError : no results folder, one of another version, or one that a run is writing.
+    """
+    from featattn_neuro.report.page import verdict_lines, write_page
+
+    folder = Path(out)
+    if not folder.is_dir():
+        raise StoreError(f"wanted a folder with results; {str(folder)!r} is none; start one with featattn run CONFIG")
+    with locked(folder):
+        page, claims = write_page(folder), folder / "claims.nc"
+        return page, verdict_lines(load_kind(claims, "CLAIMS")) if claims.is_file() else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,14 @@ from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.saliency_agreement import saliency_agreement
 from featattn_neuro.measures.selectivity import selectivity
+from featattn_neuro.nets.arms import arm_network, arm_start
 from featattn_neuro.nets.batches import as_tensor
-from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
 from featattn_neuro.nets.doses import dose_curve
 from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.masked_maps import leverage, object_maps
+from featattn_neuro.nets.parameterisations import LOG
 from featattn_neuro.nets.permuted_scores import permuted_scores
 from featattn_neuro.nets.randomised import randomised_network
 from featattn_neuro.nets.recording import record_activations
@@ -44,6 +46,11 @@ from featattn_neuro.nets.weight_norms import filter_weight_norms
 from featattn_neuro.nets.weights import weights_bytes
 
 Progress = Callable[[float], None]
+
+
+def _save(job: NetworkJob, dataset: xr.Dataset, path: Path) -> None:
+    """Write a Dataset with the network's name and a seed: of its permutations where it has one, else the network's."""
+    save_kind(dataset.assign_attrs(network_name=job.name, seed=dataset.attrs.get("seed", job.index)), path)
 
 
 def train_network(job: NetworkJob, progress: Progress) -> list[str]:
@@ -110,7 +117,7 @@ def _write_detectors(job: NetworkJob) -> str:
         job.splits["R"].sources(),
         attrs={"arm": "ungained", "head_rule": rule, "network_name": job.name},
     )
-    save_kind(dataset, job.out / "detectors" / f"{job.name}.nc")
+    _save(job, dataset, job.out / "detectors" / f"{job.name}.nc")
     return f"detectors/{job.name}.nc"
 
 
@@ -151,7 +158,7 @@ def record(job: NetworkJob, progress: Progress) -> list[str]:
     values = np.concatenate([found[layer] for layer in job.cut.layers], axis=2)
     activations["leverage"] = (("task", "stimulus", "unit"), values)
     activations = activations.assign_coords(task=job.classes)
-    save_kind(activations, job.out / "activations" / f"{job.name}.nc")
+    _save(job, activations, job.out / "activations" / f"{job.name}.nc")
     return [f"activations/{job.name}.nc"]
 
 
@@ -163,13 +170,13 @@ def learn_arm(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
     else:
         fit = fit_arm(job, arm, progress)
     folder = job.out / "arms" / job.name
-    save_kind(_scores(job, arm, fit), folder / f"{arm}.nc")
+    _save(job, _scores(job, arm, fit), folder / f"{arm}.nc")
     files = [f"arms/{job.name}/{arm}.nc"]
     if fit.gains is not None:
-        save_kind(fit.gains, folder / f"{arm}.gains.nc")
+        _save(job, fit.gains, folder / f"{arm}.gains.nc")
         files.append(f"arms/{job.name}/{arm}.gains.nc")
     if fit.choices is not None:
-        save_kind(fit.choices, folder / f"{arm}.choices.nc")
+        _save(job, fit.choices, folder / f"{arm}.choices.nc")
         files.append(f"arms/{job.name}/{arm}.choices.nc")
     return files
 
@@ -217,7 +224,7 @@ def _beside(job: NetworkJob, fit: ArmFit) -> dict[str, np.ndarray]:
 
 def learn_curves(job: NetworkJob, arm: str, progress: Progress) -> list[str]:
     """Learning curves of one arm over examples per class and over updates."""
-    save_kind(fit_curves(job, arm, progress), job.out / "curve_parts" / job.name / f"{arm}.nc")
+    _save(job, fit_curves(job, arm, progress), job.out / "curve_parts" / job.name / f"{arm}.nc")
     return [f"curve_parts/{job.name}/{arm}.nc"]
 
 
@@ -238,7 +245,7 @@ def measure_doses(job: NetworkJob, progress: Progress) -> list[str]:
         coords={"dose": np.asarray(job.config.doses, dtype=float), "task": job.classes, "layer": list(cut.layers)},
         attrs={"kind": "DOSES", "network_name": job.name},
     )
-    save_kind(dataset, job.out / "doses" / f"{job.name}.nc")
+    _save(job, dataset, job.out / "doses" / f"{job.name}.nc")
     progress(1.0)
     return [f"doses/{job.name}.nc"]
 
@@ -249,19 +256,16 @@ def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
     What it amplifies, naming images amplifies, whatever the cued task: a covariate, never subtracted.
     """
     chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
-    config = job.config.learning
-    schedule = Schedule(
-        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]), batch_size=config.batch_size,
-        epochs=config.epochs, seed=job.index,
-    )  # fmt: skip
+    schedule = _gain_schedule(job, float(chosen["rate"][0]), float(chosen["penalty"][0]))
     rows = job.cut.prefix(job.single_images("G"))
     target = job.targets(job.splits["G"]).transpose("task", "stimulus").values
-    initial = start(job.cut, job.detector, shared=True)
+    made = rule_of("gain", job.config.arms["gain"]).parameterisation
+    initial = start(job.cut, job.detector, shared=True, parameterisation=made)
     fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False)
     attrs: dict[str, str | float | int] = {"arm": "reference", "head_rule": "frozen", "network_name": job.name}
     shared = to_gain_set(job.cut, fit.state, job.classes, job.splits["G"].sources(), attrs=attrs)
     one = shared.isel(task=0, drop=True).drop_vars(["head_weight", "head_bias"])
-    save_kind(one, job.out / "arms" / job.name / "reference.gains.nc")
+    _save(job, one, job.out / "arms" / job.name / "reference.gains.nc")
     progress(1.0)
     return [f"arms/{job.name}/reference.gains.nc"]
 
@@ -269,42 +273,49 @@ def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
 def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
     """The gain arm learned on disjoint halves of G: how reliable are gains?"""
     chosen = load_kind(job.out / "arms" / job.name / "gain.nc", "SCORES")
-    config = job.config.learning
-    schedule = Schedule(
-        rate=float(chosen["rate"][0]), penalty=float(chosen["penalty"][0]), batch_size=config.batch_size,
-        epochs=config.epochs, seed=job.index,
-    )  # fmt: skip
-    rows, target = job.rows("G"), job.target_matrix("G")
+    schedule = _gain_schedule(job, float(chosen["rate"][0]), float(chosen["penalty"][0]))
+    rule = rule_of("gain", job.config.arms["gain"])
+    cut = job.arm_cut(rule.place)
+    assert cut is not None
+    rows, target = job.arm_rows(rule.place, "G"), job.target_matrix("G")
     middle = target.shape[1] // 2
     files = []
     for k, part in enumerate((slice(0, middle), slice(middle, None))):
+        initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         fit = fit_tasks(
-            job.cut, [r[part] for r in rows], target[:, part], start(job.cut, job.detector), schedule,
-            train_gains=True, train_head=False,
+            cut, [r[part] for r in rows], target[:, part], initial, schedule, train_gains=True, train_head=False
         )  # fmt: skip
         sources = job.composites["G"].stimuli.select(np.arange(target.shape[1])[part]).sources()
-        dataset = to_gain_set(job.cut, fit.state, job.classes, sources, attrs={"arm": "gain", "half": k})
+        dataset = to_gain_set(cut, fit.state, job.classes, sources, attrs={"arm": "gain", "half": k})
         files.append(f"halves/{job.name}_{'ab'[k]}.nc")
-        save_kind(dataset, job.out / files[-1])
+        _save(job, dataset, job.out / files[-1])
         progress((k + 1) / 2)
     return files
+
+
+def _gain_schedule(job: NetworkJob, rate: float, penalty: float) -> Schedule:
+    """How the arm of gains learns at one of its choices."""
+    config = job.config.learning
+    return Schedule(
+        rate=rate, penalty=penalty, batch_size=config.batch_size, epochs=config.epochs, seed=job.index,
+        norm=job.config.arms["gain"].penalty_norm,
+    )  # fmt: skip
 
 
 def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
     """Gains refitted to permuted labels at `statistics.refit_layers`, read-out included."""
     settings = job.config.statistics
-    learning = job.config.learning
-    schedules = [
-        Schedule(rate=rate, penalty=penalty, batch_size=learning.batch_size, epochs=learning.epochs, seed=job.index)
-        for rate, penalty in job.config.arms["gain"].choices()
-    ]
-    cut = CutNetwork(job.network.module, job.refit_layers, job.head)
+    schedules = [_gain_schedule(job, rate, penalty) for rate, penalty in job.config.arms["gain"].choices()]
+    rule = rule_of("gain", job.config.arms["gain"])
+    cut = arm_network(job.network.module, job.refit_layers, job.head, rule.place)
+    assert cut is not None
     rows = cut.prefix(job.images("G"))
     features = head_inputs(job.network.module, job.head, job.single_images("R"))
     gains = refit_gains(
         cut, rows, job.target_matrix("G"), features, job.targets(job.splits["R"]).values, schedules,
         refits=settings.refits, seed=[settings.seed, job.index],
         choice_rows=cut.prefix(job.images("V")), choice_target=job.target_matrix("V"),
+        parameterisation=rule.parameterisation,
         progress=lambda done, total: progress(done / total),
     )  # fmt: skip
     units = job.detector_set.sel(unit=np.isin(job.detector_set["layer"].values, cut.layers))
@@ -312,9 +323,12 @@ def learn_refits(job: NetworkJob, progress: Progress) -> list[str]:
         {"gain": (("gain_set", "task", "unit"), gains)},
         coords={"gain_set": [f"refit_{k}" for k in range(len(gains))], "task": job.classes,
                 **{c: units[c] for c in ("unit", "layer", "channel", "stage")}},
-        attrs={"kind": "GAINS", "null": "labels permuted; read-out, rate and penalty, gains made again"},
+        attrs={"kind": "GAINS", "null": "labels permuted; read-out, rate and penalty, gains made again",
+               "statistics_seed": settings.seed},
     )  # fmt: skip
-    save_kind(dataset, job.out / "refits" / f"{job.name}.nc")
+    if rule.parameterisation != LOG:  # said as in the gains of the arm
+        dataset = dataset.assign_attrs(parameterisation=str(rule.parameterisation))
+    _save(job, dataset, job.out / "refits" / f"{job.name}.nc")
     return [f"refits/{job.name}.nc"]
 
 
@@ -323,14 +337,14 @@ def measure_selectivity(job: NetworkJob, progress: Progress) -> list[str]:
     activations = load_kind(job.out / "activations" / f"{job.name}.nc", "ACTIVATIONS")
     target = job.targets(job.composites["S"].stimuli)
     found = selectivity(activations, target, permutations=200, seed=job.config.statistics.seed)
-    save_kind(found.assign_attrs(network_name=job.name), job.out / "selectivity" / f"{job.name}.nc")
+    _save(job, found, job.out / "selectivity" / f"{job.name}.nc")
     half_files = []
     order = np.arange(activations.sizes["stimulus"])
     for k in range(2):
         part = activations.isel(stimulus=order % 2 == k)
         half = selectivity(part, target.sel(stimulus=part["stimulus"].values))
         half_files.append(f"halves/{job.name}_selectivity_{'ab'[k]}.nc")
-        save_kind(half, job.out / half_files[-1])
+        _save(job, half, job.out / half_files[-1])
         progress((k + 1) / 2)
     return [f"selectivity/{job.name}.nc", *half_files]
 
@@ -359,7 +373,7 @@ def associate(job: NetworkJob, progress: Progress) -> list[str]:
         refits = load_kind(job.out / "refits" / f"{job.name}.nc", "GAINS")
         found["refit_null"] = refit_location(refits, measured).reindex(layer=found["layer"].values)
         found["rho_standard_error"] = gain_covariance_error(refits, measured).reindex(layer=found["layer"].values)
-    save_kind(found.assign_attrs(network_name=job.name), job.out / "association" / f"{job.name}.nc")
+    _save(job, found, job.out / "association" / f"{job.name}.nc")
     return [f"association/{job.name}.nc"]
 
 
@@ -415,7 +429,7 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
             mass_in_mask=means.sel(map="excess", drop=True).drop_vars("localiser"),
             mass_in_mask_plain=means.sel(map="activation", drop=True).drop_vars("localiser"),
         )
-    save_kind(agreement.assign_attrs(network_name=job.name), job.out / "agreement" / f"{job.name}.nc")
+    _save(job, agreement, job.out / "agreement" / f"{job.name}.nc")
     return [f"agreement/{job.name}.nc", *_saliency_maps(job, stimuli, gains, usable, options)]
 
 
@@ -432,13 +446,13 @@ def _saliency_maps(
     for layer in dict.fromkeys(usable[k] for k in (0, len(usable) // 2, -1)):
         found = saliency_by_layer(module, gains, shown, [layer], top=3, relative=False, **options)[layer]
         path = f"saliency/{job.name}_{layer.replace('.', '_')}.nc"
-        save_kind(found.assign_attrs(network_name=job.name), job.out / path)
+        _save(job, found, job.out / path)
         files.append(path)
     if settings.sheet:
         layer, shown = usable[-1], stimuli.select(_sheet_positions(stimuli, job.classes, settings.sheet))
         found = saliency_by_layer(module, gains, shown, [layer], relative=False, activation=False, **options)[layer]
         path = f"sheets/{job.name}_{layer.replace('.', '_')}.nc"
-        save_kind(found.assign_attrs(network_name=job.name, images_per_task=settings.sheet), job.out / path)
+        _save(job, found.assign_attrs(images_per_task=settings.sheet), job.out / path)
         files.append(path)
     return files
 
@@ -488,16 +502,16 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
     if job.config.curves is not None:
         made = [load_kind(job.out / "curve_parts" / job.name / f"{a}.nc", "CURVES") for a in job.config.curve_arms()]
         curves = xr.concat(made, "arm", join="exact", combine_attrs="drop_conflicts")
-    save_kind(describe_arms(scores, curves), job.out / "scores" / f"{job.name}.nc")
+    _save(job, describe_arms(scores, curves), job.out / "scores" / f"{job.name}.nc")
     arms = [arm for arm in (*GAIN_ARMS, "bounded") if arm in job.config.arms]
     sets = [load_kind(folder / f"{arm}.gains.nc", "GAINS").expand_dims(arm=[arm]) for arm in arms]
     shared = sets[0][["training_source", "feature_scale"]].isel(arm=0, drop=True)
     gains = xr.concat([s.drop_vars(["training_source", "feature_scale"]) for s in sets], "arm", join="exact",
                       combine_attrs="drop_conflicts")  # fmt: skip
-    save_kind(gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
+    _save(job, gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
     files = [f"scores/{job.name}.nc", f"gains/{job.name}.nc"]
     if curves is not None:
-        save_kind(curves.assign_attrs(network_name=job.name), job.out / "curves" / f"{job.name}.nc")
+        _save(job, curves, job.out / "curves" / f"{job.name}.nc")
         files.append(f"curves/{job.name}.nc")
     progress(1.0)
     return files

@@ -89,7 +89,7 @@ def sentence(finding: Finding) -> str:
     parts = [
         f"{head}: {WORDS[evidence.claim][finding.verdict]}.",
         f"{QUANTITY[evidence.claim]} {finding.estimate:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}], "
-        f"N = {finding.n_networks} networks{tasks}, p = {_p(finding.p)}, Holm p = {_p(finding.p_holm)}.",
+        f"N = {finding.n_networks} networks{tasks}, {_p('p', finding.p)}, {_p('Holm p', finding.p_holm)}.",
         *_why(finding),
         *_beside(finding),
     ]
@@ -109,7 +109,7 @@ def _each_network(finding: Finding) -> str:
     said = []
     for name, value in numbers.items():
         p = evidence.p_networks.get(name, float("nan"))
-        permuted = f" (task-permutation p = {_p(p)})" if math.isfinite(p) else ""
+        permuted = f" ({_p('task-permutation p', p)})" if math.isfinite(p) else ""
         said.append(f"{name}: in this network {value:+.4f}{permuted}" if math.isfinite(value) else f"{name}: undefined")
     parts = [start, f"{QUANTITY[evidence.claim]}: {'; '.join(said)}.", *_beside(finding)]
     return " ".join(parts)
@@ -157,8 +157,12 @@ def _beside(finding: Finding) -> list[str]:
     return parts
 
 
-def _p(value: float) -> str:
-    """p to two significant digits, never 0."""
+def _p(name: str, value: float) -> str:
+    """p with its name, to two significant digits, never 0.
+
+    >>> _p("p", 0.0312), _p("Holm p", 1e-6)
+    ('p = 0.031', 'Holm p < 0.0001')
+    """
     if not math.isfinite(value):
-        return "not computed"
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+        return f"{name} not computed"
+    return f"{name} = {value:.2g}" if value >= 1e-4 else f"{name} < 0.0001"

@@ -72,11 +72,35 @@ def preserved(module: nn.Module) -> Iterator[nn.Module]:
             parameter.grad = grad
 
 
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of this name; `ConfigError` for one that is unknown, or that nothing can be computed on here.
+
+    >>> usable_device("cpu").type
+    'cpu'
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        hint = " (a GPU of NVIDIA is cuda)" if "gpu" in str(device).lower() else ""
+        raise ConfigError(
+            f"unknown device {str(device)!r}{hint}; choose cpu, cuda, or one of several: cuda:1"
+        ) from None
+    if found.type == "cpu":
+        return found
+    try:  # there is no other way to know: builds, drivers and devices can each be absent
+        torch.zeros(1, device=found).cpu()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"device {str(found)!r} cannot be used here ({reason}); choose cpu") from None
+    return found
+
+
 @contextmanager
 def placed(module: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """Have `module` on `device` for a while (None: where it is); bring it back to where it was on the way out.
 
-    A module whose parameters lie on several devices must not be moved: give no device.
+    A module whose parameters lie on several devices must not be moved: give no device. `ConfigError` for a device that
+    is unknown or not here.
 
     >>> with placed(nn.Linear(1, 1), None) as device:
     ...     device.type
@@ -84,7 +108,7 @@ def placed(module: nn.Module, device: str | torch.device | None) -> Iterator[tor
     """
     places = {parameter.device for parameter in module.parameters()} | {buffer.device for buffer in module.buffers()}
     home = next(iter(places)) if len(places) == 1 else None
-    wanted = (home or torch.device("cpu")) if device is None else torch.device(device)
+    wanted = (home or torch.device("cpu")) if device is None else usable_device(device)
     if home is None or home == wanted or (home.type == wanted.type and wanted.index is None):
         if len(places) > 1 and device is not None:
             raise ConfigError(f"the network lies on several devices ({len(places)}); leave device= out")

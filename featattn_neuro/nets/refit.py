@@ -19,6 +19,7 @@ from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector, as_tensors
 from featattn_neuro.nets.learning import Schedule, class_weights, fit_tasks, start
+from featattn_neuro.nets.parameterisations import LOG, Parameterisation
 from featattn_neuro.nets.readouts import joint_logistic_detectors
 
 TOGETHER = 2000
@@ -39,6 +40,7 @@ def refit_gains(
     choice_target: np.ndarray | None = None,
     informed: Detector | None = None,
     block: int | None = None,
+    parameterisation: Parameterisation = LOG,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Gains learned from permuted labels, (refits, T, filters of all layers of `cut`).
@@ -52,6 +54,7 @@ def refit_gains(
     informed : a read-out that is kept instead of being refitted. This is the trap, for demonstration: such a null does
         not lie at 0, and anything looks above it.
     block : tasks times refits that learn in one pass; None = as many as suit the layer.
+    parameterisation : of the gains, as in the arm whose null this is.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def refit_gains(
             if informed is None
             else Detector(np.tile(informed.weight, (count, 1)), np.tile(informed.bias, count), informed.scale)
         )
-        found = [_gains(cut, rows, np.concatenate(labels), detector, one, block) for one in schedules]
+        found = [_gains(cut, rows, np.concatenate(labels), detector, one, block, parameterisation) for one in schedules]
         best = _choices(cut, choice_rows, checks, detector, found) if checks else np.zeros(count, dtype=int)
         shaped = np.stack([gains.reshape(count, tasks, -1) for gains in found])
         out.append(shaped[best, np.arange(count)])
@@ -96,13 +99,13 @@ def _gains(
     detector: Detector,
     schedule: Schedule,
     block: int | None,
+    parameterisation: Parameterisation,
 ) -> np.ndarray:
     """(T, filters of all layers) float64 gains."""
-    if cut.pooled:
+    if cut.pooled and parameterisation == LOG and schedule.norm == "l2":  # what the closed form is of
         return _pooled_gains(rows[0], target, detector, schedule, cut.device).double().cpu().numpy()
-    fit = fit_tasks(
-        cut, rows, target, start(cut, detector), schedule, train_gains=True, train_head=False, block=block
-    )  # fmt: skip
+    initial = start(cut, detector, parameterisation=parameterisation)
+    fit = fit_tasks(cut, rows, target, initial, schedule, train_gains=True, train_head=False, block=block)
     gains = fit.state.gains()
     return torch.cat([gains[layer] for layer in cut.layers], dim=1).double().cpu().numpy()
 

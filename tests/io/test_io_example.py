@@ -63,3 +63,24 @@ def test_the_same_seed_gives_the_same_spikes(files, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be made"):
         example.write_example(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("featattn_neuro.io.example.reserve_space", OSError(28, "No space left on device")),
+        # as h5py says it, over two lines
+        (
+            "pynwb.NWBHDF5IO.write",
+            RuntimeError("Disable slist failed (time\n, 'No space left on device'"),
+        ),
+    ],
+)
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch, place, error):
+    def full(*given, **options):
+        raise error
+
+    monkeypatch.setattr(place, full)
+    with pytest.raises(StoreError, match=r"neurons\.nwb' cannot be written \(No space left on device\); free space"):
+        example.write_example(tmp_path)
+    assert not list(tmp_path.iterdir())

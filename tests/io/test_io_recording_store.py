@@ -306,6 +306,33 @@ def test_two_writers_are_refused(tmp_path):
     assert out.exists()
 
 
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+@pytest.mark.parametrize(
+    "place",
+    ["recording_store._create", "recording_store.RecordingStore._write_block", "recording_store.RecordingStore._seal"],
+)
+def test_a_full_disk_is_one_clear_error_and_recording_goes_on(tmp_path, monkeypatch, place, suffix):
+    def full(*given, **options):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / f"a{suffix}"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"featattn_neuro.io.{place}", full)
+        with pytest.raises(
+            StoreError, match=r"cannot be written \(No space left on device\); free space and run again"
+        ):
+            killed.record(out)
+    assert not out.exists()
+    xr.testing.assert_identical(plain(killed.record(out)), plain(killed.record(tmp_path / f"b{suffix}")))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody can make a folder")
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_a_place_where_nothing_can_be_made(suffix):
+    with pytest.raises(StoreError, match=rf"'/proc/x\{suffix}' cannot be written .*choose another place"):
+        killed.record(Path(f"/proc/x{suffix}"))
+
+
 def test_a_lock_ends_with_its_process(tmp_path):
     work = tmp_path / ".a.zarr.recording"
     work.mkdir()

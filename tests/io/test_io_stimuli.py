@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import io
 import os
@@ -324,9 +325,18 @@ def test_public_cifar10_archive(tmp_path, cifar_batches, monkeypatch):
     monkeypatch.setenv("FEATATTN_DATA", str(tmp_path))
     stimuli = load_stimuli("cifar10")
     assert stimuli.label.tolist() == ["airplane", "cat"] * 6
-    assert stimuli.path[[0, -1]].tolist() == ["data_batch_1/x.png", "test_batch/y.png"]
+    assert stimuli.path[[0, -1]].tolist() == ["train/airplane/x.png", "test/cat/y.png"]
+    parts = [fnmatch.filter(stimuli.path.tolist(), f"*{part}/*") for part in ("train", "test")]  # as configurations do
+    assert [len(part) for part in parts] == [10, 2]
     np.testing.assert_array_equal(stimuli[5], pixels[5].reshape(3, 32, 32).transpose(1, 2, 0))
     assert stimuli.pixels().shape == (12, 3, 32, 32)
+
+
+def test_the_subset_that_is_not_public_names_the_public_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATATTN_DATA", str(tmp_path))
+    monkeypatch.setenv("FEATATTN_CACHE", str(tmp_path))
+    with pytest.raises(StoreError, match=r"no public address; use 'cifar10' instead .*stimuli: cifar10"):
+        load_stimuli("cifar10_jpeg_subset")
 
 
 class _Evil:

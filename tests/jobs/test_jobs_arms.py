@@ -156,3 +156,29 @@ def test_every_arm_of_a_run(
     assert json.loads(Path("results/facts.json").read_text())["config"]
     resolved, text = runner.resolve(Path("mine.yaml"))
     assert runner._work(resolved, text, Path("results")).pending == []
+
+
+@pytest.mark.parametrize("made", ["bounded(0.99, 1.01)", "free"])
+def test_all_gains_of_a_run_are_of_one_kind(
+    made: str, tiny: dict[str, Any], tmp_path: Path, start: Callable[..., Started]
+) -> None:
+    """Halves, refits and shuffles are of the arm that they are held against, so they are learned as it is."""
+    gain = {"rates": [0.1], "penalties": [0.001], "penalty_norm": "l1", "parameterisation": made}
+    config = changed(
+        tiny, networks__train__count=1, arms__gain=gain, arms__gain_head=gain, saliency=None, curves=None,
+        learning__epochs=2,
+    )  # fmt: skip
+    code, printed = start("run", write_config(tmp_path, config), "--out", tmp_path / "out").wait()
+    assert code == 0, printed
+    files = ["arms/network_0/gain.gains.nc", "halves/network_0_a.nc", "halves/network_0_b.nc", "refits/network_0.nc"]
+    sets = [load_kind(tmp_path / "out" / name, "GAINS") for name in files]
+    wanted = "bounded(0.99, 1.01)" if made != "free" else "free"
+    assert [one.attrs["parameterisation"] for one in sets] == [wanted] * 4
+    for name, one in zip(files, sets, strict=True):
+        moved = float(abs(one["gain"] - 1).max())
+        assert moved <= 0.01 + 1e-6 if made != "free" else moved > 0.02, name
+    arms = pd.read_csv(tmp_path / "out" / "tables" / "arms.csv")
+    areas = arms.pivot_table(index="task", columns="arm", values="auc")
+    assert areas["permuted"].notna().all()
+    if made != "free":  # gains within 1 % of 1, in whatever order, change little
+        np.testing.assert_allclose(areas["permuted"], areas["ungained"], atol=0.03)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from featattn_neuro.cli import main
 from featattn_neuro.errors import StoreError
 from featattn_neuro.jobs.compare import compare
 
@@ -57,3 +59,17 @@ def test_a_table_that_only_one_has(folders: tuple[Path, Path]):
 def test_no_tables(folders: tuple[Path, Path], tmp_path: Path):
     with pytest.raises(StoreError, match="has no tables"):
         compare(folders[0], tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"unit,rho\nconv1/\xff\xfe,1\n", b'unit,rho\n"conv1,1\n', b"unit,rho\n1,2,3,4\n1,2,3\n1,2,3,4,5\n"]
+)
+def test_a_damaged_table_is_named(folders: tuple[Path, Path], damage: bytes, capsys: pytest.CaptureFixture[str]):
+    (folders[1] / "tables" / "one.csv").write_bytes(damage)
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *map(str, folders)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"featattn: wanted a table in '{folders[1]}/tables/one.csv'; it is damaged \(.+\); write it .+\n", said
+    )

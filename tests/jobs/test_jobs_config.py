@@ -98,13 +98,24 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"workrs": 2}, "mine.yaml: unknown key 'workrs'; did you mean 'workers'?"),
         ({"learning__epoch": 2}, "unknown key 'learning.epoch'; did you mean 'epochs'?"),
         ({"networks__train__sed": 2}, "unknown key 'networks.train.sed'"),
-        ({"splits__R": {"per_clas": 2}}, "splits.R.per_c"),
-        ({"splits__T": {"per_class": 2}}, "splits needs R, G, V, S, P; unknown T"),
-        ({"splits__R": None}, "splits needs R, G, V, S, P; missing R"),
-        ({"composites__R": 3}, "composites needs G, V, S, P; unknown R"),
+        ({"splits__T": {"per_class": 2}}, "unknown key 'splits.T'; known keys here: R, G, V, S, P$"),
+        ({"splits__R": {"per_clas": 2}}, r"unknown key 'splits\.R\.per_clas'; did you mean 'per_class'\?$"),
+        ({"splits__R": None}, "splits needs R, G, V, S, P; missing R$"),
+        ({"composites__R": 3}, "unknown key 'composites.R'; known keys here: G, V, S, P$"),
+        ({"composits": {"G": 3}, "composites": None}, r"unknown key 'composits'; did you mean 'composites'\?$"),
+        ({"arms__porbe": {"rates": [0.1]}, "arms__probe": None}, r"unknown key 'arms\.porbe'; did you mean 'probe'\?$"),
+        ({"arms__gain": {"rate": [0.1]}}, r"unknown key 'arms\.gain\.rate'; did you mean 'rates'\?$"),
+        (
+            {"curves__rates_examples": {"ful": [0.1], "gain_head": [0.1]}},
+            r"mine\.yaml: unknown key 'curves\.rates_examples\.ful'; did you mean 'full'\?$",
+        ),
+        (
+            {"curves__rates_updates": {"full": [0.1], "gain_haed": [0.1]}},
+            r"unknown key 'curves\.rates_updates\.gain_haed'; did you mean 'gain_head'\?$",
+        ),
         (
             {"arms__probe": None},
-            "arms needs probe, gain, gain_head, uniform and may have full, .*adabn.*; missing probe",
+            "arms needs probe, gain, gain_head, uniform and may have full, .*adabn.*; missing probe$",
         ),
         ({"arms__full": None}, "curves compare gain_head with full"),
         ({"arms__gain": {"rates": []}}, "arms.gain: give at least one rate"),
@@ -125,6 +136,18 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
             "curves: adabn has no learning curve",
         ),
         ({"doses": [-1.0]}, "doses.0: "),
+        (
+            {"arms__gain": {"rates": [0.1], "parameterisation": "free"}, "doses": [0.5]},
+            r"arms\.gain: gains that are free may be 0 or less, and doses takes their logarithm; .*leave doses out$",
+        ),
+        (
+            {"arms__gain": {"rates": [0.1], "parameterisation": "non_negative"}, "statistics__reference_gain": True},
+            r"statistics\.reference_gain takes their logarithm",
+        ),
+        (
+            {"arms__uniform": {"rates": [0.1], "parameterisation": "log+layer_mean"}},
+            r"arms\.uniform: the mean gain .* leave \+layer_mean out",
+        ),
         ({"arms__gain": {"rates": [-1.0]}}, "arms.gain.rates.0"),
         ({"workers": 0}, r"workers: Input should be greater than 0; came 0"),
         ({"workers": "two"}, "workers: .*came 'two'"),
@@ -135,7 +158,9 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"networks": {}}, "give `train` or `pretrained`"),
         ({"saliency__threshold": 1.0}, "saliency.threshold: .*came 1.0"),
         ({"duplicates": "keep"}, "duplicates: "),
-        ({"name": None}, "name: Field required"),
+        ({"name": None}, "name: Field required$"),
+        ({"networks__layers": ["relu1", "relu1"]}, "networks.layers: 'relu1' is there twice; name each layer once"),
+        ({"statistics__refit_layers": ["relu3", "relu3"]}, "statistics.refit_layers: 'relu3' is there twice"),
     ],
     ids=str,
 )
@@ -153,6 +178,18 @@ def test_networks_need_names_of_their_own():
     for name in ("a/b", "", ".hidden", "../up"):
         with pytest.raises(ConfigError, match=r"pretrained\.0\.name"):
             parse(changed(DIGITS, networks={"pretrained": [{**one, "name": name}]}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: one\nstimuli: digits\nname: two\n", r"mine\.yaml is not valid YAML \(line 3\): the key 'name'"),
+        ("arms:\n  gain: {rates: [0.1], rates: [0.2]}\n", r"\(line 2\): the key 'rates' is there twice"),
+    ],
+)
+def test_a_key_that_is_there_twice(text: str, said: str):
+    with pytest.raises(ConfigError, match=said):
+        parse_config(text, "mine.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])

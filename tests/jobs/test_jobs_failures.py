@@ -191,11 +191,13 @@ def test_an_image_that_goes_away_while_the_run_goes_on(
 
 
 def test_two_runs_of_one_folder(tiny: dict[str, Any], refused: Run, tmp_path: Path, start: Callable[..., Started],
-                                monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+                                featattn: Featattn, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
     monkeypatch.setattr(ledger, "LOCK_SECONDS", 0.3)
     first = start("run", write_config(tmp_path, tiny), "--out", tmp_path / "out", "--until", "network")
     first.until((tmp_path / "out" / ".done").is_dir)
     assert "another run is writing it; wait for it, or choose another --out" in refused(tiny)
+    code, _, err = featattn("report", tmp_path / "out")
+    assert "another run is writing it" in sentence(code, err)
     assert first.wait()[0] == 0
 
 
@@ -205,14 +207,17 @@ def test_folders_that_are_not_ours(tiny: dict[str, Any], refused: Run, featattn:
     (theirs / "chapter.txt").write_text("mine")
     assert "not a results folder" in refused(tiny, out=theirs)
     assert "not a results folder" in refused(tiny, "--plan", out=theirs)
-    assert [p.name for p in theirs.iterdir()] == ["chapter.txt"], "nothing is left in it"
     assert "is a file" in refused(tiny, out=theirs / "chapter.txt")
     assert "is no folder" in (said := refused(tiny, out=theirs / "chapter.txt" / "out")) or "Not a directory" in said
     for folder in (theirs, tmp_path / "nowhere"):
         code, _, err = featattn("status", folder)
         assert "wanted a results folder" in sentence(code, err)
+        code, _, err = featattn("report", folder)
+        assert "results folder" in sentence(code, err) or "folder with results" in sentence(code, err)
         code, _, err = featattn("compare", folder, theirs)
         assert "has no tables" in sentence(code, err)
+    assert [p.name for p in theirs.iterdir()] == ["chapter.txt"], "nothing is left in it"
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_results_of_another_version(copy: Path, tiny: dict[str, Any], refused: Run, featattn: Featattn):
@@ -221,8 +226,9 @@ def test_results_of_another_version(copy: Path, tiny: dict[str, Any], refused: R
     said = refused(tiny, out=copy)
     assert "made by featattn_neuro 9.9.9" in said
     assert "choose another --out" in said
-    code, _, err = featattn("status", copy)
-    assert "9.9.9" in sentence(code, err)
+    for command in ("status", "report"):
+        code, _, err = featattn(command, copy)
+        assert "9.9.9" in sentence(code, err)
     (copy / "run.json").write_text("{}")
     assert "is damaged" in refused(tiny, out=copy)
     assert {p.name: p.read_bytes() for p in (copy / "tables").iterdir()} == tables
@@ -258,6 +264,24 @@ def test_a_disk_that_is_too_small(tiny: dict[str, Any], refused: Run, monkeypatc
     assert "make room" in said
 
 
+def test_a_plan_for_a_disk_that_is_too_small(
+    tiny: dict[str, Any], featattn: Featattn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(runner.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    code, out, err = featattn("run", write_config(tmp_path, tiny), "--out", tmp_path / "out", "--plan")
+    assert "MB at most" in out, "the plan is shown all the same"
+    assert "1 MB are free" in sentence(code, err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody can make a folder")
+def test_a_plan_for_a_place_that_cannot_be_written(tiny: dict[str, Any], refused: Run):
+    said = refused(tiny, "--plan", out=Path("/proc/nope/out"))
+    assert "cannot write the results folder /proc/nope/out" in said
+    assert "choose another --out" in said
+
+
 def _full_disk(*arguments: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -265,7 +289,7 @@ def _full_disk(*arguments: Any) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "featattn_neuro.io.store._reserve",  # a result file, in a worker
+        "featattn_neuro.io.store.reserve_space",  # a result file, in a worker
         "featattn_neuro.jobs.stages.write_text_atomic",  # bare, in a worker
         "featattn_neuro.jobs.ledger.write_text_atomic",  # the record, in the first process
     ],

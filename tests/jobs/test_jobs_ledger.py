@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import multiprocessing
 from pathlib import Path
 
 import pytest
 
+from featattn_neuro import api
 from featattn_neuro.errors import StoreError
 from featattn_neuro.jobs import ledger
-from featattn_neuro.jobs.graph import Stage
+from featattn_neuro.jobs.graph import Stage, stages_of
 from featattn_neuro.jobs.ledger import Ledger, code_hash, locked, open_folder, stage_key
+from tests.jobs.test_jobs_config import DIGITS, changed, parse
+
+PACKAGE = Path(ledger.__file__).resolve().parents[1]
 
 
 def stage(name: str, *needs: str, seed: int = 0) -> Stage:
@@ -78,13 +83,81 @@ def test_code_of_every_group_exists_and_counts(tmp_path: Path, monkeypatch: pyte
     assert all((package / name).exists() for names in ledger.CODE.values() for name in names)
     for name in {name for names in ledger.CODE.values() for name in names}:
         place = tmp_path / name
-        place.mkdir(parents=True) if (package / name).is_dir() else place.parent.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True) if (package / name).is_dir() else place.parent.mkdir(
+            parents=True, exist_ok=True
+        )
         (place / "one.py" if place.is_dir() else place).write_text("x = 1\n")
     monkeypatch.setattr(ledger, "_PACKAGE", tmp_path)
     before = {group: code_hash.__wrapped__((group,)) for group in ledger.CODE}
     (tmp_path / "measures" / "one.py").write_text("x = 2\n")
     after = {group: code_hash.__wrapped__((group,)) for group in ledger.CODE}
     assert [group for group in before if before[group] != after[group]] == ["measure"]
+
+
+def source_of(module: str) -> Path | None:
+    """File of a module of ours."""
+    place = PACKAGE.joinpath(*module.split(".")[1:])
+    found = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return found if module.startswith("featattn_neuro.") and found.is_file() else None
+
+
+def imports_of(tree: ast.AST, source: str) -> dict[str, str]:
+    """Name to the module of ours that it comes from, of every import anywhere below a node."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "featattn_neuro" and node.names[0].name == "api":
+            # a list of names, each from a module of its own: only those that are used count
+            used = {u.attr for u in ast.walk(ast.parse(source)) if isinstance(u, ast.Attribute)}
+            found.update({name: getattr(api, name).__module__ for name in used & set(api.__all__)})
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found[alias.asname or alias.name] = inner if source_of(inner) else node.module
+        elif isinstance(node, ast.Import):
+            found.update({alias.asname or alias.name: alias.name for alias in node.names})
+    return {name: module for name, module in found.items() if source_of(module)}
+
+
+def files_of_stage(function: str) -> set[Path]:
+    """Every source file of ours that a function of `jobs.stages` can reach, through the names that it uses."""
+    path = PACKAGE / "jobs" / "stages.py"
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    top = imports_of(tree, text)
+    modules, todo, seen = set(), [function], set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        used = {node.id for node in ast.walk(functions[name]) if isinstance(node, ast.Name)}
+        todo += [other for other in used & set(functions) if other not in seen]
+        modules |= {top[one] for one in used & set(top)}
+    found, waiting = {path}, sorted(modules)
+    while waiting:
+        file = source_of(waiting.pop())
+        if file is not None and file not in found:
+            found.add(file)
+            source = file.read_text(encoding="utf-8")
+            waiting += imports_of(ast.parse(source), source).values()
+    return found
+
+
+def test_the_code_of_a_stage_is_all_that_it_imports():
+    """Otherwise results of an older version of a file would be taken for those of this one."""
+    every = changed(
+        DIGITS, doses=[0.5], statistics__reference_gain=True, arms__adabn={}, arms__tuning={"strengths": [1.0]}
+    )
+    config = parse(every)
+    stages = stages_of(config, dict.fromkeys(config.network_names(), ""), n_tasks=10)
+    reached = files_of_stage("learn_arm")
+    assert {PACKAGE / "jobs" / "derived_arms.py", PACKAGE / "nets" / "adabn.py"} <= reached, "inside functions too"
+    missing = set()
+    for function, code in {(stage.function, stage.code) for stage in stages}:
+        places = [PACKAGE / name for group in code for name in ledger.CODE[group]]
+        for file in files_of_stage(function):
+            if not any(file == place or place in file.parents for place in places):
+                missing.add(f"{function}: {file.relative_to(PACKAGE)}")
+    assert not missing, sorted(missing)
 
 
 def test_another_release_of_a_library_makes_every_stage_anew(monkeypatch: pytest.MonkeyPatch):

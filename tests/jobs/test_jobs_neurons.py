@@ -225,3 +225,13 @@ def test_commands(folder, tmp_path, capsys):
     )
     assert featattn(*arguments) == 0
     assert (tmp_path / "o" / "neurons.html").is_file()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_done(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("featattn_neuro.api.read_neural", lambda *given, **said: pytest.fail("it was read"))
+    (tmp_path / "page").write_text("mine")
+    for out in (tmp_path / "page", tmp_path / "page" / "inside"):
+        assert featattn("neurons", folder / NWB_NAME, "cifar_resnet20", "--weights", "random", "--out", out) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"featattn: cannot write the results folder {out}: ")
+    assert (tmp_path / "page").read_text() == "mine"

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from featattn_neuro.io.store import load_kind
+from featattn_neuro.io.store import load_kind, open_kind
 from featattn_neuro.jobs import runner
 from featattn_neuro.jobs.compare import compare
 from featattn_neuro.jobs.ledger import Ledger
@@ -56,6 +56,22 @@ def test_a_run_ends_in_tables_page_and_four_verdicts(finished: Path):
     maps = [load_kind(path, "SALIENCY") for path in sorted((finished / "sheets").iterdir())]
     assert len(maps) == 2  # one a network
     assert set(maps[0]["stimulus"].values) == {row["id"] for row in sheets} <= ids
+
+
+def test_every_output_holds_its_seed(finished: Path):
+    paths = sorted(finished.rglob("*.nc"))
+    assert {path.relative_to(finished).parts[0] for path in paths} >= {
+        "activations", "agreement", "arms", "association", "claims.nc", "curve_parts", "curves", "detectors", "gains",
+        "halves", "refits", "saliency", "scores", "selectivity", "sheets",
+    }  # fmt: skip
+    without = []
+    for path in paths:
+        with open_kind(path) as dataset:
+            if "seed" not in dataset.attrs:
+                without.append(str(path.relative_to(finished)))
+    assert not without
+    assert load_kind(finished / "gains" / "network_1.nc", "GAINS").attrs["seed"] == 1
+    assert load_kind(finished / "refits" / "network_1.nc", "GAINS").attrs["network_name"] == "network_1"
 
 
 def test_splits_are_disjoint_and_written_down(finished: Path):

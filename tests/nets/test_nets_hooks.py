@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError
-from featattn_neuro.nets.hooks import channel_axis, evaluating, hooked, preserved
+from featattn_neuro.nets.hooks import channel_axis, evaluating, hooked, placed, preserved, usable_device
 
 
 def hooks_of(module: nn.Module) -> int:
@@ -87,3 +87,19 @@ def test_gradients_and_flags_are_given_back() -> None:
 def test_outputs_without_a_filter_axis_are_refused(output: object) -> None:
     with pytest.raises(DataError, match="layer 'tokens' must give maps"):
         channel_axis(output, "tokens")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cdua", "cuda:x", "meta"])
+def test_a_device_that_is_none_is_refused(device: str) -> None:
+    net = nn.Linear(1, 1)
+    with pytest.raises(ConfigError, match=rf"device '{device}'.*choose cpu") as error, placed(net, device):
+        pass
+    assert "\n" not in str(error.value)
+    assert net.weight.device.type == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_here_is_refused(device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device '{device}' cannot be used here \(.+\); choose cpu"):
+        usable_device(device)

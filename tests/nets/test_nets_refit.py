@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import logistic_detectors
 from featattn_neuro.nets.learning import Schedule, fit_tasks, logits, start
+from featattn_neuro.nets.parameterisations import Parameterisation
 from featattn_neuro.nets.refit import refit_gains
 from featattn_neuro.nets.training import head_inputs
 
@@ -64,6 +66,26 @@ def test_a_refit_is_an_ordinary_fit_of_permuted_labels(problem: Any) -> None:
         fit = fit_tasks(cut, rows, labels, start(cut, detector), SCHEDULE, train_gains=True, train_head=False)
         wanted = torch.cat([fit.state.gains()[layer] for layer in cut.layers], dim=1).numpy()
         np.testing.assert_allclose(found[refit], wanted, rtol=1e-3)
+
+
+@pytest.mark.parametrize("layers", [["relu2", "relu3"], ["relu3"]])
+def test_gains_of_another_kind_are_fitted_as_that_kind(problem: Any, layers: list[str]) -> None:
+    cut, _, target, features, source = problem
+    torch.manual_seed(1)
+    cut = CutNetwork(cut.module, layers, "head")
+    rows = cut.prefix(torch.rand(20, 1, 12, 12))
+    made = Parameterisation.parse("bounded(0.98, 1.02)")
+    schedule = replace(SCHEDULE, norm="l1")
+    found = refit_gains(cut, rows, target, features, source, schedule, refits=1, seed=3, parameterisation=made)
+    assert found.min() >= 0.98 - 1e-6
+    assert found.max() <= 1.02 + 1e-6
+    rng = np.random.default_rng(3)
+    labels = target[:, rng.permutation(20)]
+    detector = logistic_detectors(features, source[:, rng.permutation(30)])
+    initial = start(cut, detector, parameterisation=made)
+    fit = fit_tasks(cut, rows, labels, initial, schedule, train_gains=True, train_head=False)
+    wanted = torch.cat([fit.state.gains()[layer] for layer in cut.layers], dim=1).numpy()
+    np.testing.assert_allclose(found[0], wanted, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,7 @@ TABLE = pd.DataFrame({"layer": ["a_1", "b|c"], "rho": [-0.123456, np.nan], "n_li
 
 
 def test_markdown_and_latex_are_for_people(tmp_path):
+    pytest.importorskip("tabulate", reason="tabulate is not installed")
     markdown = write_table(TABLE, tmp_path / "t.md").read_text()
     assert markdown.splitlines()[0].split() == ["|", "layer", "|", "rho", "|", "n_live", "|"]
     assert "−0.1235" in markdown
