@@ -134,8 +134,9 @@ def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
             if "activation" in dataset:
                 drawn[f"overlays_{name}"] = _overlay_drawing(r, dataset)
     for name, dataset in r.sheets.items():
-        for task, rows in _sheet_rows(r, dataset).items():
-            drawn[f"sheet_{name}_{_in_file_name(task)}"] = _sheet_drawing(r, dataset, task, rows)
+        sheets = _sheet_rows(r, dataset)
+        for task in sheets:
+            drawn[f"sheet_{name}_{_in_file_name(task)}"] = _sheet_drawing(r, dataset, task, sheets)
     return drawn
 
 
@@ -203,13 +204,17 @@ def _sheet_rows(r: Results, dataset: xr.Dataset) -> dict[str, list[Mapping[str, 
     return found
 
 
-def _sheet_drawing(r: Results, dataset: xr.Dataset, task: str, rows: list[Mapping[str, Any]]) -> Callable[[], Figure]:
+def _sheet_drawing(
+    r: Results, dataset: xr.Dataset, task: str, sheets: Mapping[str, list[Mapping[str, Any]]]
+) -> Callable[[], Figure]:
     def draw() -> Figure:
+        shown = [(dataset, name, [entry["id"] for entry in rows]) for name, rows in sheets.items()]
         return saliency_overlays.contact_sheet(
-            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in rows},
+            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in sheets[task]},
             dataset,
             task=task,
-            titles={entry["id"]: str(entry.get("label", "")) for entry in rows},
+            titles={entry["id"]: str(entry.get("label", "")) for entry in sheets[task]},
+            scales=saliency_overlays.common_scales(shown),
         )
 
     return draw
