@@ -35,7 +35,6 @@ from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.masked_maps import leverage, object_maps
 from featattn_neuro.nets.permuted_scores import permuted_scores
-from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.randomised import randomised_network
 from featattn_neuro.nets.recording import record_activations
 from featattn_neuro.nets.refit import refit_gains
@@ -455,9 +454,12 @@ def _marked_composites(job: NetworkJob) -> tuple[Stimuli, xr.Dataset, Any]:
 
     Arrays are shown at twice the side, so that each object has the size at which gains were learned.
     """
-    settings, preprocess = job.config.saliency, _composite_preprocessing(job)
+    settings, preprocess = job.config.saliency, job.network.preprocess
     assert settings is not None
     if settings.composites == "arrays":
+        if preprocess is not None:
+            sides = {name: 2 * side for name in ("size", "crop") if (side := getattr(preprocess, name)) is not None}
+            preprocess = replace(preprocess, **sides)
         stimuli, masks = job.arrays.stimuli, job.arrays.masks()
     else:
         pairs = job.composites["P"]
@@ -474,15 +476,6 @@ def _marked_composites(job: NetworkJob) -> tuple[Stimuli, xr.Dataset, Any]:
         rows, columns = preprocess.pixels_shown(masks.sizes["y"], masks.sizes["x"], decoded=False)
         masks = masks.isel(y=rows, x=columns)
     return stimuli, masks, preprocess
-
-
-def _composite_preprocessing(job: NetworkJob) -> Preprocessing | None:
-    """Arrays are shown at twice the side."""
-    settings, preprocess = job.config.saliency, job.network.preprocess
-    if settings is None or settings.composites != "arrays" or preprocess is None:
-        return preprocess
-    sides = {name: 2 * side for name in ("size", "crop") if (side := getattr(preprocess, name)) is not None}
-    return replace(preprocess, **sides)
 
 
 def gather(job: NetworkJob, progress: Progress) -> list[str]:
@@ -511,7 +504,7 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
 
 
 def shown_stimuli(job: NetworkJob) -> dict[str, list[dict[str, str]]]:
-    """Write composites of P as PNG, as the network sees them: the first ones, for a reviewer, and those of the sheets.
+    """Write composites of P as PNG: the first ones, so that a reviewer sees what was shown, and those of the sheets.
 
     Returns
     -------
@@ -524,17 +517,12 @@ def shown_stimuli(job: NetworkJob) -> dict[str, list[dict[str, str]]]:
     settings = job.config.saliency
     arranged = settings is not None and settings.composites == "arrays"
     composites = job.arrays.stimuli if arranged else job.composites["P"].stimuli
-    preprocess = _composite_preprocessing(job)
     first = np.arange(min(6 if settings is None else settings.shown, len(composites)))
     sheets = _sheet_positions(composites, job.classes, 0 if settings is None else settings.sheet)
     rows = {}
     for k in sorted({*first.tolist(), *sheets.tolist()}):
-        seen = composites[k]
-        if preprocess is not None:
-            seen = preprocess.picture(seen)
-        else:
-            seen = seen[0] if len(seen) == 1 else seen.transpose(1, 2, 0)
-        picture = Image.fromarray(np.clip(seen * 255, 0, 255).round().astype(np.uint8))
+        pixels = np.clip(composites[k] * 255, 0, 255).round().astype(np.uint8)
+        picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         name = f"{job.name}_{str(composites.id[k])[:12]}.png"
         buffer = BytesIO()
         picture.save(buffer, format="PNG")

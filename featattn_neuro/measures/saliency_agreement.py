@@ -48,7 +48,7 @@ def saliency_agreement(
     S_c = Σ (g_k/ḡ - 1) A_k over live filters (ḡ their mean in the layer) is divided by its SD over all positions;
     of more, the mean over objects a of S_a(mask a) - mean over the others of S_a(mask b);
     `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites);
-    `null_mean`, `null_sd`, `p_permuted` of the permuted gains (too small where gains of filters covary: .08 false
+    `null_mean`, `null_sd`, `p_permuted` of the permuted gains (too small where gains of filters covary: .09 false
     positives at .05 in the calibration battery; verdicts do not use it);
     `share_resolved` and `usable` (1 if at least 90 % of composites are resolved); `mask_cells` as in `masked`. A layer
     with fewer than 8 live filters is NaN, `status` "too_few"; one whose maps do not vary "dead"; one whose gains do not

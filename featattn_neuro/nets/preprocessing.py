@@ -160,16 +160,32 @@ class Preprocessing:
         >>> Preprocessing(size=4, crop=2).pixels_shown(8, 8, decoded=True)[0].tolist()
         [3, 5]
         """
-        rows, columns = np.arange(height), np.arange(width)
+        tall, wide, top, left, rows, columns = self._cut(height, width, decoded)
+        row = ((top + np.arange(rows) + 0.5) * height / tall).astype(np.int64)
+        return row, ((left + np.arange(columns) + 0.5) * width / wide).astype(np.int64)
+
+    def window(self, height: int, width: int, *, decoded: bool) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right of what the network is shown, in pixels of the raw image; see `pixels_shown`.
+
+        >>> Preprocessing(size=4, crop=2).window(8, 16, decoded=True)
+        (2.0, 6.0, 6.0, 10.0)
+        """
+        tall, wide, top, left, rows, columns = self._cut(height, width, decoded)
+        return (
+            top * height / tall,
+            left * width / wide,
+            (top + rows) * height / tall,
+            (left + columns) * width / wide,
+        )
+
+    def _cut(self, height: int, width: int, decoded: bool) -> tuple[int, int, int, int, int, int]:
+        """Height and width after resizing, the corner of the crop in it, and its height and width."""
         if not decoded and (height, width) == (self.crop, self.crop):  # taken as it stands
-            return rows, columns
-        found = []
-        for n, m in zip((height, width), self._resized(height, width), strict=True):
-            found.append(((np.arange(m) + 0.5) * n / m).astype(np.int64))
+            return height, width, 0, 0, height, width
+        tall, wide = self._resized(height, width)
         if self.crop is None:
-            return found[0], found[1]
-        top, left = _corner(len(found[0]), len(found[1]), self.crop)
-        return found[0][top : top + self.crop], found[1][left : left + self.crop]
+            return tall, wide, 0, 0, tall, wide
+        return tall, wide, *_corner(tall, wide, self.crop), self.crop, self.crop
 
     def describe(self) -> str:
         """Return the steps in words, for provenance.
@@ -236,15 +252,24 @@ class Preprocessing:
         return array
 
 
-def geometry_attrs(preprocess: Any) -> dict[str, str | int]:
+def geometry_attrs(preprocess: Any, raw: np.ndarray) -> dict[str, str | int | float]:
     """What says where the network's input lies in the raw image, as attributes; see `preprocessing_of`.
 
-    None: images are taken as they stand. Nothing is known of a function that is no `Preprocessing`.
+    Parameters
+    ----------
+    preprocess : None = images are taken as they stand; nothing is known of a function that is no `Preprocessing`.
+    raw : an image. `input_top`, `input_left`, `input_bottom`, `input_right` are for images of its size.
     """
     if preprocess is not None and not isinstance(preprocess, Preprocessing):
         return {}
     plain = Preprocessing() if preprocess is None else preprocess
+    decoded = raw.dtype == np.uint8
+    height, width = (int(n) for n in (raw.shape[:2] if decoded else raw.shape[-2:]))
+    edges = zip(("top", "left", "bottom", "right"), plain.window(height, width, decoded=decoded), strict=True)
     return {
+        "raw_height": height,
+        "raw_width": width,
+        **{f"input_{side}": at for side, at in edges},
         "input_preprocessed": "no" if preprocess is None else "yes",
         "input_size": -1 if plain.size is None else plain.size,
         "input_crop": -1 if plain.crop is None else plain.crop,
@@ -256,7 +281,8 @@ def geometry_attrs(preprocess: Any) -> dict[str, str | int]:
 def preprocessing_of(attrs: Mapping[str, Any]) -> Preprocessing | None:
     """The resizing and cropping that attributes of `geometry_attrs` tell of; None: images are taken as they stand.
 
-    >>> preprocessing_of(geometry_attrs(Preprocessing(size=8, crop=6))).describe()[:44]
+    >>> raw = np.zeros((1, 9, 9), np.float32)
+    >>> preprocessing_of(geometry_attrs(Preprocessing(size=8, crop=6), raw)).describe()[:44]
     'resize shorter side to 8 (bilinear), crop ce'
     """
     if attrs.get("input_preprocessed", "no") == "no":

@@ -173,7 +173,7 @@ def saliency_by_layer(
     for layer in layers:
         variables = _variables(rows, names, layer, shapes[layer], len(stimuli), options)
         header = _header(rows, layer, stimuli, shapes[layer], grids[layer], variables, options, batch_size, size)
-        header.attrs.update(geometry_attrs(preprocess))
+        header.attrs.update(geometry_attrs(preprocess, np.asarray(stimuli[0])))
         sinks[layer].begin(header)
     signed = run_excess(module, rows, layers, batches, sinks, options, device=place, workers=workers)
     for layer in layers:

@@ -170,7 +170,7 @@ def _saliency_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
             [[excess.sel(stimulus=entry["id"], task=c).values for c in cued] for entry, cued in rows],
             [" + ".join(cued) for _, cued in rows],
             map_titles=[[f"cued {c}" for c in cued] for _, cued in rows],
-            extents=[saliency_overlays.placed_extent(dataset, image) for image in images],
+            extents=[saliency_overlays.placed_extent(dataset, image, raw=True) for image in images],
         )
 
     return draw
@@ -188,6 +188,7 @@ def _overlay_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
             {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry, _ in rows},
             cued,
             titles={entry["id"]: f"cued {names[0]}" for entry, names in rows},
+            raw=True,  # networks may be shown the same images each in its way
         )
 
     return draw
@@ -215,6 +216,7 @@ def _sheet_drawing(
             task=task,
             titles={entry["id"]: str(entry.get("label", "")) for entry in sheets[task]},
             scales=saliency_overlays.common_scales(shown),
+            raw=True,
         )
 
     return draw

@@ -20,6 +20,7 @@ from featattn_neuro.schema import SALIENCY
 DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"
 """Colour maps that a colour-blind reader can use; the diverging one is white at zero."""
 ORDERS = ("most", "least")
+Extent = tuple[float, float, float, float]
 
 
 class Scales(NamedTuple):
@@ -74,6 +75,7 @@ def saliency_overlays(
     titles: Mapping[str, str] | None = None,
     filters: int = 3,
     scales: Scales | None = None,
+    raw: bool = False,
 ) -> Figure:
     """One row per image: the image, un-gained Σ A, gained Σ g A, their difference, and the strongest filters.
 
@@ -83,6 +85,7 @@ def saliency_overlays(
     saliency : SALIENCY with activation, and `top_map` for the filters. task : which, where there are several.
     titles : id → text beside the image. filters : at most so many of the strongest filters.
     scales : of `common_scales`, where several pictures are to be compared; None: what these images reach.
+    raw : the images are as they were before the network's preprocessing; maps then lie where it looked.
 
     Un-gained and gained share one scale from 0; differences and filters one that is centred at zero, the same for all
     images. Differences are laid over the image, fainter where they are smaller.
@@ -107,13 +110,14 @@ def saliency_overlays(
     handles: dict[str, Any] = {}
     for row, name in enumerate(ids):
         image = images[name]
+        extent = placed_extent(maps, image, raw=raw)
         _image(grid[row, 0], image)
         for column, values in ((1, plain[row]), (2, plain[row] + excess[row])):
-            handles["plain"] = _map(grid[row, column], values, maps, image, SEQUENTIAL, low, high)
-        handles["excess"] = _overlay(grid[row, 3], image, excess[row], maps, reach)
+            handles["plain"] = _map(grid[row, column], values, extent, image, SEQUENTIAL, low, high)
+        handles["excess"] = _overlay(grid[row, 3], image, excess[row], extent, reach)
         for k in range(shown):
             axes = grid[row, 4 + k]
-            handles["top"] = _map(axes, top[row, k], maps, image, DIVERGING, -filter_reach, filter_reach)
+            handles["top"] = _map(axes, top[row, k], extent, image, DIVERGING, -filter_reach, filter_reach)
             channel = int(maps["top_channel"].sel(stimulus=name).values[k])
             axes.set_xlabel(f"filter {channel}", fontsize=7.5, labelpad=2)
         if titles and titles.get(name):
@@ -139,6 +143,7 @@ def contact_sheet(
     titles: Mapping[str, str] | None = None,
     columns: int = 6,
     scales: Scales | None = None,
+    raw: bool = False,
 ) -> Figure:
     """Many images of one task: each image above its difference map, in the order given; one scale for all.
 
@@ -163,7 +168,7 @@ def contact_sheet(
         parts = (titles or {}).get(name, "").split("|")
         text = "\n".join(" + ".join(parts[first : first + 2]) for first in range(0, len(parts), 2))
         upper.set_title(text, fontsize=8 if len(parts) < 3 else 6.5, weight="normal", loc="center", pad=3)
-        handle = _overlay(lower, images[name], excess[k], maps, reach)
+        handle = _overlay(lower, images[name], excess[k], placed_extent(maps, images[name], raw=raw), reach)
         mean = float(np.abs(excess[k]).mean())
         lower.set_xlabel(f"mean |·| {number(mean, 2)}", fontsize=7.5, labelpad=2)
     _bar(figure, handle, grid, "Σ (g − 1) A")
@@ -200,30 +205,46 @@ def _largest(values: np.ndarray) -> float:
     return float(np.nanmax(np.abs(values))) if values.size else 0.0
 
 
-def placed_extent(maps: xr.Dataset, image: np.ndarray) -> tuple[float, float, float, float]:
+def placed_extent(maps: xr.Dataset, image: np.ndarray, *, raw: bool = False) -> Extent:
     """Left, right, bottom, top of the map in the image that is shown, so that every cell lies on its centre.
 
-    Where the layer's geometry is not known, the map is stretched over the image.
+    Parameters
+    ----------
+    image : as the network sees it, resized and cropped; or `raw`, as it was before.
+
+    Where the layer's geometry is not known, the map is stretched over what the network sees.
 
     Raises
     ------
-    DataError : an image of another size than the network's input: where the input lies in it is not known.
+    DataError : an image of another size than the maps say: where the network's input lies in it is not known.
     """
     height, width = image.shape[:2]
-    seen = tuple(int(maps.attrs.get(f"image_{side}", n)) for side, n in (("height", height), ("width", width)))
-    if seen != (height, width):
+    attrs: Mapping[str, Any] = maps.attrs
+    known = raw and "raw_height" in attrs
+    seen = int(attrs.get("image_height", height)), int(attrs.get("image_width", width))
+    wanted = (int(attrs["raw_height"]), int(attrs["raw_width"])) if known else seen
+    if wanted != (height, width):
+        how = "raw" if known else "as the network sees them"
         raise DataError(
-            f"wanted pictures of {seen[0]} × {seen[1]} pixels, as the network sees them; came {height} × {width}; "
-            "resize and crop them as the network's preprocessing does"
+            f"wanted pictures of {wanted[0]} × {wanted[1]} pixels, {how}; came {height} × {width}; "
+            + ("pass those that the maps were made of" if known else "resize and crop them as the network does")
         )
+    ends = {"top": 0.0, "left": 0.0, "bottom": float(height), "right": float(width)}
+    window = [float(attrs[f"input_{side}"]) if known else at for side, at in ends.items()]
+    down, across = (window[2] - window[0]) / seen[0], (window[3] - window[1]) / seen[1]
     y, x = maps["y"].values, maps["x"].values
-    strides = float(maps.attrs.get("stride_y", -1)), float(maps.attrs.get("stride_x", -1))
-    if maps.attrs.get("geometry") == "cell index" or min(strides) <= 0:
-        return 0.0, float(width), float(height), 0.0
+    strides = float(attrs.get("stride_y", -1)), float(attrs.get("stride_x", -1))
+    if attrs.get("geometry") == "cell index" or min(strides) <= 0:
+        return window[1], window[3], window[2], window[0]
     # pixel k reaches from k to k + 1 in the picture, its centre is k + .5
     left, right = x[0] + 0.5 - strides[1] / 2, x[-1] + 0.5 + strides[1] / 2
     top, bottom = y[0] + 0.5 - strides[0] / 2, y[-1] + 0.5 + strides[0] / 2
-    return left, right, bottom, top
+    return (
+        window[1] + left * across,
+        window[1] + right * across,
+        window[0] + bottom * down,
+        window[0] + top * down,
+    )
 
 
 def _image(axes: Axes, image: np.ndarray) -> None:
@@ -233,14 +254,14 @@ def _image(axes: Axes, image: np.ndarray) -> None:
 
 
 def _map(
-    axes: Axes, values: np.ndarray, maps: xr.Dataset, image: np.ndarray, colours: str, low: float, high: float
+    axes: Axes, values: np.ndarray, extent: Extent, image: np.ndarray, colours: str, low: float, high: float
 ) -> Any:
-    handle = axes.imshow(values, cmap=colours, vmin=low, vmax=high, extent=placed_extent(maps, image))
+    handle = axes.imshow(values, cmap=colours, vmin=low, vmax=high, extent=extent)
     _bare(axes, image)
     return handle
 
 
-def _overlay(axes: Axes, image: np.ndarray, values: np.ndarray, maps: xr.Dataset, reach: float) -> Any:
+def _overlay(axes: Axes, image: np.ndarray, values: np.ndarray, extent: Extent, reach: float) -> Any:
     height, width = image.shape[:2]
     grey = image[..., :3].mean(axis=-1) if image.ndim == 3 else image
     low, high = float(grey.min()), float(grey.max())
@@ -248,9 +269,7 @@ def _overlay(axes: Axes, image: np.ndarray, values: np.ndarray, maps: xr.Dataset
     low, high = low - 4 * (high - low or 1.0), high or 1.0
     axes.imshow(grey, cmap="gray", vmin=low, vmax=high, extent=(0, width, height, 0))
     strength = np.clip(np.abs(np.nan_to_num(values)) / reach, 0, 1) ** 0.5
-    handle = axes.imshow(
-        values, cmap=DIVERGING, vmin=-reach, vmax=reach, extent=placed_extent(maps, image), alpha=0.15 + 0.85 * strength
-    )
+    handle = axes.imshow(values, cmap=DIVERGING, vmin=-reach, vmax=reach, extent=extent, alpha=0.15 + 0.85 * strength)
     _bare(axes, image)
     return handle
 

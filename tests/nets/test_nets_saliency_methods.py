@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,35 @@ def test_one_pass_serves_all_sets_and_layers(digits: nn.Module, noise: Any, gain
     saliency_by_layer(digits, gains, noise(6), list(WIDTHS), batch_size=3)
     handle.remove()
     assert runs == [1, 3, 3]  # one image for the shapes, then every image once
+
+
+class Counting:
+    """A sink that keeps nothing: the sizes of what comes, and the most numbers in tensors that are there meanwhile."""
+
+    def __init__(self) -> None:
+        self.most, self.sizes = 0, set[int]()
+
+    def begin(self, header: Any) -> None:
+        pass
+
+    def write(self, name: str, start: int, block: np.ndarray, row: int | None = None) -> None:
+        self.sizes.add(block.shape[0 if row is None else 1])
+        if name in ("excess", "path_sum"):  # looking through all objects takes long
+            self.most = max(self.most, sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
+
+    def finish(self, **said: Any) -> xr.Dataset:
+        return xr.Dataset()
+
+
+def test_memory_does_not_grow_with_the_images(digits: nn.Module, noise: Any, gain_set: Any) -> None:
+    gains, most = gain_set({"relu1": random_gains(WIDTHS)["relu1"]}), []
+    for count in (4, 12):
+        sink = Counting()
+        stimuli = noise(count, size=12)
+        gain_saliency(digits, gains, stimuli, layer="relu1", methods="path", output=0, top=2, batch_size=2, sink=sink)
+        assert sink.sizes == {2}  # a batch at a time
+        most.append(sink.most)
+    assert most[1] <= 1.05 * most[0]
 
 
 @pytest.mark.parametrize("methods", [list(METHODS), ["path"]])
