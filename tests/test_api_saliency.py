@@ -219,6 +219,7 @@ def test_equal_gains_are_their_own_null(case: dict[str, Any], upstream: bool) ->
     found = fa.score_saliency(case["net"], gains, case["stimuli"], maps, masks=case["masks"], permutations=3)
     for draw in range(3):
         np.testing.assert_allclose(found["localisation_null"].values[:, 0, draw], observed(found), rtol=1e-4)
+    assert (found["localisation_p"] == 1).all()
 
 
 def test_the_null_leaves_out_the_filters_that_the_maps_leave_out(case: dict[str, Any]) -> None:

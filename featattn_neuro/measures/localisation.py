@@ -234,7 +234,8 @@ def _with_null(found: xr.Dataset, null: xr.DataArray) -> xr.Dataset:
     draws = draws.transpose("localiser", "layer", "permutation")
     observed = found["localisation_mean"].sel(map="excess").transpose("localiser", "layer").values
     p = [
-        [permutation_p(float(o), d) for o, d in zip(*row, strict=True)]
+        # maps of permuted gains are float32: equal gains are no less extreme than their own permutations
+        [permutation_p(float(o), d, rounding=1e-6) for o, d in zip(*row, strict=True)]
         for row in zip(observed, draws.values, strict=True)
     ]
     return found.assign(
