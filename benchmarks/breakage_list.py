@@ -256,6 +256,38 @@ BREAKAGES = (
         "tests/nets/test_nets_saliency_methods.py::test_a_path_that_does_not_add_up_is_said",
     ),
     Breakage(
+        f"{_NETS}/gradient_saliency.py", "steps of the path never doubled",
+        "if not len(todo) or steps >= most_steps:", "if True:",
+        "tests/nets/test_nets_saliency_methods.py::test_steps_are_doubled_where_the_path_does_not_add_up",
+    ),
+    Breakage(
+        f"{_NETS}/gradient_saliency.py", "no more midpoints than the first",
+        "FIRST_STEPS, MOST_STEPS = 8, 512", "FIRST_STEPS, MOST_STEPS = 8, 8",
+        "tests/nets/test_nets_saliency_methods.py::test_steps_are_doubled_where_the_path_does_not_add_up",
+    ),
+    Breakage(
+        f"{_NETS}/gain_rows.py", "maps joined to gain sets by position",
+        "maps = maps.sel({dim: mine})", "maps = maps.isel({dim: slice(len(mine))})",
+        "tests/test_api_saliency.py::test_the_causal_check_joins_maps_by_label",
+    ),
+    Breakage(
+        f"{_NETS}/causal.py", "maps stretched over the image",
+        'in_pixels(values, saliency["y"].values, saliency["x"].values, (int(size[0]), int(size[1])))',
+        "in_pixels(values, *((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(values.shape[-2:], size)), (*size,))",
+        "tests/nets/test_nets_causal.py::test_pixels_are_masked_where_the_layer_sees_them",
+    ),
+    Breakage(
+        f"{_NETS}/causal.py", "every gain set masked in the order of the first",
+        "ranks[row if len(ranks) > 1 else 0]", "ranks[0]",
+        "tests/nets/test_nets_causal.py::test_every_gain_set_has_its_own_order",
+    ),
+    Breakage(
+        f"{_NETS}/causal.py", "random orders are rows of pixels",
+        "rng.permuted(np.broadcast_to(np.arange(pixels), (count, pixels)), axis=1)",
+        "np.broadcast_to(np.arange(pixels), (count, pixels))",
+        "tests/nets/test_nets_causal.py::test_random_orders_are_drawn_by_the_seed",
+    ),
+    Breakage(
         f"{_NETS}/causal.py", "deletion and insertion exchanged",
         "enumerate(((filled, images), (images, filled)))", "enumerate(((images, filled), (filled, images)))",
         "tests/nets/test_nets_causal.py::test_ends_of_the_curves_are_the_image_and_its_fill",
@@ -274,6 +306,11 @@ BREAKAGES = (
         f"{_NETS}/geometry.py", "the smallest field kept where branches meet",
         "max(incoming, key=lambda one: one.grid.size)", "min(incoming, key=lambda one: one.grid.size)",
         "tests/nets/test_nets_geometry.py::test_places_against_measured_receptive_fields",
+    ),
+    Breakage(
+        f"{_NETS}/geometry.py", "the grid of a gate taken for that of the map",
+        "[one for one in incoming if one.cells != 1] or incoming", "list(incoming)",
+        "tests/nets/test_nets_geometry.py::test_a_gate_has_no_place",
     ),
     Breakage(
         f"{_NETS}/masked_maps.py", "covariance about 0 instead of the mean",
@@ -356,6 +393,11 @@ BREAKAGES = (
         f"{_NETS}/permuted_scores.py", "dead filters permuted with the live ones",
         "excess[:, rng.permutation(keep)]", "excess[:, rng.permutation(excess.shape[1])[keep]]",
         "tests/measures/test_measures_localisation.py::test_permuted_gains_are_maps_of_permuted_gains",
+    ),
+    Breakage(
+        f"{_NETS}/permuted_scores.py", "upstream gains left out of the null",
+        "with_gains(module, rows.row(0)) if upstream else nullcontext()", "nullcontext()",
+        "tests/test_api_saliency.py::test_equal_gains_are_their_own_null",
     ),
     Breakage(
         f"{_NETS}/permuted_scores.py", "every object scored under the cue of the first",

@@ -367,6 +367,11 @@ def test_saliency_with_scores_curves_and_pictures(image_folders, tmp_path, monke
     made = sorted(p.name for p in (tmp_path / "pictures").iterdir())
     assert made == sorted(f"{what}_{name}.svg" for what in ("overlays", "sheet") for name in classes)
     assert str(tmp_path / "pictures" / made[0]) in capsys.readouterr().out
+    one = ("--figures", tmp_path / "one", "--show", f"{shown.path[2]},{shown.id[0][:12]}", "--task", classes[0])
+    assert featattn("saliency", model, learned, "test", "--layer", "relu", *one, "--out", where) == 0
+    assert len(list((tmp_path / "one").iterdir())) == 2
+    assert featattn("saliency", model, learned, "test", "--layer", "relu", *one[:3], "no such", "--out", where) == 2
+    assert "whose id begins with 'no such'" in capsys.readouterr().err
     assert featattn("saliency", model, learned, "test", "--layer", "relu", "--boxes", boxes, "--out", where) == 2
     assert "give --scores with --boxes or with --segments" in capsys.readouterr().err
 

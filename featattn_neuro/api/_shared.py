@@ -21,6 +21,7 @@ from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.datasets import DatasetStimuli, first_raw, is_torch_source
+from featattn_neuro.nets.fingerprint import weights_digest
 from featattn_neuro.nets.prefix_cache import Augmentation, PrefixCache, augmented_rows, count_filters
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.tasks import KINDS
@@ -43,6 +44,19 @@ def as_stimuli(stimuli: Any, network: Network, corrupt: str = "error") -> tuple[
 
 def _is_picture(stimuli: DatasetStimuli) -> bool:
     return first_raw(stimuli).dtype == np.uint8
+
+
+def check_same_weights(network: Network, gains: xr.Dataset) -> None:
+    """Raise `DataError` where gains say that they were learned on other weights; gains that do not say pass."""
+    learned = gains.attrs.get("weights_sha256")
+    if learned is None or weights_digest(network.module) == learned:
+        return
+    origin = gains.attrs.get("network_name", "a network")
+    raise DataError(
+        f"wanted gains that were learned on this network ({network.name}); came gains of other weights "
+        f"({str(learned)[:12]}…, of {origin}); load that network, or if this one is meant, delete "
+        "attrs['weights_sha256'] of the gains"
+    )
 
 
 def target_rows(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | None]:

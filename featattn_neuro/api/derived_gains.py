@@ -21,6 +21,7 @@ from featattn_neuro.nets.arms import arm_network
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import require_head
 from featattn_neuro.nets.detectors import logistic_detectors
+from featattn_neuro.nets.fingerprint import weights_digest
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, logits
@@ -106,7 +107,7 @@ def theory_gains(
             values = gradient_values(cut, pixels, target, detector)
         states = [with_factors(cut, detector, theory_factors(values, one, mode=mode, clip=clip)) for one in strengths]
         attrs: dict[str, str | float | int] = {
-            "network_name": network.name, "weights_sha256": network.weights_sha256, "head_rule": "frozen",
+            "network_name": network.name, "weights_sha256": weights_digest(network.module), "head_rule": "frozen",
             "method": method, "mode": mode, "clipped": "yes" if clip else "no",
         }  # fmt: skip
         best = 0
@@ -188,7 +189,7 @@ def target_importance_gains(
                 importance, schedule,
             )  # fmt: skip
             attrs: dict[str, str | float | int] = {
-                "network_name": network.name, "weights_sha256": network.weights_sha256, "head_rule": "frozen",
+                "network_name": network.name, "weights_sha256": weights_digest(network.module), "head_rule": "frozen",
                 "method": "target importance", "importance": float(importance), "rate": rate, "penalty": penalty,
                 "epochs": epochs, "batch_size": batch_size, "seed": seed, "frozen_part_cached": kept,
             }  # fmt: skip

@@ -23,7 +23,7 @@ from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.checkpoints import Checkpoints
 from featattn_neuro.nets.cutting import CutNetwork, require_head
 from featattn_neuro.nets.detectors import Detector, as_tensors, feature_scale, logistic_detectors
-from featattn_neuro.nets.fingerprint import digest, surroundings
+from featattn_neuro.nets.fingerprint import digest, surroundings, weights_digest
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, Trained, fit_tasks
@@ -151,7 +151,7 @@ def learn_gains(
             initial = arm_start(rule, cut, detector if task == "detection" else single, network.module, first)
             settings: dict[str, str | float | int] = {
                 "network_name": network.name,
-                "weights_sha256": network.weights_sha256,
+                "weights_sha256": weights_digest(network.module),
                 "head_rule": "learned with the gains" if learns_head else "frozen",
                 "rate": rate,
                 "penalty": penalty,

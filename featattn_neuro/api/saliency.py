@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,21 @@ import torch
 import xarray as xr
 from torch import nn
 
-from featattn_neuro.api._shared import as_stimuli
-from featattn_neuro.errors import ConfigError
+from featattn_neuro.api._shared import as_stimuli, check_same_weights
+from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.io.masks import read_boxes, read_segmentations
-from featattn_neuro.io.saliency_store import saliency_store
+from featattn_neuro.io.saliency_store import layer_file, saliency_store, saliency_stores
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import open_kind
 from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.nets.adapters import Network, as_network
 from featattn_neuro.nets.causal import causal_check as _causal_check
+from featattn_neuro.nets.gain_rows import gains_of_maps
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.loading import usual_workers
 from featattn_neuro.nets.permuted_scores import permuted_scores
 from featattn_neuro.nets.plan import select_layers
+from featattn_neuro.nets.preprocessing import preprocessing_of
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
 from featattn_neuro.nets.saliency import saliency_by_layer as _saliency_by_layer
 
@@ -70,6 +72,7 @@ def gain_saliency(
         output; y and x in pixels of the network's input. All g = 1 gives exactly 0. Opened lazily with `out`.
     """
     network = as_network(model)
+    check_same_weights(network, gains)
     images, preprocess = as_stimuli(stimuli, network)
     with placed(network.module, device) as place:
         run = partial(
@@ -92,6 +95,8 @@ def saliency_by_layer(
     layers: str | Iterable[str],
     *,
     device: str | torch.device | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> dict[str, xr.Dataset]:
     """Saliency at several layers, from one pass over the images: layer to SALIENCY.
@@ -99,16 +104,25 @@ def saliency_by_layer(
     Parameters
     ----------
     layers : names or patterns, as in `learn_gains`.
+    out : folder for one file a layer, LAYER.zarr, written while the maps are made: memory then holds one batch.
+        `overwrite` replaces files of those names.
     options : keywords of `featattn_neuro.nets.saliency.saliency_by_layer`,
         such as `methods`, `task`, `top`, `relative`, `dtype`.
     """
     network = as_network(model)
+    check_same_weights(network, gains)
     images, preprocess = as_stimuli(stimuli, network)
+    names = select_layers(network.module, layers)
     with placed(network.module, device) as place:
-        return _saliency_by_layer(
-            network.module, gains, images, select_layers(network.module, layers), preprocess=preprocess,
-            head=network.head, device=place, **options,
+        run = partial(
+            _saliency_by_layer, network.module, gains, images, names, preprocess=preprocess, head=network.head,
+            device=place, **options,
         )  # fmt: skip
+        if out is None:
+            return run()
+        with saliency_stores(out, names, overwrite=overwrite) as sinks:
+            run(sinks=sinks)
+    return {layer: open_kind(layer_file(out, layer), "SALIENCY") for layer in names}
 
 
 def causal_check(
@@ -125,6 +139,7 @@ def causal_check(
     See `featattn_neuro.nets.causal.causal_check` for `options` (`maps`, `fill`, `fractions`, `output`, `seed`).
     """
     network = as_network(model)
+    check_same_weights(network, gains)
     images, preprocess = as_stimuli(stimuli, network)
     with placed(network.module, device) as place:
         return _causal_check(
@@ -151,13 +166,15 @@ def score_saliency(
     ----------
     saliency : SALIENCY of `gain_saliency`, with activation. boxes : CSV table; segments : folder of PNG; masks : MASKS;
         one of the three, in pixels of the images as the network sees them.
-    permutations : gains permuted within the layer (0 = no null), by `seed`.
+    permutations : gains permuted within the layer (0 = no null), by `seed`; maps of permuted gains are made as these
+        were: gains of the same tasks, by label, the same filters left out, gains of other layers on or off.
 
     Returns
     -------
     AGREEMENT, see `featattn_neuro.measures.localisation.localisation`.
     """
     network = as_network(model)
+    check_same_weights(network, gains)
     images, preprocess = as_stimuli(stimuli, network)
     given = [one for one in (boxes, segments, masks) if one is not None]
     if len(given) != 1:
@@ -168,56 +185,118 @@ def score_saliency(
     elif segments is not None:
         masks = read_segmentations(segments, images, size)
     assert masks is not None
-    tasks = [str(task) for task in saliency["task"].values] if "task" in saliency.dims else None
-    chosen = gains if tasks is None or "task" not in gains.dims else gains.sel(task=tasks)
     layer, null = str(saliency.attrs["layer"]), None
     if permutations:
+        chosen = gains_of_maps(gains, saliency)
+        one = chosen.squeeze("gain_set") if "gain_set" in chosen.dims and chosen.sizes["gain_set"] == 1 else chosen
         with placed(network.module, device) as place:
             null = permuted_scores(
-                network.module, chosen, images, [layer], masks, permutations=permutations, seed=seed,
-                preprocess=preprocess, device=place,
+                network.module, one, images, [layer], masks, permutations=permutations, seed=seed,
+                preprocess=preprocess, device=place, live=_live_filters(saliency, one),
+                upstream=saliency.attrs.get("upstream_gains") == "on",
                 relative_to_mean=saliency.attrs.get("gauge") == "gain divided by the layer's mean",
             )  # fmt: skip
     return localisation({layer: saliency}, masks, null=null)
 
 
+def _live_filters(saliency: xr.Dataset, gains: xr.Dataset) -> xr.DataArray | None:
+    """Which filters the maps are the sum of, over the units of the gains; None: all."""
+    dropped = [int(k) for k in str(saliency.attrs.get("filters_left_out", "")).split(",") if k]
+    if not dropped:
+        return None
+    gone = (gains["layer"] == saliency.attrs["layer"]).values & np.isin(gains["channel"].values, dropped)
+    return xr.DataArray(~gone, {"unit": gains["unit"].values}, "unit")
+
+
 def picture_saliency(
-    stimuli: Any, saliency: xr.Dataset, folder: str | Path, *, count: int = 12, which: str = "most", svg: bool = False
+    stimuli: Any,
+    saliency: xr.Dataset,
+    folder: str | Path,
+    *,
+    count: int = 12,
+    which: str = "most",
+    show: Sequence[str] | None = None,
+    svg: bool = False,
 ) -> list[Path]:
-    """Overlay panels and a contact sheet of every task, of the images that the gains change most, or least.
+    """Overlay panels and a contact sheet of every task, of the images that the gains change most, or least, or of some.
 
     Parameters
     ----------
-    stimuli : those of the maps. folder : is made; `overlays_TASK.png` (or .svg) shows the first four images,
-        `sheet_TASK.png` all `count`.
+    stimuli : those of the maps, or some of them. folder : is made; `overlays_TASK.png` (or .svg) shows the first four
+        images, `sheet_TASK.png` all `count`.
+    show : which images instead: ids, beginnings of ids, or paths within the set; every task then shows these.
+
+    Images are shown as the network saw them, resized and cropped; all pictures of a call share their colour scales.
 
     Returns
     -------
     The files, in the order of the tasks.
+
+    Raises
+    ------
+    DataError : no picture has a map, `show` names none or several, images with another number of channels than 1 or 3.
     """
-    from featattn_neuro.report.saliency_overlays import chosen_images, contact_sheet, saliency_overlays
+    from featattn_neuro.report.saliency_overlays import (
+        chosen_images,
+        common_scales,
+        contact_sheet,
+        saliency_overlays,
+    )
     from featattn_neuro.report.style import save_figure
 
     images = stimuli if isinstance(stimuli, Stimuli) else load_stimuli(stimuli, label=None)
     order = {name: k for k, name in enumerate(images.id.tolist())}
+    known = [name for name in saliency["stimulus"].values.tolist() if name in order]
+    if not known:
+        raise DataError(
+            f"no picture has a map: none of the {len(order)} images is among the {saliency.sizes['stimulus']} of the "
+            "maps; pass the images that the maps were made of"
+        )
+    maps = saliency.sel(stimulus=known)
+    preprocess = preprocessing_of(maps.attrs)
+
+    def shown(name: str) -> np.ndarray:
+        raw = images[order[name]]
+        return _shown(raw) if preprocess is None else preprocess.picture(raw)
+
     suffix, files = ".svg" if svg else ".png", []
-    tasks = [str(task) for task in saliency["task"].values] if "task" in saliency.dims else [None]
+    tasks = [str(task) for task in maps["task"].values] if "task" in maps.dims else [None]
+    named = None if show is None else [_named(one, known, images, order) for one in show]
+    ids = {task: named or chosen_images(maps, count, which=which, task=task) for task in tasks}
+    scales = common_scales((maps, task, ids[task]) for task in tasks)
     for task in tasks:
-        ids = chosen_images(saliency, count, which=which, task=task)
-        shown = {name: _shown(images[order[name]]) for name in ids}
-        titles = {} if images.label is None else {name: str(images.label[order[name]]) for name in ids}
+        pictures = {name: shown(name) for name in ids[task]}
+        titles = {} if images.label is None else {name: str(images.label[order[name]]) for name in pictures}
         name = "" if task is None else "_" + "".join(c if c.isalnum() or c in "-." else "_" for c in task)
-        first = {one: shown[one] for one in ids[:4]}
+        first = {one: pictures[one] for one in ids[task][:4]}
         for what, figure in (
-            ("overlays", saliency_overlays(first, saliency, task=task, titles=titles)),
-            ("sheet", contact_sheet(shown, saliency, task=task, titles=titles)),
+            ("overlays", saliency_overlays(first, maps, task=task, titles=titles, scales=scales)),
+            ("sheet", contact_sheet(pictures, maps, task=task, titles=titles, scales=scales)),
         ):
             files.append(save_figure(figure, Path(folder) / f"{what}{name}{suffix}"))
     return files
+
+
+def _named(wanted: str, known: Sequence[str], images: Stimuli, order: Mapping[str, int]) -> str:
+    """The id of the one image with maps that has this path, or whose id begins so."""
+    paths = images.path
+    found = [name for name in known if paths is not None and str(paths[order[name]]) == wanted]
+    found = found or [name for name in known if name.startswith(wanted)]
+    if len(found) != 1:
+        raise DataError(
+            f"wanted one image whose id begins with {wanted!r}, or of that path; came {len(found)} with maps; "
+            "write more of the id"
+        )
+    return found[0]
 
 
 def _shown(raw: np.ndarray) -> np.ndarray:
     """A raw image as a picture: (H, W) grey or (H, W, 3)."""
     if raw.dtype == np.uint8:
         return raw
-    return raw[0] if len(raw) == 1 else np.clip(raw[:3].transpose(1, 2, 0), 0, 1)
+    if len(raw) not in (1, 3):
+        raise DataError(
+            f"wanted images of 1 or 3 channels to draw; came {len(raw)}; pass stimuli with the same ids that a picture "
+            "can show"
+        )
+    return raw[0] if len(raw) == 1 else np.clip(raw.transpose(1, 2, 0), 0, 1)

@@ -83,7 +83,7 @@ def t_test(values: ArrayLike) -> float:
     return float(2 * stats.t.sf(abs(t), x.size - 1))
 
 
-def permutation_p(observed: float, null: ArrayLike, *, centre: float | None = None) -> float:
+def permutation_p(observed: float, null: ArrayLike, *, centre: float | None = None, rounding: float = 1e-12) -> float:
     """Two-sided permutation p: (1 + exceedances)/(1 + permutations), never 0.
 
     Parameters
@@ -91,6 +91,7 @@ def permutation_p(observed: float, null: ArrayLike, *, centre: float | None = No
     observed : the statistic.
     null : (permutations,) the statistic under the null.
     centre : where the null is centred; None = its mean.
+    rounding : what is equal but for rounding, as a share of the statistic, or of 1 where that is less.
 
     Notes
     -----
@@ -104,7 +105,7 @@ def permutation_p(observed: float, null: ArrayLike, *, centre: float | None = No
         return float("nan")
     middle = float(draws.mean()) if centre is None else centre
     extreme = abs(observed - middle)
-    slack = 1e-12 * max(1.0, abs(observed))
+    slack = rounding * max(1.0, abs(observed))
     return (1 + int((np.abs(draws - middle) >= extreme - slack).sum())) / (1 + draws.size)
 
 

@@ -51,6 +51,9 @@ def saliency(
     figures: Annotated[Path | None, typer.Option(help="Folder for overlays and a contact sheet per task.")] = None,
     pictured: Annotated[int, typer.Option(min=1, help="How many images each picture shows.")] = 12,
     which: Annotated[str, typer.Option(help="Which: most or least changed by the gains.")] = "most",
+    show: Annotated[
+        str | None, typer.Option(help="These images instead: ids, beginnings of ids, or paths, comma-separated.")
+    ] = None,
     svg: Annotated[bool, typer.Option("--svg", help="Pictures as SVG instead of PNG.")] = False,
     labels: Labels = None,
     limit: Limit = None,
@@ -78,5 +81,8 @@ def saliency(
         chosen = learned.sel(task=tasks) if tasks is not None and "task" in learned.dims else learned
         save(api.causal_check(network, chosen, stimuli, found, output=output, seed=seed), causal)
     if figures is not None:
-        for path in api.picture_saliency(stimuli, found, figures, count=pictured, which=which, svg=svg):
+        chosen_images = None if show is None else split_names(show)
+        for path in api.picture_saliency(
+            stimuli, found, figures, count=pictured, which=which, show=chosen_images, svg=svg
+        ):
             typer.echo(str(path))

@@ -62,11 +62,12 @@ def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.
 
     Raises
     ------
-    StoreError : no such table, missing columns. DataError : an image that the stimuli do not have, a stimulus without
-        a box, a box outside the image.
+    StoreError : no such table, missing columns, a cell without a number or a label. DataError : an image that the
+        stimuli do not have, a stimulus without a box, a box outside the image.
     """
     try:
-        table = pd.read_csv(path, dtype={"stimulus": str, "path": str, "label": str})
+        # an empty cell stays an empty text, and a class may be called NA
+        table = pd.read_csv(path, dtype={"stimulus": str, "path": str, "label": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise StoreError(
             f"wanted a CSV table of boxes at {str(path)!r}; it cannot be read ({error}); check it"
@@ -81,13 +82,30 @@ def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.
     objects = table["object"].to_numpy() if "object" in table else np.zeros(len(table), dtype=np.int64)
     if objects.dtype.kind not in "iu" or (objects < 0).any():
         raise StoreError(f"wanted whole numbers from 0 in column object of {str(path)!r}; came others; number them")
+    unnamed = np.flatnonzero(table["label"].str.strip() == "" if "label" in table else [])
+    if unnamed.size:
+        raise StoreError(
+            f"wanted the class of each box in column label of {str(path)!r}; row {unnamed[0] + 1} of {len(table)} has "
+            "no label; add it, or leave the column out"
+        )
     flags = np.zeros((len(stimuli), int(objects.max(initial=0)) + 1, *size), dtype=bool)
     labels = np.full(flags.shape[:2], "", dtype=object)
-    filled = box_masks(table[list(_BOX)].to_numpy(), size)
+    filled = box_masks(np.stack([_numbers(table, name, str(path)) for name in _BOX], axis=1), size)
     for row, (where, which) in enumerate(zip(position, objects, strict=True)):
         flags[where, which] |= filled[row]
         labels[where, which] = str(table["label"][row]) if "label" in table else ""
     return _masks(stimuli, flags, labels, str(path))
+
+
+def _numbers(table: pd.DataFrame, name: str, origin: str) -> NDArray[np.number]:
+    values = pd.to_numeric(table[name], errors="coerce")
+    bad = np.flatnonzero(~np.isfinite(values.to_numpy(dtype=np.float64)))
+    if bad.size:
+        raise StoreError(
+            f"wanted a number in column {name} of {origin!r}; row {bad[0] + 1} has {str(table[name].iloc[bad[0]])!r}; "
+            "mend it"
+        )
+    return values.to_numpy()
 
 
 def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.Dataset:
@@ -95,12 +113,13 @@ def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, in
 
     Parameters
     ----------
-    folder : grey or palette pictures; 0 is background, every other value is an object, in ascending order (a picture of
-        0 and 255 holds one object). size : (height, width) of the image as the network sees it.
+    folder : grey (8 or 16 bits) or palette pictures; 0 is background, every other value is an object, in ascending
+        order (a picture of 0 and 255 holds one object). size : (height, width) of the image as the network sees it.
 
     Raises
     ------
-    StoreError : a picture is missing or cannot be read. DataError : a picture of another size, stimuli without paths.
+    StoreError : a picture is missing or cannot be read. DataError : a picture in colour, or of another size, stimuli
+        without paths.
     """
     if stimuli.path is None:
         raise DataError(f"segmentation files are matched by file name; {stimuli.name} are arrays; use boxes with ids")
@@ -109,11 +128,16 @@ def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, in
         file = Path(folder) / Path(name).with_suffix(".png")
         try:
             with Image.open(file) as opened:
-                values = np.asarray(opened if opened.mode in ("L", "P", "I", "1") else opened.convert("L"))
+                mode, values = opened.mode, np.asarray(opened)
         except OSError as error:
             raise StoreError(
                 f"wanted the segmentation of {name!r} at {str(file)!r}; it cannot be read ({error}); add it"
             ) from error
+        if values.ndim != 2:
+            raise DataError(
+                f"wanted grey or palette pictures of segments; {file.relative_to(folder).as_posix()!r} is {mode}, and "
+                "which colours are one object is not known; save it with a number for each object"
+            )
         if values.shape != tuple(size):
             raise DataError(
                 f"wanted masks of {size[0]} × {size[1]} pixels, as the images; {file.name!r} has {values.shape[0]} × "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,3 +110,27 @@ def saliency_store(path: str | Path, *, overwrite: bool = False) -> Iterator[Sal
         finally:
             written.unlink(missing_ok=True)
             shutil.rmtree(sink.folder, ignore_errors=True)
+
+
+def layer_file(folder: str | Path, layer: str) -> Path:
+    """Where `saliency_stores` puts the maps of a layer.
+
+    >>> layer_file("maps", "layer1.0").as_posix()
+    'maps/layer1.0.zarr'
+    """
+    return Path(folder) / f"{layer}.zarr"
+
+
+@contextmanager
+def saliency_stores(
+    folder: str | Path, layers: Iterable[str], *, overwrite: bool = False
+) -> Iterator[dict[str, SaliencyStore]]:
+    """`saliency_store` for several layers, a file each: layer to sink. The folder is made."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"wanted a folder for maps at {str(folder)!r}; it cannot be made ({error}); choose another"
+        ) from error
+    with ExitStack() as stack:
+        yield {n: stack.enter_context(saliency_store(layer_file(folder, n), overwrite=overwrite)) for n in layers}

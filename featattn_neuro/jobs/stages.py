@@ -486,10 +486,10 @@ def _marked_composites(job: NetworkJob) -> tuple[Stimuli, xr.Dataset, Any]:
             {"object_label": (("stimulus", "object"), labels), **stimuli.coordinates()},
             {"kind": "MASKS"},
         )
-    height, width = as_tensor(stimuli, preprocess, 0, 1).shape[-2:]
-    rows = np.arange(height) * masks.sizes["y"] // height
-    columns = np.arange(width) * masks.sizes["x"] // width
-    return stimuli, masks.isel(y=rows, x=columns), preprocess
+    if preprocess is not None:  # masks of the composites as the network sees them
+        rows, columns = preprocess.pixels_shown(masks.sizes["y"], masks.sizes["x"], decoded=False)
+        masks = masks.isel(y=rows, x=columns)
+    return stimuli, masks, preprocess
 
 
 def gather(job: NetworkJob, progress: Progress) -> list[str]:

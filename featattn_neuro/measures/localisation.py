@@ -65,7 +65,7 @@ def localisation(
     if not saliency:
         raise DataError("wanted maps of one layer or more; came none; make them with gain_saliency")
     flags = MASKS.check(without_scalars(masks))
-    first = next(iter(saliency.values()))
+    first = without_scalars(next(iter(saliency.values())))
     ids = first["stimulus"].values
     aligned(flags["mask"], "stimulus", ids, name="the masks", to="the maps")
     flags = flags.sel(stimulus=ids)
@@ -203,11 +203,12 @@ def _dataset(
             coordinates,
             {"kind": "AGREEMENT"},
         )
+    values[:, dead] = np.nan  # the area under the ROC of a map of zeros is .5 by its ties alone
     ends = np.array([_intervals(block, name) for block, name in zip(values, LOCALISERS, strict=True)])
     known_any = np.isfinite(values).any(axis=-1)
     counts = np.maximum(np.isfinite(values).sum(axis=-1), 1)
     mean = np.where(known_any, np.nansum(values, axis=-1) / counts, np.nan)
-    status = np.where(known_any, "ok", np.where(dead[None], "dead", "too_few"))
+    status = np.where(dead[None], "dead", np.where(known_any, "ok", "too_few"))
     dims = ("localiser", "map", "layer")
     return base.assign(
         localisation=((*dims, "stimulus"), values),
@@ -233,7 +234,8 @@ def _with_null(found: xr.Dataset, null: xr.DataArray) -> xr.Dataset:
     draws = draws.transpose("localiser", "layer", "permutation")
     observed = found["localisation_mean"].sel(map="excess").transpose("localiser", "layer").values
     p = [
-        [permutation_p(float(o), d) for o, d in zip(*row, strict=True)]
+        # maps of permuted gains are float32: equal gains are no less extreme than their own permutations
+        [permutation_p(float(o), d, rounding=1e-6) for o, d in zip(*row, strict=True)]
         for row in zip(observed, draws.values, strict=True)
     ]
     return found.assign(

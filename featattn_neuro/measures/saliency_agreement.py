@@ -49,10 +49,11 @@ def saliency_agreement(
     of more, the mean over objects a of S_a(mask a) - mean over the others of S_a(mask b);
     `cue_swap_by_cue` (layer, stimulus, object), the terms of that mean, one under the cue of each object of the label;
     `layer_score`, its mean over composites, with `score_low`, `score_high` (95 % t interval over composites);
-    `null_mean`, `null_sd`, `p_permuted` of the permuted gains (too small where gains of filters covary: .08 false
+    `null_mean`, `null_sd`, `p_permuted` of the permuted gains (too small where gains of filters covary: .09 false
     positives at .05 in the calibration battery; verdicts do not use it);
     `share_resolved` and `usable` (1 if at least 90 % of composites are resolved); `mask_cells` as in `masked`. A layer
-    with fewer than 8 live filters is NaN, `status` "too_few"; one whose gains do not vary in some task "constant".
+    with fewer than 8 live filters is NaN, `status` "too_few"; one whose maps do not vary "dead"; one whose gains do not
+    vary in some task "constant".
 
     Notes
     -----
@@ -203,6 +204,8 @@ def _layer(
     empty["by_cue"] = np.full(contrasts.shape[:2], np.nan)
     if gain.shape[1] < MIN_LIVE:
         return {**empty, "status": "too_few"}
+    if not covariance.any():
+        return {**empty, "status": "dead"}
     if (np.ptp(gain, axis=1) == 0).any():
         return {**empty, "status": "constant"}
     same_shape = contrasts, covariance, kernels.excess_gain(gain), cued

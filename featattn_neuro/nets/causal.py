@@ -17,7 +17,7 @@ from featattn_neuro.arrays.resampling import t_interval
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.batches import StimulusSource
 from featattn_neuro.nets.excess import input_batches
-from featattn_neuro.nets.gain_rows import gain_rows
+from featattn_neuro.nets.gain_rows import gain_rows, maps_of_gains
 from featattn_neuro.nets.gradient_saliency import Logits, gained_pass, logits_of
 from featattn_neuro.nets.hooks import evaluating
 from featattn_neuro.nets.loading import Preprocess, load_batches
@@ -55,7 +55,8 @@ def causal_check(
 
     Parameters
     ----------
-    gains : GAINS whose logits are watched, with all their layers on. saliency : SALIENCY of the same gains and stimuli.
+    gains : GAINS whose logits are watched, with all their layers on. saliency : SALIENCY of the same gains and stimuli;
+        gain sets and tasks are joined by label.
     maps : variables of `saliency` to rank by ("excess", "activation", "path_integrated", …), and "random": an order
         drawn anew for each image.
     fill : "blur" = Gaussian of SD `blur_sd` pixels (None: an eighth of the longer side); "mean" = each channel's mean
@@ -66,12 +67,14 @@ def causal_check(
     Returns
     -------
     CAUSAL : `logit([sets,] direction, map, stimulus, fraction)`; `area` = mean over fractions (trapezoid) of the logit
-        minus that at fraction 0; its mean and 95 % t interval over images. A map that finds what drives the logit has a
-        lower deletion area and a higher insertion area than "random" and than "activation".
+        minus that at fraction 0; its mean and 95 % t interval over images. A map that is 0 all over an image ("dead" in
+        `status`), or one value ("constant"), has no order: NaN, and the mean is over the others. A map that finds what
+        drives the logit has a lower deletion area and a higher insertion area than "random" and than "activation".
 
     Raises
     ------
-    DataError : maps of other stimuli or sets, maps whose place in the image is not known. ConfigError : unknown fill or
+    DataError : maps of other stimuli, gain sets or layers, maps or logits that are not finite, maps whose place in the
+        image is not known. ConfigError : unknown fill or
         map, fractions that do not ascend from 0 to 1.
     """
     import xarray as xr
@@ -88,7 +91,13 @@ def causal_check(
         raise DataError(
             "the place of these maps in the image is not known, so no pixel can be masked; use another layer"
         )
-    checked = checked.sel(stimulus=ids)
+    layer = str(checked.attrs.get("layer", ""))
+    if layer not in rows.values:
+        raise DataError(
+            f"wanted maps of a gained layer; came maps of layer {layer!r}; these gains act on "
+            f"{', '.join(rows.values)}; make the maps of these gains"
+        )
+    checked = maps_of_gains(checked.sel(stimulus=ids), rows)
     for name in maps:
         if name != "random":
             choose(name, [str(n) for n, v in checked.data_vars.items() if {"y", "x"} <= set(v.dims)], "map")
@@ -100,6 +109,7 @@ def causal_check(
     ]
     _, batches = input_batches(stimuli, preprocess, batch_size)
     found = np.empty((rows.count, len(DIRECTIONS), len(maps), len(ids), len(steps)))
+    status = np.full((rows.count, len(maps), len(ids)), "ok", dtype="U8")
     rng = np.random.default_rng(seed)
     with evaluating(module), torch.no_grad(), closing(load_batches(batches, 0)) as loaded:  # type: ignore[type-var]
         for batch in loaded:
@@ -108,12 +118,17 @@ def causal_check(
             here = slice(batch.start, batch.start + batch.count)
             filled = _filled(images, fill, blur_sd)
             for k, name in enumerate(maps):
-                ranks = _ranks(checked.isel(stimulus=here), name, rows.dims, images.shape[-2:], rng)
+                ranks, flat = _ranks(checked.isel(stimulus=here), name, rows.dims, images.shape[-2:], rng)
+                status[:, k, here] = flat
                 for row in range(rows.count):
                     order = torch.as_tensor(ranks[row if len(ranks) > 1 else 0], device=place)
                     curves = _curves(module, images, filled, order, steps, factors[row], logits, row)
                     found[row, :, k, here] = curves
+    # a map without an order masks at random: a curve under its name would be another map's
+    found[np.broadcast_to((status != "ok")[:, None], found.shape[:-1])] = np.nan
     area = area_over(steps, found - found[..., :1])
+    counts = np.isfinite(area).sum(axis=-1)
+    mean = np.where(counts > 0, np.nansum(area, axis=-1) / np.maximum(counts, 1), np.nan)
     ends = np.apply_along_axis(lambda v: np.array(t_interval(v)), -1, area)
     sets = (*rows.dims, "direction", "map")
     return CAUSAL.check(
@@ -121,9 +136,10 @@ def causal_check(
             {
                 "logit": ((*sets, "stimulus", "fraction"), rows.spread(found)),
                 "area": ((*sets, "stimulus"), rows.spread(area)),
-                "area_mean": (sets, rows.spread(area.mean(axis=-1))),
+                "area_mean": (sets, rows.spread(mean)),
                 "area_low": (sets, rows.spread(ends[..., 0])),
                 "area_high": (sets, rows.spread(ends[..., 1])),
+                "status": ((*rows.dims, "map", "stimulus"), rows.spread(status)),
             },
             coords={
                 "direction": list(DIRECTIONS),
@@ -133,7 +149,7 @@ def causal_check(
                 **stimuli.coordinates(),
                 **rows.coordinates(),
             },
-            attrs={"kind": "CAUSAL", "fill": fill, "seed": int(seed), "layer": str(checked.attrs.get("layer", ""))},
+            attrs={"kind": "CAUSAL", "fill": fill, "seed": int(seed), "layer": layer},
         )
     )
 
@@ -157,21 +173,28 @@ def _filled(images: Tensor, fill: str, blur_sd: float | None) -> Tensor:
 
 def _ranks(
     saliency: xr.Dataset, name: str, sets: Sequence[str], size: Sequence[int], rng: np.random.Generator
-) -> np.ndarray:
-    """(S or 1, N, pixels) rank of every pixel, 0 = masked first. Ties, as beyond the last cells, in random order."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(S or 1, N, pixels) rank of every pixel, 0 = masked first, and (S or 1, N) why a map has no order, or "ok".
+
+    Ties, as beyond the last cells, are in random order.
+    """
     pixels = int(size[0]) * int(size[1])
     count = saliency.sizes["stimulus"]
     jitter = rng.permuted(np.broadcast_to(np.arange(pixels), (count, pixels)), axis=1)
     if name == "random":
-        return jitter[None]
+        return jitter[None], np.full((1, count), "ok")
     here = [dim for dim in sets if dim in saliency[name].dims]
     values = saliency[name].transpose(*here, "stimulus", "y", "x").values
+    cells = values.reshape(-1, count, values.shape[-2] * values.shape[-1])
+    if not np.isfinite(cells).all():
+        raise DataError(f"map {name!r} is not finite somewhere, so it orders no pixels; choose another map")
+    status = np.where(np.ptp(cells, axis=-1) > 0, "ok", np.where((cells == 0).all(axis=-1), "dead", "constant"))
     placed = in_pixels(values, saliency["y"].values, saliency["x"].values, (int(size[0]), int(size[1])))
     flat = placed.reshape(-1, count, pixels)
     order = np.lexsort((np.broadcast_to(jitter, flat.shape), -flat), axis=-1)
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.broadcast_to(np.arange(pixels), order.shape), axis=-1)
-    return ranks
+    return ranks, status
 
 
 def _curves(

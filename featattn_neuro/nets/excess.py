@@ -23,6 +23,7 @@ from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.loading import PaddedBatches, Preprocess, first_input, load_batches
 from featattn_neuro.nets.map_sinks import MapSink
 
+_ABOUT_SIZES = ("mat1 and mat2", "size", "channels")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -34,6 +35,15 @@ def maps_of(output: Any, layer: str) -> Tensor:
             f"saliency needs maps (N, C, H, W) at layer {layer!r}; came {came}; choose a layer with positions"
         )
     return output
+
+
+def finite_logits(z: Tensor) -> Tensor:
+    """`z`, or `DataError` where a logit is not finite."""
+    if not bool(torch.isfinite(z.detach()).all()):
+        raise DataError(
+            "the logit is not finite for some image; check the weights of the head, the gains and the images"
+        )
+    return z
 
 
 def finite(layer: str, values: Tensor) -> None:
@@ -56,7 +66,6 @@ class Collector:
     layer: str
     weights: Tensor
     blocks: dict[str, slice]
-    watch_sign: bool
     contributions: Tensor | None = None
     top: int = 0
     shape: tuple[int, int] = (0, 0)
@@ -78,7 +87,7 @@ class Collector:
                 "network"
             )
         self.shape = (maps.shape[2], maps.shape[3])
-        if self.watch_sign:
+        if not self.signed:  # once is enough
             low = maps.amin()
             self.low = low if self.low is None else torch.minimum(self.low, low)
         flat = maps.to(self.weights.dtype).flatten(2)
@@ -133,7 +142,7 @@ class ExcessOptions:
 
     upstream : A is taken with the gains of the other layers on. relative_to_mean : g divided by the layer's mean.
     live : layer to (C,) bool, filters that count. keep_activation : also the plain sum of A.
-    relative : also sum g A / sum A - 1, and note whether maps are negative anywhere.
+    relative : also sum g A / sum A - 1.
     class_weights : layer to (S, C), makes `class_weighted`. top : how many of the strongest filters to keep.
     dtype : "float32" or "float64".
     """
@@ -174,7 +183,7 @@ def collector(
     dtype = DTYPES[options.dtype]
     weights = torch.as_tensor(np.concatenate(parts), dtype=dtype, device=device)
     strongest = torch.as_tensor(excess, dtype=dtype, device=device) if options.top else None
-    return Collector(layer, weights, blocks, options.relative, strongest, options.top)
+    return Collector(layer, weights, blocks, strongest, options.top)
 
 
 def input_batches(stimuli: StimulusSource, preprocess: Preprocess, batch_size: int) -> tuple[Tensor, PaddedBatches]:
@@ -188,8 +197,9 @@ def run_network(module: nn.Module, images: Tensor) -> Any:
     """The network's output; images that it does not take are the user's mistake, told in one sentence."""
     try:
         return module(images)
-    except RuntimeError as error:
-        if "mat1 and mat2" not in str(error) and "size" not in str(error) and "channels" not in str(error):
+    except (RuntimeError, ValueError, AssertionError) as error:
+        # an assertion in a forward pass is about its input; other errors are if they speak of it
+        if not isinstance(error, AssertionError) and not any(word in str(error) for word in _ABOUT_SIZES):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
@@ -198,13 +208,25 @@ def run_network(module: nn.Module, images: Tensor) -> Any:
         ) from error
 
 
+def check_gains(module: nn.Module, rows: GainRows, image: Tensor) -> None:
+    """Run one image with the gains on: each gained layer must be there, with as many filters.
+
+    Raises
+    ------
+    ConfigError : a layer that the network does not have. DataError : another number of filters.
+    """
+    with evaluating(module), torch.inference_mode(), with_gains(module, rows.row(0)):
+        run_network(module, image[None])
+
+
 def map_shapes(
     module: nn.Module, rows: GainRows, layers: Sequence[str], image: Tensor, options: ExcessOptions
 ) -> dict[str, tuple[int, int]]:
     """Layer to (height, width) of its maps, from one image."""
     found = {layer: collector(rows, layer, options, image.device, slice(0, 1)) for layer in layers}
-    with evaluating(module), torch.inference_mode(), hooked(module, found):
-        run_network(module, image[None])
+    # with the gains of all layers on, so that none is of another network; shapes do not depend on them
+    with hooked(module, found):
+        check_gains(module, rows, image)
     for one in found.values():
         one.take()
     return {layer: one.shape for layer, one in found.items()}

@@ -54,9 +54,14 @@ class GainRows:
         """(S, ...) as (sizes..., ...)."""
         return values.reshape(self.sizes + values.shape[1:])
 
+    def name(self, dim: str) -> str | None:
+        """What the one set is called along a dimension that was selected from; None where that is not known."""
+        return _name(self.source, dim)
+
     def coordinates(self) -> dict[str, Any]:
-        """Coordinates along the dimensions of the sets."""
-        return {dim: (dim, names) for dim, names in self.labels.items()}
+        """Coordinates along the dimensions of the sets, and what is known of those that were selected from."""
+        single = {dim: ((), name) for dim in _DIMS if (name := self.name(dim)) is not None}
+        return single | {dim: (dim, names) for dim, names in self.labels.items()}
 
 
 def gain_rows(gains: xr.Dataset, task: str | Sequence[str] | None = None) -> GainRows:
@@ -64,7 +69,7 @@ def gain_rows(gains: xr.Dataset, task: str | Sequence[str] | None = None) -> Gai
 
     Parameters
     ----------
-    task : one task (its dimension is dropped), several, or all of them (None).
+    task : one task (its dimension is dropped, its name stays), several, or all of them (None).
 
     Raises
     ------
@@ -112,7 +117,7 @@ def _of_tasks(gains: xr.Dataset, task: str | Sequence[str] | None) -> xr.Dataset
     one = gains.isel(gain_set=0, drop=True) if "gain_set" in gains["gain"].dims else gains
     if isinstance(task, str):
         one_gain_set(one, task)  # says what is wrong with the name
-        return gains.sel(task=task, drop=True) if "task" in gains.dims else gains
+        return gains.sel(task=task) if "task" in gains.dims else gains
     wanted = [str(name) for name in task]
     known = [str(name) for name in gains["task"].values] if "task" in gains.dims else []
     if not wanted:
@@ -122,3 +127,86 @@ def _of_tasks(gains: xr.Dataset, task: str | Sequence[str] | None) -> xr.Dataset
             one_gain_set(one, name)
         return gains
     return gains.sel(task=[choose(name, known, "task") for name in wanted])
+
+
+def _name(sets: xr.Dataset, dim: str) -> str | None:
+    return str(sets.coords[dim].item()) if dim in sets.coords and not sets.coords[dim].dims else None
+
+
+def _among(dim: str) -> str:
+    return "gain sets" if dim == "gain_set" else "tasks"
+
+
+def _labels(sets: xr.Dataset, dim: str) -> list[str]:
+    return [str(one) for one in sets[dim].values]
+
+
+def maps_of_gains(saliency: xr.Dataset, rows: GainRows) -> xr.Dataset:
+    """The maps of each gain set, in the order of the gain sets, joined by label.
+
+    Raises
+    ------
+    DataError : a set without maps, or it is not known which maps belong to which set.
+    """
+    maps = saliency
+    for dim in _DIMS:
+        what, mine, alone, named = _among(dim).removesuffix("s"), rows.labels.get(dim), rows.name(dim), _name(maps, dim)
+        if mine is not None and dim in maps.dims:
+            missing = [str(one) for one in mine if str(one) not in _labels(maps, dim)]
+            if missing:
+                raise DataError(
+                    f"wanted maps of each {what} of the gains; came none of {', '.join(missing)}; make them, or select "
+                    f"the gains of {', '.join(_labels(maps, dim))}"
+                )
+            maps = maps.sel({dim: mine})
+        elif mine is not None:
+            if len(mine) > 1 or named not in (None, str(mine[0])):
+                came = "maps that name none" if named is None else f"those of {named} alone"
+                raise DataError(
+                    f"wanted maps of each {what} of the gains; came {came}; select the gains of the {what} that the "
+                    "maps are of"
+                )
+        elif dim in maps.dims:
+            there = _labels(maps, dim)
+            if alone is None and len(there) > 1:
+                raise DataError(
+                    f"it is not known which of the {_among(dim)} of the maps ({', '.join(there)}) these gains are; "
+                    f"select both by label, .sel({dim}=…)"
+                )
+            if alone not in (None, *there):
+                raise DataError(
+                    f"wanted maps of {what} {alone}; came those of {', '.join(there)}; make them of these gains"
+                )
+            maps = maps.sel({dim: there[0] if alone is None else alone})
+        elif None not in (alone, named) and alone != named:
+            raise DataError(f"wanted maps of {what} {alone}; came those of {named}; make them of these gains")
+    return maps
+
+
+def gains_of_maps(gains: xr.Dataset, saliency: xr.Dataset) -> xr.Dataset:
+    """The gains that maps were made of, joined by label; errors as of `maps_of_gains`."""
+    found = gains
+    for dim in _DIMS:
+        what, named, own = _among(dim).removesuffix("s"), _name(saliency, dim), _name(found, dim)
+        wanted = _labels(saliency, dim) if dim in saliency.dims else [] if named is None else [named]
+        there = _labels(found, dim) if dim in found.dims else [] if own is None else [own]
+        missing = [one for one in wanted if one not in there] if there else []
+        if missing:
+            raise DataError(
+                f"wanted gains of the maps' {what if len(wanted) == 1 else _among(dim)}; came none of "
+                f"{', '.join(missing)}; pass the gains that the maps were made of"
+            )
+        if len(there) > 1 and not wanted:
+            raise DataError(
+                f"it is not known which of the {_among(dim)} of the gains ({', '.join(there)}) these maps are; select "
+                f"both by label, .sel({dim}=…)"
+            )
+        if len(wanted) > 1 and not there:
+            raise DataError(
+                f"wanted gains of the maps' {_among(dim)} ({', '.join(wanted)}); came gains of one; pass the gains "
+                "that the maps were made of"
+            )
+        if dim in found.dims:
+            several = dim in saliency.dims
+            found = found.sel({dim: wanted if several else (wanted or there)[0]})
+    return found

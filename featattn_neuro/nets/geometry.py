@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from featattn_neuro.arrays.masks import cell_edges
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import DataError, choose
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.layers import LeafTracer, stage_of
 
@@ -84,7 +84,8 @@ def layer_grid(
     -------
     None where the network cannot be traced, has unequal axes, or has a step on the way whose geometry is not known
     (upsampling, slicing, reshaping). Where branches meet (residual sums, concatenation) the known grid with the largest
-    receptive field is kept; where a module runs several times, its first call.
+    receptive field is kept; gates of one cell (squeeze and excitation) have no place and are left out. Where a module
+    runs several times, its first call.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
     >>> layer_grid(net, "2")
@@ -122,10 +123,17 @@ def layer_grids(
     -------
     Layer to `Place`; None where `layer_grid` gives None, but rows and columns may differ.
 
+    Raises
+    ------
+    ConfigError : a layer that the network does not have.
+
     >>> net = nn.Sequential(nn.Conv2d(1, 1, (1, 3)), nn.ReLU())
     >>> layer_grids(net, ["1"])["1"].columns
     Grid(offset=1.0, stride=1.0, size=3.0)
     """
+    modules = dict(module.named_modules())
+    for layer in layers:
+        choose(layer, modules, "layer")
     childless = {layer for layer in layers if next(module.get_submodule(layer).children(), None) is None}
     nothing: dict[str, Place | None] = dict.fromkeys(layers)
     tracer = LeafTracer(childless)
@@ -191,6 +199,8 @@ def _grids(module: nn.Module, graph: fx.Graph, axis: int, image_size: int | None
         if node.op == "placeholder":
             known[node] = _Axis(Grid(), image_size)
         incoming = [known[n] for n in node.all_input_nodes if n in known]
+        # one cell beside many is a factor for all of them, such as a gate: it says nothing of their places
+        incoming = [one for one in incoming if one.cells != 1] or incoming
         if incoming:
             after = _through(module, node, max(incoming, key=lambda one: one.grid.size), axis)
             if after is not None:
@@ -267,7 +277,8 @@ def measured_field(
     A check of `layer_grids`, or its substitute where a network cannot be traced. Measured on a copy in which every
     path counts alike: convolutions with one positive weight, pooling by means, no norms and no nonlinearities; so it
     shows where the cell can see, not where the trained network looks (effective receptive fields are smaller: Luo, Li,
-    Urtasun & Zemel 2016).
+    Urtasun & Zemel 2016). Pooling over the whole map is held fixed for layers with several cells: gates of squeeze and
+    excitation see all of the image and say nothing of a place.
 
     Parameters
     ----------
@@ -284,8 +295,13 @@ def measured_field(
     plain = _every_path_alike(copy.deepcopy(module).double().eval())
     image = torch.ones((1, *image_shape), dtype=torch.float64, requires_grad=True)
     seen: list[torch.Tensor] = []
-    with hooked(plain, {layer: lambda part, inputs, output: seen.append(output)}), torch.enable_grad():
-        plain(image)
+    with hooked(plain, {layer: lambda part, inputs, output: seen.append(output)}):
+        with torch.no_grad():
+            plain(image)
+        several = seen.pop().shape[2:] != (1, 1)
+        fixed = {name: _fixed for name, part in plain.named_modules() if isinstance(part, _ADAPTIVE) and several}
+        with hooked(plain, fixed), torch.enable_grad():
+            plain(image)
     maps = seen[0]
     if maps.ndim != 4 or not (0 <= cell[0] < maps.shape[2] and 0 <= cell[1] < maps.shape[3]):
         raise DataError(f"wanted a cell (row, column) of maps {tuple(maps.shape)} at {layer!r}; came {cell}")
@@ -295,6 +311,10 @@ def measured_field(
     if not rows:
         raise DataError(f"cell {cell} of layer {layer!r} sees no pixel of images {image_shape}; choose another cell")
     return (rows[0], rows[-1]), (columns[0], columns[-1])
+
+
+def _fixed(part: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    return output.detach() if output.shape[2:] == (1, 1) else output
 
 
 def _every_path_alike(module: nn.Module) -> nn.Module:

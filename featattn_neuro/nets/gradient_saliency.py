@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from featattn_neuro.errors import DataError
 from featattn_neuro.nets.cutting import require_head
-from featattn_neuro.nets.excess import finite, maps_of, run_network
+from featattn_neuro.nets.excess import finite, finite_logits, maps_of, run_network
 from featattn_neuro.nets.gain_rows import GainRows
 from featattn_neuro.nets.hooks import hooked
 
@@ -47,7 +47,7 @@ class Logits:
                     f"wanted output {int(self.output.max())} of the network; its output is {came}; name an output "
                     "that it has"
                 )
-            return outputs[:, self.output]
+            return finite_logits(outputs[:, self.output])
         assert self.weight is not None
         assert self.bias is not None
         assert self.scale is not None
@@ -57,7 +57,7 @@ class Logits:
                 f"the read-out of these gains takes {self.weight.shape[1]} features; the head {self.head!r} is given "
                 f"{came}; the gains were learned on another network, or name another head"
             )
-        return (features / self.scale) @ self.weight.T + self.bias
+        return finite_logits((features / self.scale) @ self.weight.T + self.bias)
 
 
 def logits_of(rows: GainRows, *, head: str | None, output: int | Sequence[int] | None, device: torch.device) -> Logits:
@@ -115,6 +115,8 @@ def class_weights(rows: GainRows, layer: str, module: nn.Module, *, head: str | 
             f"class-weighted maps need a layer whose filters are the read-out's features; layer {layer!r} has {n} "
             f"filters and the read-out {weight.shape[1]} features; choose the last maps before the pooling"
         )
+    if not np.isfinite(weight).all():
+        raise DataError("the weights of the read-out are not finite; check the head, or the gains' read-out")
     return weight
 
 
@@ -162,10 +164,23 @@ def _factors(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {layer: value.detach().clone().requires_grad_(True) for layer, value in values.items()}
 
 
-def _slopes(z: Tensor, maps: list[Tensor], *, retain: bool = False) -> list[Tensor]:
-    """Gradient of each image's logit at each map; 0 where the logit does not depend on it."""
-    found = torch.autograd.grad(z.sum(), maps, retain_graph=retain, allow_unused=True)
-    return [torch.zeros_like(one) if slope is None else slope for one, slope in zip(maps, found, strict=True)]
+def _slopes(z: Tensor, maps: Mapping[str, Tensor], *, retain: bool = False) -> list[Tensor]:
+    """Gradient of each image's logit at the map of each layer; 0 where the logit does not depend on it.
+
+    `DataError` where one is not finite, as that of a root at 0.
+    """
+    slopes = torch.autograd.grad(z.sum(), list(maps.values()), retain_graph=retain, allow_unused=True)
+    found = [
+        torch.zeros_like(one) if slope is None else slope for one, slope in zip(maps.values(), slopes, strict=True)
+    ]
+    for layer, slope in zip(maps, found, strict=True):
+        fine = torch.isfinite(slope.flatten(1)).all(dim=1)
+        if not bool(fine.all()):
+            raise DataError(
+                f"the gradient of the logit at layer {layer!r} is not finite for {int((~fine).sum())} of {len(fine)} "
+                "images; leave them out, or choose methods without gradients"
+            )
+    return found
 
 
 def local_maps(
@@ -197,7 +212,7 @@ def local_maps(
         module, images, _factors({n: torch.ones_like(g[0]) for n, g in gains.items()}), logits
     )
     for row in range(sets):
-        slopes = _slopes(z[:, row], [after[layer] for layer in layers], retain=True)
+        slopes = _slopes(z[:, row], {layer: after[layer] for layer in layers}, retain=True)
         for layer, slope in zip(layers, slopes, strict=True):
             maps = before[layer].detach()
             if "gain_gradient" in wanted:
@@ -208,7 +223,7 @@ def local_maps(
         for row in range(sets):
             here = _factors({name: g[row] for name, g in gains.items()})
             z, _, after = gained_pass(module, images, here, logits)
-            slopes = _slopes(z[:, row], [after[layer] for layer in layers])
+            slopes = _slopes(z[:, row], {layer: after[layer] for layer in layers})
             for layer, slope in zip(layers, slopes, strict=True):
                 cam = torch.einsum("bk,bkyx->byx", slope.mean(dim=(2, 3)), after[layer].detach())
                 keep(layer, "cam_change", cam - found[layer]["cam_ungained"][row])
@@ -272,7 +287,7 @@ def _integrate(
         share = (step + 0.5) / steps
         here = _factors({name: 1 + share * (g - 1) for name, g in gains.items()})
         z, before, after = gained_pass(module, images, here, logits)
-        slopes = _slopes(z[:, row], [after[layer] for layer in layers])
+        slopes = _slopes(z[:, row], {layer: after[layer] for layer in layers})
         for layer, slope in zip(layers, slopes, strict=True):
             excess = (gains[layer] - 1).double()
             product = (before[layer].detach() * slope).double()

@@ -29,7 +29,7 @@ class MapHeader:
     variables: Mapping[str, tuple[tuple[str, ...], tuple[int, ...], str]]
     sets: tuple[int, ...]
     coordinates: Mapping[str, Any]
-    attrs: Mapping[str, str | int | float]
+    attrs: dict[str, str | int | float]
     batch_size: int
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,17 @@ from featattn_neuro.arrays.localisation import LOCALISERS, localise_many
 from featattn_neuro.arrays.masks import cued_objects, distractors, on_grid
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.batches import StimulusSource
-from featattn_neuro.nets.excess import ExcessOptions, excess_gains, finite, input_batches, maps_of, run_network
+from featattn_neuro.nets.excess import (
+    ExcessOptions,
+    check_gains,
+    excess_gains,
+    finite,
+    input_batches,
+    maps_of,
+    run_network,
+)
 from featattn_neuro.nets.gain_rows import GainRows, gain_rows
+from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.loading import Preprocess, load_batches
 from featattn_neuro.nets.masked_maps import check_size, mask_edges
@@ -37,6 +46,7 @@ def permuted_scores(
     seed: int = 0,
     relative_to_mean: bool = False,
     live: xr.DataArray | None = None,
+    upstream: bool = False,
     preprocess: Preprocess = None,
     batch_size: int = 32,
     device: str | torch.device = "cpu",
@@ -48,7 +58,8 @@ def permuted_scores(
     ----------
     gains : GAINS over unit, and perhaps task. masks : MASKS of the same stimuli, in pixels of the network's input.
     permutations, seed : one permutation serves all tasks and all images; the draw starts anew in every layer.
-    relative_to_mean, live : as in `gain_saliency`; use those of the maps that are compared with this null.
+    relative_to_mean, live, upstream : as in `gain_saliency`; use those of the maps that are compared with this null.
+        Gains of the other layers are not permuted; with them on, one gain set at a time.
 
     Returns
     -------
@@ -66,6 +77,8 @@ def permuted_scores(
     rows = gain_rows(gains)
     if "gain_set" in rows.dims:
         raise DataError("gains are permuted within one gain set; came several; select one along gain_set first")
+    if upstream and rows.count > 1:
+        raise DataError(f"with upstream gains on, maps are permuted for one task; came {rows.count}; select one")
     for layer in layers:
         choose(layer, rows.values, "gained layer")
     ids = np.asarray(stimuli.id)
@@ -94,11 +107,14 @@ def permuted_scores(
     size = image.shape[-2], image.shape[-1]
     check_size((flags.sizes["y"], flags.sizes["x"]), size)
     place = torch.device(device)
+    check_gains(module, rows, image.to(place))
     places = mask_edges(module, layers, image.to(place), size=size)
     with (
         evaluating(module),
         torch.inference_mode(),
+        # first our hooks, then the gains: a layer's own gains are not in its map
         hooked(module, {layer: keep(layer) for layer in layers}),
+        with_gains(module, rows.row(0)) if upstream else nullcontext(),
         closing(load_batches(batches, 0)) as loaded,  # type: ignore[type-var]
     ):
         for batch in loaded:

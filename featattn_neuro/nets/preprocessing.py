@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,62 @@ class Preprocessing:
         mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
+    def picture(self, raw: np.ndarray | Tensor) -> np.ndarray:
+        """The image as the network sees it, for the eye: resized and cropped, colours as they were.
+
+        Returns
+        -------
+        float32 in [0, 1], (H', W', 3), or (H', W') of grey images.
+        """
+        one = np.asarray(raw).shape[0] == 1 and np.asarray(raw).dtype != np.uint8
+        channels = 1 if one or self.channel_order == "L" else 3
+        plain = replace(
+            self,
+            scale="unit",
+            mean=(0.0,) * channels,
+            std=(1.0,) * channels,
+            channel_order="L" if channels == 1 else "RGB",
+        )
+        pixels = plain(raw).numpy()
+        return pixels[0] if channels == 1 else pixels.transpose(1, 2, 0)
+
+    def pixels_shown(self, height: int, width: int, *, decoded: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of the raw image that each row and column of the network's input shows (nearest).
+
+        Parameters
+        ----------
+        height, width : of the raw image. decoded : whether it is uint8, as from a file, or floating point.
+
+        >>> Preprocessing(size=4, crop=2).pixels_shown(8, 8, decoded=True)[0].tolist()
+        [3, 5]
+        """
+        tall, wide, top, left, rows, columns = self._cut(height, width, decoded)
+        row = ((top + np.arange(rows) + 0.5) * height / tall).astype(np.int64)
+        return row, ((left + np.arange(columns) + 0.5) * width / wide).astype(np.int64)
+
+    def window(self, height: int, width: int, *, decoded: bool) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right of what the network is shown, in pixels of the raw image; see `pixels_shown`.
+
+        >>> Preprocessing(size=4, crop=2).window(8, 16, decoded=True)
+        (2.0, 6.0, 6.0, 10.0)
+        """
+        tall, wide, top, left, rows, columns = self._cut(height, width, decoded)
+        return (
+            top * height / tall,
+            left * width / wide,
+            (top + rows) * height / tall,
+            (left + columns) * width / wide,
+        )
+
+    def _cut(self, height: int, width: int, decoded: bool) -> tuple[int, int, int, int, int, int]:
+        """Height and width after resizing, the corner of the crop in it, and its height and width."""
+        if not decoded and (height, width) == (self.crop, self.crop):  # taken as it stands
+            return height, width, 0, 0, height, width
+        tall, wide = self._resized(height, width)
+        if self.crop is None:
+            return tall, wide, 0, 0, tall, wide
+        return tall, wide, *_corner(tall, wide, self.crop), self.crop, self.crop
+
     def describe(self) -> str:
         """Return the steps in words, for provenance.
 
@@ -193,6 +250,52 @@ class Preprocessing:
             top, left = _corner(array.shape[1], array.shape[2], self.crop)
             array = array[:, top : top + self.crop, left : left + self.crop]
         return array
+
+
+def geometry_attrs(preprocess: Any, raw: np.ndarray) -> dict[str, str | int | float]:
+    """What says where the network's input lies in the raw image, as attributes; see `preprocessing_of`.
+
+    Parameters
+    ----------
+    preprocess : None = images are taken as they stand; nothing is known of a function that is no `Preprocessing`.
+    raw : an image. `input_top`, `input_left`, `input_bottom`, `input_right` are for images of its size.
+    """
+    if preprocess is not None and not isinstance(preprocess, Preprocessing):
+        return {}
+    plain = Preprocessing() if preprocess is None else preprocess
+    decoded = raw.dtype == np.uint8
+    height, width = (int(n) for n in (raw.shape[:2] if decoded else raw.shape[-2:]))
+    edges = zip(("top", "left", "bottom", "right"), plain.window(height, width, decoded=decoded), strict=True)
+    return {
+        "raw_height": height,
+        "raw_width": width,
+        **{f"input_{side}": at for side, at in edges},
+        "input_preprocessed": "no" if preprocess is None else "yes",
+        "input_size": -1 if plain.size is None else plain.size,
+        "input_crop": -1 if plain.crop is None else plain.crop,
+        "input_square": "yes" if plain.square else "no",
+        "input_interpolation": plain.interpolation,
+    }
+
+
+def preprocessing_of(attrs: Mapping[str, Any]) -> Preprocessing | None:
+    """The resizing and cropping that attributes of `geometry_attrs` tell of; None: images are taken as they stand.
+
+    >>> raw = np.zeros((1, 9, 9), np.float32)
+    >>> preprocessing_of(geometry_attrs(Preprocessing(size=8, crop=6), raw)).describe()[:44]
+    'resize shorter side to 8 (bilinear), crop ce'
+    """
+    if attrs.get("input_preprocessed", "no") == "no":
+        return None
+    size, crop = (None if attrs[name] == -1 else int(attrs[name]) for name in ("input_size", "input_crop"))
+    return Preprocessing(
+        size,
+        str(attrs["input_interpolation"]),
+        crop,
+        square=attrs["input_square"] == "yes",
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+    )
 
 
 def _scaled(height: int, width: int, size: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from featattn_neuro.nets.gradient_saliency import MOST_STEPS, class_weights, loc
 from featattn_neuro.nets.hooks import preserved
 from featattn_neuro.nets.loading import PaddedBatches, load_batches
 from featattn_neuro.nets.map_sinks import MapHeader, MapSink, MemoryMaps
+from featattn_neuro.nets.preprocessing import geometry_attrs
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -90,7 +91,8 @@ def gain_saliency(
     Returns
     -------
     SALIENCY : `excess([gain_set,] [task,] stimulus, y, x)` signed, units of the layer's output;
-        `activation(stimulus, y, x)` (with `upstream` and several sets it would differ by set and is left out);
+        `activation(stimulus, y, x)`, the plain sum of A: un-gained, or with `upstream` that behind the other layers'
+        gains (with several sets it would differ by set and is left out);
         `relative`; and what `methods` and `top` add. y, x are centres of the cells in pixels of the network's input
         (attribute `geometry` says so, or "cell index" where the network could not be traced); `stride_y`, `stride_x`
         and `receptive_field`, the larger side, in pixels (-1 = not known).
@@ -171,6 +173,7 @@ def saliency_by_layer(
     for layer in layers:
         variables = _variables(rows, names, layer, shapes[layer], len(stimuli), options)
         header = _header(rows, layer, stimuli, shapes[layer], grids[layer], variables, options, batch_size, size)
+        header.attrs.update(geometry_attrs(preprocess, np.asarray(stimuli[0])))
         sinks[layer].begin(header)
     signed = run_excess(module, rows, layers, batches, sinks, options, device=place, workers=workers)
     for layer in layers:
@@ -186,7 +189,7 @@ def saliency_by_layer(
         )  # fmt: skip
     found = {}
     for layer in layers:
-        known = {"signed_maps": "yes" if signed[layer] else "no"} if options.relative else {}
+        known = {"signed_maps": "yes" if signed[layer] else "no"}
         drop = ("relative",) if options.relative and signed[layer] else ()
         found[layer] = sinks[layer].finish(drop=drop, attrs=known)
     return found
@@ -253,6 +256,7 @@ def _header(
         "stride_x": traced.columns.stride if known else -1.0,
         "receptive_field": max(traced.rows.size, traced.columns.size) if known else -1.0,
         "upstream_gains": "on" if options.upstream else "off",
+        "filters_left_out": ",".join(map(str, np.flatnonzero(~options.live[layer]))) if options.live else "",
         "gauge": "gain divided by the layer's mean" if options.relative_to_mean else "gain as given",
         "units": "units of the layer's output",
         "image_height": image_size[0],

@@ -132,7 +132,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "layer_score": "mean cue-swap score over composites, in SDs of the map; > 0 = amplified on the cued object",
         "null_mean": "mean of that score under gains permuted within the layer",
         "null_sd": "SD of that score under gains permuted within the layer",
-        "p_permuted": "two-sided p under that null; too small where gains covary (.08 at .05), no part of a verdict",
+        "p_permuted": "two-sided p under that null; too small where gains covary (.09 at .05), no part of a verdict",
         "mass_in_mask": "share of positive excess inside the cued mask minus the mask's share of the area",
         "mass_in_mask_plain": "the same for the plain sum of activations: brightness alone",
         "usable": "1 if the layer's grid resolves the masks; 0 = not part of the claim",
@@ -154,7 +154,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_STATUS,
         "null_mean": "mean of the score under gains permuted within the layer (map excess)",
         "null_sd": "SD of that",
-        "p_permuted": "two-sided p under that null; too small where gains covary (.12 at .05), no part of a verdict",
+        "p_permuted": "two-sided p under that null; too small where gains covary (.14 at .05), no part of a verdict",
     },
     "saliency_stimuli": {
         **_NETWORK,

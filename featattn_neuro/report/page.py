@@ -134,8 +134,9 @@ def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
             if "activation" in dataset:
                 drawn[f"overlays_{name}"] = _overlay_drawing(r, dataset)
     for name, dataset in r.sheets.items():
-        for task, rows in _sheet_rows(r, dataset).items():
-            drawn[f"sheet_{name}_{_in_file_name(task)}"] = _sheet_drawing(r, dataset, task, rows)
+        sheets = _sheet_rows(r, dataset)
+        for task in sheets:
+            drawn[f"sheet_{name}_{_in_file_name(task)}"] = _sheet_drawing(r, dataset, task, sheets)
     return drawn
 
 
@@ -169,7 +170,7 @@ def _saliency_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
             [[excess.sel(stimulus=entry["id"], task=c).values for c in cued] for entry, cued in rows],
             [" + ".join(cued) for _, cued in rows],
             map_titles=[[f"cued {c}" for c in cued] for _, cued in rows],
-            extents=[saliency_overlays.placed_extent(dataset, image) for image in images],
+            extents=[saliency_overlays.placed_extent(dataset, image, raw=True) for image in images],
         )
 
     return draw
@@ -187,6 +188,7 @@ def _overlay_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
             {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry, _ in rows},
             cued,
             titles={entry["id"]: f"cued {names[0]}" for entry, names in rows},
+            raw=True,  # networks may be shown the same images each in its way
         )
 
     return draw
@@ -203,13 +205,18 @@ def _sheet_rows(r: Results, dataset: xr.Dataset) -> dict[str, list[Mapping[str, 
     return found
 
 
-def _sheet_drawing(r: Results, dataset: xr.Dataset, task: str, rows: list[Mapping[str, Any]]) -> Callable[[], Figure]:
+def _sheet_drawing(
+    r: Results, dataset: xr.Dataset, task: str, sheets: Mapping[str, list[Mapping[str, Any]]]
+) -> Callable[[], Figure]:
     def draw() -> Figure:
+        shown = [(dataset, name, [entry["id"] for entry in rows]) for name, rows in sheets.items()]
         return saliency_overlays.contact_sheet(
-            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in rows},
+            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in sheets[task]},
             dataset,
             task=task,
-            titles={entry["id"]: str(entry.get("label", "")) for entry in rows},
+            titles={entry["id"]: str(entry.get("label", "")) for entry in sheets[task]},
+            scales=saliency_overlays.common_scales(shown),
+            raw=True,
         )
 
     return draw

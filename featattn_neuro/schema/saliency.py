@@ -23,7 +23,12 @@ SALIENCY = Kind(
         "excess": Variable(
             ("stimulus", "y", "x"), "float", "sum over filters of (g - 1) A", extra=("gain_set", "task")
         ),
-        "activation": Variable(("stimulus", "y", "x"), "float", "sum over filters of A, un-gained", False),
+        "activation": Variable(
+            ("stimulus", "y", "x"),
+            "float",
+            "sum over filters of A: un-gained, or where upstream_gains is on, with the gains of the other layers",
+            False,
+        ),
         "relative": _map("sum g A / sum A - 1, no units; only where maps are nowhere negative"),
         "class_weighted": _map(
             "sum over filters of w (g - 1) A, w the read-out's weights; logit units at the last maps"
@@ -171,6 +176,9 @@ CAUSAL = Kind(
             ("direction", "map"), "float", "lower end of its 95 % t interval over images", False, _SETS
         ),
         "area_high": Variable(("direction", "map"), "float", "upper end", False, _SETS),
+        "status": Variable(
+            ("map", "stimulus"), "text", "ok, or why the map has no order: dead (0 everywhere), constant", False, _SETS
+        ),
     },
     {
         **STIMULUS,

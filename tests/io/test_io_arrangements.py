@@ -127,6 +127,46 @@ def test_segmentations_are_matched_by_file_name(folder: Path) -> None:
         read_segmentations(folder / "segments", stimuli, (8, 10))
 
 
+def only_image(folder: Path) -> Any:
+    return load_stimuli(folder / "images").select([0])
+
+
+def test_segments_of_sixteen_bits_and_of_colour(folder: Path) -> None:
+    stimuli, file = only_image(folder), folder / "segments" / "cat" / "0.png"
+    wide = np.zeros((8, 10), np.uint16)
+    wide[:2, :2], wide[4:6, 4:7] = 300, 700
+    Image.fromarray(wide).save(file)
+    found = read_segmentations(folder / "segments", stimuli, (8, 10))["mask"].values[0]
+    assert found.sum(axis=(1, 2)).tolist() == [4, 6]
+    colour = np.zeros((8, 10, 3), np.uint8)
+    colour[:2, :2], colour[4:6, 4:7] = (255, 0, 0), (0, 130, 0)
+    Image.fromarray(colour).save(file)
+    with pytest.raises(DataError, match=r"wanted grey or palette pictures of segments; 'cat/0\.png' is RGB"):
+        read_segmentations(folder / "segments", stimuli, (8, 10))
+    palette = Image.fromarray((colour.sum(axis=2) > 0).astype(np.uint8) * 3, mode="P")
+    palette.putpalette([k for k in range(256) for _ in range(3)])
+    palette.save(file)
+    assert read_segmentations(folder / "segments", stimuli, (8, 10))["mask"].values[0].sum() == 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("label\ncat/0.png,0,0,1,1,", r"row 1 .* has no label"),
+        ("label\ncat/0.png,0,x,1,1,cat", r"wanted a number in column left .*; row 1 has 'x'"),
+        ("label\ncat/0.png,0,0,1,,cat", r"wanted a number in column right .*; row 1 has ''"),
+        ("object\ncat/0.png,0,0,1,1,", "whole numbers from 0 in column object"),
+    ],
+)
+def test_cells_of_boxes_that_say_nothing(folder: Path, rows: str, message: str) -> None:
+    table = folder / "boxes.csv"
+    table.write_text(f"path,top,left,bottom,right,{rows}\n")
+    with pytest.raises(StoreError, match=message):
+        read_boxes(table, only_image(folder), (8, 10))
+    table.write_text("path,top,left,bottom,right,label\ncat/0.png,0,0,1,1,NA\n")  # a class may be called so
+    assert read_boxes(table, only_image(folder), (8, 10))["object_label"].values.tolist() == [["NA"]]
+
+
 def test_boxes_from_a_table(folder: Path) -> None:
     stimuli, table = load_stimuli(folder / "images"), folder / "boxes.csv"
     rows = [f"{name}/{k}.png,{name},{k},1,{k + 2},4" for name in ("dog", "cat") for k in range(2)]

@@ -159,7 +159,10 @@ def test_maps_of_zeros_have_a_reason(case: dict[str, Any]) -> None:
     flat = {"relu1": case["maps"]["relu1"].assign(excess=case["maps"]["relu1"]["excess"] * 0)}
     found = localisation(flat, case["masks"])
     status = found["localisation_status"].sel(map="excess", layer="relu1")
-    assert status.sel(localiser=["pointing_game", "mass_in_mask", "energy"]).values.tolist() == ["dead"] * 3
+    assert status.values.tolist() == ["dead"] * 4
+    at = {"map": "excess", "layer": "relu1"}
+    for name in ("localisation", "localisation_mean", "localisation_low", "localisation_high"):
+        assert np.isnan(found[name].sel(at)).all()
     assert set(found["localisation_status"].sel(map="activation").values.ravel()) == {"ok"}
 
 

@@ -124,6 +124,16 @@ def test_too_few_live_filters_and_flat_gains_have_a_reason(case):
     assert saliency_agreement(masked, flat, live, permutations=9)["status"].values.tolist() == ["constant", "ok"]
 
 
+def test_maps_that_do_not_vary_are_dead(case):
+    masked, gains, live = case
+    silent = masked.copy(deep=True)
+    silent["contrast"][:, :10] = 0.0
+    silent["covariance"][:10, :10] = 0.0
+    found = saliency_agreement(silent, gains, live, permutations=9)
+    assert found["status"].values.tolist() == ["dead", "ok"]
+    assert np.isnan(found["layer_score"].values[0])
+
+
 def test_user_mistakes(case):
     masked, gains, live = case
     with pytest.raises(DataError, match=r"1 have none \(first: 'relu1/000'\)"):

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.batches import as_tensor
-from featattn_neuro.nets.causal import _filled, causal_check
+from featattn_neuro.nets.causal import _filled, _ranks, causal_check
 from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.saliency import gain_saliency
 
@@ -85,6 +86,73 @@ def test_ends_of_the_curves_are_the_image_and_its_fill(noise: Any, gain_set: Any
     again = causal_check(net, gains, stimuli, maps, **options)
     assert (again["logit"] == logit).all()
     assert not any(part._forward_hooks for part in net.modules())
+
+
+def test_pixels_are_masked_where_the_layer_sees_them(gain_set: Any) -> None:
+    """Cells at pixels 0, 4 and 8 of 12: stretched over the image, the middle one would lie at 5.5."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, stride=4, bias=False), nn.ReLU(), GlobalMean(), nn.Linear(1, 1, bias=False))
+    nn.init.constant_(net[0].weight, 1.0)
+    nn.init.constant_(net[3].weight, 9.0)
+    image = np.full((1, 1, 12, 12), 0.1, np.float32)
+    image[0, 0, 4, 4] = 1.0
+    stimuli, gains = load_stimuli(image, label=None), gain_set({"1": [2.0]})
+    maps = gain_saliency(net, gains, stimuli, layer="1")
+    found = causal_check(net, gains, stimuli, maps, maps=["excess"], fill="mean", output=0, fractions=[0, 1 / 144, 1])
+    deleted = found["logit"].sel(direction="deletion", map="excess").values[0]
+    np.testing.assert_allclose(deleted[:2], [2 * (0.8 + 1.0), 2 * (0.8 + image.mean())], rtol=1e-5)
+
+
+def test_every_gain_set_has_its_own_order(noise: Any, gain_set: Any) -> None:
+    """One task amplifies bright pixels, the other dark ones; the logit is the mean of the pixels."""
+    net = mean_of_pixels()
+    with torch.no_grad():
+        net[0] = nn.Conv2d(1, 2, 1)
+        net[0].weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+        net[0].bias.copy_(torch.tensor([0.0, 1.0]))
+    stimuli, gains = noise(3, size=6), gain_set({"1": [[3.0, 1.0], [1.0, 3.0]]}, tasks=["bright", "dark"])
+    maps = gain_saliency(net, gains, stimuli, layer="1")
+    found = causal_check(net, gains, stimuli, maps, maps=["excess"], fill="mean", output=0, fractions=[0, 0.5, 1])
+    pixels = np.sort(stimuli.images.reshape(3, -1).astype(float), axis=1)
+    mean = pixels.mean(axis=1)
+    half = found["logit"].sel(direction="deletion", map="excess", fraction=0.5)
+    np.testing.assert_allclose(half.sel(task="bright"), 3 * (pixels[:, :18].sum(axis=1) / 36 + mean / 2), rtol=1e-5)
+    np.testing.assert_allclose(half.sel(task="dark"), pixels[:, 18:].sum(axis=1) / 36 + mean / 2, rtol=1e-5)
+
+
+def test_random_orders_are_drawn_by_the_seed(noise: Any, gain_set: Any) -> None:
+    net, stimuli, gains = mean_of_pixels(), noise(4, size=6), gain_set({"1": [3.0, 1.0]})
+    maps = gain_saliency(net, gains, stimuli, layer="1")
+
+    def logit(seed: int, name: str = "random") -> np.ndarray:
+        found = causal_check(net, gains, stimuli, maps, maps=["random", "excess"], fill="mean", output=0, seed=seed)
+        return found["logit"].sel(map=name, direction="deletion").values
+
+    assert (logit(1) == logit(1)).all()
+    assert np.abs(logit(1) - logit(2))[:, 3:8].min() > 1e-6
+    assert np.abs(logit(1) - logit(1, "excess"))[:, 3:8].min() > 1e-6
+    ranks, _ = _ranks(maps, "random", (), (6, 6), np.random.default_rng(1))
+    assert ranks.shape == (1, 4, 36)
+    assert len({tuple(one) for one in ranks[0].tolist()}) == 4
+    assert all(sorted(one) == list(range(36)) for one in ranks[0].tolist())
+
+
+def test_maps_without_an_order_have_a_reason(noise: Any, gain_set: Any) -> None:
+    net, stimuli, gains = mean_of_pixels(), noise(4, size=6), gain_set({"1": [3.0, 1.0]})
+    maps = gain_saliency(net, gains, stimuli, layer="1")
+    maps["excess"].values[0] = 0.0
+    maps["excess"].values[1] = 2.0
+    found = causal_check(net, gains, stimuli, maps, output=0)
+    assert found["status"].sel(map="excess").values.tolist() == ["dead", "constant", "ok", "ok"]
+    assert set(found["status"].sel(map=["activation", "random"]).values.ravel()) == {"ok"}
+    area = found["area"].sel(map="excess")
+    assert np.isnan(area[:, :2]).all()
+    np.testing.assert_allclose(found["area_mean"].sel(map="excess"), area[:, 2:].mean("stimulus"))
+    silent = causal_check(net, gain_set({"1": [1.0, 1.0]}), stimuli, maps.assign(excess=0 * maps["excess"]), output=0)
+    assert (silent["status"].sel(map="excess") == "dead").all()
+    assert np.isnan(silent["area_mean"].sel(map="excess")).all()
+    maps["excess"].values[2, 0, 0] = np.nan
+    with pytest.raises(DataError, match="map 'excess' is not finite somewhere"):
+        causal_check(net, gains, stimuli, maps, output=0)
 
 
 def test_blur_keeps_flat_images_and_the_mean_of_others() -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import PaddedShortcut
 from featattn_neuro.nets.geometry import Grid, layer_grid, layer_grids, measured_field
@@ -164,6 +164,7 @@ ARCHITECTURES = [
     ("features of vgg11", (3, 64, 64)),
     ("torchvision:resnet18", (3, 64, 96)),
     ("torchvision:mobilenet_v2", (3, 64, 64)),
+    ("features of mobilenet_v3_small", (3, 64, 64)),
 ]
 
 
@@ -225,6 +226,33 @@ def test_adaptive_pooling_is_pooling_where_cells_divide() -> None:
     assert (place.rows, place.columns) == (Grid(1.5, 4, 6), Grid(0, 1, 3))
     assert layer_grids(net, ["1"], image_size=(7, 6))["1"] is None
     assert layer_grids(net, ["1"])["1"] is None
+
+
+class Gated(nn.Module):
+    """A map times a gate from all of it, as in squeeze and excitation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.squeeze = nn.Conv2d(1, 2, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Conv2d(2, 2, 1)
+        self.relu = nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return self.relu(maps * self.squeeze(self.pool(maps)))
+
+
+@pytest.mark.parametrize("cells", [None, {"relu": (6, 6)}])
+def test_a_gate_has_no_place(cells: Any) -> None:
+    place = layer_grids(Gated(), ["relu"], image_size=(12, 12), cells=cells)["relu"]
+    assert place is not None
+    assert place.rows == place.columns == Grid(0, 2, 3)
+    assert measured_field(Gated(), "relu", (1, 12, 12), (2, 2)) == ((3, 5), (3, 5))
+    assert measured_field(Gated(), "squeeze", (1, 12, 12), (0, 0)) == ((0, 11), (0, 11))
+
+
+def test_unknown_layers_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"unknown layer 'relo'; choose one of: .*did you mean 'relu'"):
+        layer_grids(Gated(), ["relo"])
 
 
 def test_a_field_that_cannot_be_measured() -> None:

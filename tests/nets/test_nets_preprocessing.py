@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -168,3 +170,26 @@ def test_description_tells_settings_apart() -> None:
         Preprocessing(mean=(0.5,) * 3),
     ]
     assert len({one.describe() for one in settings_}) == len(settings_)
+
+
+@pytest.mark.parametrize(
+    "given_settings", [{"size": 12}, {"size": 12, "crop": 8}, {"size": 10, "square": True}, {"crop": 9}]
+)
+@pytest.mark.parametrize("decoded", [True, False])
+def test_which_pixels_of_the_raw_image_are_shown(given_settings: dict[str, Any], decoded: bool) -> None:
+    """The row and the column of each pixel as its colours: what is shown is what is said to be."""
+    height, width = 17, 23
+    rows, columns = np.indices((height, width))
+    raw = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
+    chain = Preprocessing(**given_settings, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3)
+    seen = chain(raw if decoded else (raw / 255).astype(np.float32).transpose(2, 0, 1)).numpy() * 255
+    row, column = chain.pixels_shown(height, width, decoded=decoded)
+    assert (len(row), len(column)) == seen.shape[1:]
+    np.testing.assert_allclose(seen[0].mean(axis=1), row, atol=1.3)
+    np.testing.assert_allclose(seen[1].mean(axis=0), column, atol=1.3)
+    top, left, bottom, right = chain.window(height, width, decoded=decoded)
+    step = (bottom - top) / len(row), (right - left) / len(column)
+    np.testing.assert_allclose(row, top + (np.arange(len(row)) + 0.5) * step[0] - 0.5, atol=0.51)
+    np.testing.assert_allclose(column, left + (np.arange(len(column)) + 0.5) * step[1] - 0.5, atol=0.51)
+    picture = chain.picture(raw)
+    assert picture.shape == (len(row), len(column), 3)

@@ -92,6 +92,11 @@ def test_the_class_weighted_map_is_the_change_of_the_logit(
     assert np.abs(off["excess"].mean(("y", "x")) - change).max() > 1e-4  # the condition matters
 
 
+def same(values: Any, wanted: Any) -> None:
+    """Equal up to float64: how a matrix product adds up may depend on how many gain sets are its rows."""
+    np.testing.assert_allclose(values, wanted, rtol=1e-12, atol=1e-12 * float(np.abs(wanted).max()))
+
+
 def test_tasks_the_mean_gain_and_live_filters(digits: nn.Module, noise: Any, gain_set: Any) -> None:
     stimuli, values = noise(3), random_gains(tasks=3)
     gains = gain_set(values, tasks=["a", "b", "c"])
@@ -103,9 +108,9 @@ def test_tasks_the_mean_gain_and_live_filters(digits: nn.Module, noise: Any, gai
         for task in "abc":
             one = gain_saliency(digits, gains, stimuli, task=task, **options)
             assert "task" not in one.dims
-            np.testing.assert_array_equal(one["excess"], every["excess"].sel(task=task))
+            same(one["excess"], every["excess"].sel(task=task))
         some = gain_saliency(digits, gains, stimuli, task=["c", "a"], **options)
-        np.testing.assert_array_equal(some["excess"], every["excess"].sel(task=["c", "a"]))
+        same(some["excess"], every["excess"].sel(task=["c", "a"]))
     maps, gain = maps_of(digits, stimuli, "relu2"), values["relu2"][1]
     keep = np.arange(32) % 3 != 0
     live = xr.DataArray(keep.astype(int), {"unit": [f"relu2/{k:03d}" for k in range(32)]}, "unit")

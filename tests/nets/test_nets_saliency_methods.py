@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,35 @@ def test_one_pass_serves_all_sets_and_layers(digits: nn.Module, noise: Any, gain
     saliency_by_layer(digits, gains, noise(6), list(WIDTHS), batch_size=3)
     handle.remove()
     assert runs == [1, 3, 3]  # one image for the shapes, then every image once
+
+
+class Counting:
+    """A sink that keeps nothing: the sizes of what comes, and the most numbers in tensors that are there meanwhile."""
+
+    def __init__(self) -> None:
+        self.most, self.sizes = 0, set[int]()
+
+    def begin(self, header: Any) -> None:
+        pass
+
+    def write(self, name: str, start: int, block: np.ndarray, row: int | None = None) -> None:
+        self.sizes.add(block.shape[0 if row is None else 1])
+        if name in ("excess", "path_sum"):  # looking through all objects takes long
+            self.most = max(self.most, sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
+
+    def finish(self, **said: Any) -> xr.Dataset:
+        return xr.Dataset()
+
+
+def test_memory_does_not_grow_with_the_images(digits: nn.Module, noise: Any, gain_set: Any) -> None:
+    gains, most = gain_set({"relu1": random_gains(WIDTHS)["relu1"]}), []
+    for count in (4, 12):
+        sink = Counting()
+        stimuli = noise(count, size=12)
+        gain_saliency(digits, gains, stimuli, layer="relu1", methods="path", output=0, top=2, batch_size=2, sink=sink)
+        assert sink.sizes == {2}  # a batch at a time
+        most.append(sink.most)
+    assert most[1] <= 1.05 * most[0]
 
 
 @pytest.mark.parametrize("methods", [list(METHODS), ["path"]])
@@ -212,6 +242,25 @@ def test_a_path_that_does_not_add_up_is_said(digits: nn.Module, noise: Any, gain
     assert (fine["path_steps"].values >= 8).all()
 
 
+def test_steps_are_doubled_where_the_path_does_not_add_up(digits: nn.Module, noise: Any, gain_set: Any) -> None:
+    """Strong gains through rectifiers: some images need more than the first eight midpoints, and get them."""
+    gains = gain_set(random_gains(WIDTHS, size=1.5))
+
+    found = gain_saliency(digits, gains, noise(4), layer="relu1", methods="path", output=0, head="head")
+    steps = found["path_steps"].values
+    assert steps.min() == 8
+    assert steps.max() > 8
+    assert (np.log2(steps / 8) % 1 == 0).all()
+    assert set(found["path_status"].values) == {"ok"}
+    few = saliency_by_layer(
+        digits, gains, noise(4), ["relu1"], methods="path", output=0, head="head", most_steps=8, dtype="float64"
+    )["relu1"]  # fmt: skip
+    np.testing.assert_array_equal(few["path_status"] == "incomplete", steps > 8)
+    # images that were done are not made again
+    done = steps == 8
+    np.testing.assert_allclose(few["path_integrated"][done], found["path_integrated"][done], atol=1e-6)
+
+
 def test_channels_of_captum_are_ours_where_definitions_coincide(digits: nn.Module, noise: Any, gain_set: Any) -> None:
     captum = pytest.importorskip("captum.attr", reason="captum is not installed: nothing to compare Grad-CAM with")
     stimuli, gains = noise(3), random_gains(WIDTHS)
@@ -299,8 +348,10 @@ def test_images_of_a_size_that_the_network_does_not_take(noise: Any, gain_set: A
 def test_nothing_is_left_behind_when_a_gradient_fails(digits: nn.Module, noise: Any, gain_set: Any) -> None:
     digits.train()
     gains = gain_set({**random_gains({"relu2": 32}), "relu3": np.ones(63)})
-    with pytest.raises(DataError, match="'relu3' has 64 filters; came 63 gains of another network"):
+    with pytest.raises(DataError, match="'relu3' has 64 filters; came 63 gains; these gains were learned on another"):
         gain_saliency(digits, gains, noise(2), layer="relu2", methods=GRADIENTS, output=0)
+    with pytest.raises(DataError, match="wanted output 10 of the network"):  # known when its gradient is to be taken
+        gain_saliency(digits, gain_set(random_gains({"relu2": 32})), noise(2), layer="relu2", methods="path", output=10)
     assert untouched(digits)
     assert all(part.training for part in digits.modules())
     digits.eval()

@@ -186,6 +186,7 @@ def test_contact_sheets_hold_each_class_once(results_folder, monkeypatch):
     for row in rows:
         for name in row["label"].split("|"):
             wanted.setdefault(name, row["id"])
+    assert len({said["scales"] for _, said in sheets}) == 1  # the sheets of a network can be compared
     assert {said["task"]: images for images, said in sheets} == {name: [one] for name, one in wanted.items()}
     assert f"one for each cued class ({len(wanted)})" in text
     for name in wanted:

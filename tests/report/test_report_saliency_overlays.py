@@ -66,7 +66,22 @@ def test_cells_lie_where_the_layer_sees(maps: xr.Dataset, images: dict[str, np.n
     assert placed_extent(maps, images["i"]) == (0.0, 16.0, 16.0, 0.0)
     inner = maps.isel(y=slice(1, 3), x=slice(0, 2))
     assert placed_extent(inner, images["i"]) == (0.0, 8.0, 12.0, 4.0)
-    assert placed_extent(inner, np.zeros((32, 48))) == (0.0, 24.0, 24.0, 8.0)  # shown larger than the network sees it
+    with pytest.raises(DataError, match=r"pictures of 16 × 16 pixels, as the network sees them; came 32 × 48"):
+        placed_extent(inner, np.zeros((32, 48)))  # a crop may lie anywhere in it
+    # the middle 32 × 32 pixels of raw images of 40 × 48 are what the network is shown, at half the size
+    cut = {
+        "raw_height": 40,
+        "raw_width": 48,
+        "input_top": 4.0,
+        "input_left": 8.0,
+        "input_bottom": 36.0,
+        "input_right": 40.0,
+    }
+    assert placed_extent(inner.assign_attrs(cut), np.zeros((40, 48)), raw=True) == (8.0, 24.0, 28.0, 12.0)
+    blind = inner.assign_attrs(cut, geometry="cell index")
+    assert placed_extent(blind, np.zeros((40, 48)), raw=True) == (8.0, 40.0, 36.0, 4.0)
+    with pytest.raises(DataError, match=r"pictures of 40 × 48 pixels, raw; came 16 × 16"):
+        placed_extent(inner.assign_attrs(cut), images["i"], raw=True)
     assert placed_extent(inner.assign_attrs(geometry="cell index"), images["i"]) == (0.0, 16.0, 16.0, 0.0)
 
 
