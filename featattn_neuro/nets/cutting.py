@@ -101,7 +101,10 @@ class CutNetwork:
             self.cached, self.reason = False, f"a map is used again after step {reused!r} worked on it in place"
             return
         if past_pools:
-            _pool_before_relu(self.module, graph, {node for one in around for node, _ in tracer.returned.get(one, [])})
+            kept = {node for one in around for node, _ in tracer.returned.get(one, [])}
+            # a gain on a pooled map acts behind the ReLU: a shift before it is another, and a gain of 0 has no gradient
+            pools = {node for node in graph.nodes if node.op == "call_module" and node.target in self.layers}
+            _pool_before_relu(self.module, graph, kept, pools | kept)
         self.whole = _without_dead_code(self.module, graph)
         try:
             self._prefix, self._suffix = self._split(graph, {one: tracer.returned.get(one, []) for one in around})
@@ -170,16 +173,19 @@ class CutNetwork:
         if len(heads) != 1:
             raise _NotSplitError(f"the head {self.head!r} runs {len(heads)} times")
         places: dict[fx.Node, str] = {}
+        sites: dict[str, list[fx.Node]] = {}
         for layer in self.layers:
-            sites = [node for node in nodes if node.op == "call_module" and node.target == layer]
+            sites[layer] = [node for node in nodes if node.op == "call_module" and node.target == layer]
             if layer in around:
                 if any(shared for _, shared in around[layer]):
                     raise _NotSplitError(f"what layer {layer!r} returns is read inside it too, or is what it was given")
-                sites = [node for node, _ in around[layer]]
-            if not sites:
+                sites[layer] = [node for node, _ in around[layer]]
+            if not sites[layer]:
                 raise _NotSplitError(f"layer {layer!r} is not a step of the traced graph")
-            for site in sites:
-                place = self._past_pools(site)
+        gained = {site for found in sites.values() for site in found}
+        for layer in self.layers:
+            for site in sites[layer]:
+                place = self._past_pools(site, gained)
                 if place in places:
                     raise _NotSplitError(f"layers {layer!r} and {places[place]!r} act on the same map")
                 places[place] = layer
@@ -212,9 +218,11 @@ class CutNetwork:
         plain = type(part) is nn.Conv2d and part.groups == 1 and part.padding_mode == "zeros"
         return user if plain else None
 
-    def _past_pools(self, node: fx.Node) -> fx.Node:
+    def _past_pools(self, node: fx.Node, gained: Collection[fx.Node]) -> fx.Node:
         while self.past_pools and len(node.users) == 1:
             user = next(iter(node.users))
+            if user in gained:  # its own gain acts there
+                break
             is_pool = user.op == "call_module" and isinstance(self.module.get_submodule(str(user.target)), _POOLS)
             if user.op == "call_module" and getattr(
                 self.module.get_submodule(str(user.target)), "return_indices", False
@@ -295,16 +303,20 @@ def _works_in_place(module: nn.Module, node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method") and name.endswith("_") and not name.endswith("__")
 
 
-def _pool_before_relu(module: nn.Module, graph: fx.Graph, kept: Collection[fx.Node] = ()) -> None:
+def _pool_before_relu(
+    module: nn.Module, graph: fx.Graph, kept: Collection[fx.Node] = (), pools: Collection[fx.Node] = ()
+) -> None:
     """max pooling of a ReLU = ReLU of the max pooling, values and gradients alike; the second has fewer numbers.
 
-    kept : nodes that stay where they are.
+    kept : ReLUs that stay where they are. pools : pooling that stays behind its ReLU.
     """
     for relu in list(graph.nodes):
         users = list(relu.users)
         if relu in kept or relu.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
             continue
         pool = users[0]
+        if pool in pools:
+            continue
         parts = module.get_submodule(str(relu.target)), module.get_submodule(str(pool.target))
         if type(parts[0]) is nn.ReLU and type(parts[1]) is nn.MaxPool2d and not parts[1].return_indices:
             with graph.inserting_after(pool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.cutting import CutNetwork, _scale, require_head
 from featattn_neuro.nets.gains import with_gains
+from featattn_neuro.nets.modulation import Modulation
 from featattn_neuro.nets.training import head_inputs
 
 
@@ -81,6 +83,28 @@ def test_relu_after_max_pooling_is_exact() -> None:
         plain.sum().backward()
         moved.sum().backward()
         assert torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("sites", [["pool"], ["relu", "pool"]])
+def test_a_gained_pool_stays_behind_its_relu(sites: list[str]) -> None:
+    net = nn.Sequential(OrderedDict(
+        conv=nn.Conv2d(1, 3, 3), relu=nn.ReLU(), pool=nn.MaxPool2d(2), conv2=nn.Conv2d(3, 4, 3), mean=GlobalMean(),
+        head=nn.Linear(4, 2),
+    )).eval()  # fmt: skip
+    images = torch.randn(5, 1, 12, 12)
+    cut = CutNetwork(net, sites, "head", shifts=True)
+    assert cut.cached, cut.reason
+    rows = cut.prefix(images)
+    acts = {site: Modulation(torch.tensor([[0.0, 2.0, 0.5]]), torch.tensor([[-0.3, -0.1, 0.4]])) for site in sites}
+    with torch.no_grad():
+        maps = net.relu(net.conv(images))
+        maps = net.pool(acts["relu"](maps) if "relu" in acts else maps)
+        wanted = net.mean(net.conv2(acts["pool"](maps)))
+        torch.testing.assert_close(cut.features(rows, acts), wanted, rtol=1e-5, atol=1e-6)
+    gain = torch.zeros(1, 3, requires_grad=True)  # projected onto its bound; it must be able to leave it
+    rest = {site: torch.ones(1, 3) for site in sites}
+    gradient = torch.autograd.grad(cut.features(rows, {**rest, "pool": gain}).sum(), gain)[0]
+    assert bool((gradient != 0).all())
 
 
 @pytest.mark.parametrize("layers", [["relu1", "relu2", "relu3"], ["conv3"]])
@@ -174,7 +198,6 @@ class Awkward(nn.Module):
         ("read again", ["conv2"], "again after step 'relu'"),
         ("method in place", ["conv2"], "again after step 'relu_'"),
         ("control flow", ["relu", "conv2"], "torch.fx cannot trace it"),
-        ("plain", ["conv2", "pool"], "act on the same map"),
     ],
 )
 def test_what_cannot_be_cut_runs_whole_and_says_why(kind: str, layers: list[str], reason: str, gain_set: Any) -> None:
