@@ -21,7 +21,7 @@ from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.learning import Trained, start
 from featattn_neuro.nets.parameterisations import LOG, Parameterisation
-from featattn_neuro.nets.sites import with_site_modules
+from featattn_neuro.nets.sites import name_in_copy, with_site_modules
 
 FREE = Parameterisation()
 PLACES = ("positive", "shifted", "any", "norm")
@@ -129,7 +129,7 @@ def arm_network(
     if place != "norm":
         changed = with_site_modules(module, sites)
         past_pools = past_pools and place != "any"
-        return CutNetwork(changed, sites, head, device, past_pools=past_pools, shifts=place == "shifted")
+        return CutNetwork(changed, sites, name_in_copy(changed, head), device, past_pools=past_pools, shifts=place == "shifted")
     norms = norm_sites(module)
     if not norms:
         return None
