@@ -83,7 +83,7 @@ def learn_gains(
         "additive" 1 + (g - 1) + (s - 1).
     shift : a number per filter is learned too, added to the gained map (`shift`).
     parameterisation : "log" g = exp theta; "free", "non_negative", "bounded(low, high)", "log(low, high)"; with
-        "+layer_mean" the gains of a layer keep the mean 1. The penalty is of log g where that is what is learned, of
+        "+layer_mean" behind "non_negative" or "log" the gains of a layer keep the mean 1. The penalty is of log g where that is what is learned, of
         g - 1 otherwise. penalty_norm : "l2" squares, "l1" absolute values.
     task : "detection" = gains of their own for each task or class; "multiclass" = one set of gains for all classes
         (softmax, each image has one); "multilabel" = one set of gains for all labels (a sigmoid each).

@@ -75,7 +75,7 @@ def gains(
     ] = "filter",
     shift: Annotated[bool, typer.Option("--shift", help="Also a number per filter that is added.")] = False,
     parameterisation: Annotated[
-        str, typer.Option(help="log, free, non_negative, 'bounded(0.7, 1.3)', 'log(0.5, 2)'; +layer_mean behind it.")
+        str, typer.Option(help="log, free, non_negative, 'bounded(0.7, 1.3)', 'log(0.5, 2)'; log+layer_mean.")
     ] = "log",
     combination: Annotated[
         str, typer.Option(help="Of filter and position: multiplicative, or additive 1 + (g - 1) + (s - 1).")
