@@ -145,6 +145,33 @@ def test_own_labels_from_a_file(network: Network, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the stimuli are no files"):
         learn(network, images, table)
 
+    # in a file as in an array: 0 and 1 are one task, and other texts one each
+    table.write_text("\n".join(["id,label", *(f"{i},{int(c == 'a')}" for i, c in zip(images.id, images.label))]))
+    for task in ("detection", "multilabel", "multiclass"):
+        numbers = learn(network, images, (np.asarray(images.label) == "a").astype(int), task=task)
+        xr.testing.assert_identical(learn(network, images, table, task=task), numbers)
+    weights = {"task": "multiclass", "class_weight": {0: 1, 1: 2, 2: 3}}
+    numbers = learn(network, images, np.arange(12) % 3, **weights)
+    named = learn(network, images, images.label, task="multiclass", class_weight={"a": 1, "b": 2, "c": 3})
+    np.testing.assert_array_equal(numbers["gain"], named["gain"])
+
+
+def test_an_image_may_have_none_of_several_labels(network: Network, tmp_path: Path) -> None:
+    images, table = stimuli(12), tmp_path / "labels.csv"
+    said = np.array(["x", "y", ""] * 4)
+    table.write_text("\n".join(["id,label", *(f"{i},{label}" for i, label in zip(images.id, said, strict=True))]))
+    found = learn(network, images, table, task="multilabel")
+    assert found["output"].values.tolist() == ["x", "y"]
+    target = xr.DataArray(
+        np.stack([said == "x", said == "y"]), {"task": ["x", "y"], "stimulus": images.id}, ("task", "stimulus")
+    )
+    np.testing.assert_array_equal(found["gain"], learn(network, images, target, task="multilabel")["gain"])
+    with pytest.raises(DataError, match="has no label for 4 of 12 stimuli"):
+        learn(network, images, table)
+    table.write_text("\n".join(["id,label", *(f"{i},x" for i in images.id[1:])]))
+    with pytest.raises(DataError, match="has no label for 1 of 12 stimuli"):
+        learn(network, images, table, task="multilabel")
+
 
 # -- the prefix cache
 

@@ -70,7 +70,8 @@ def learn_gains(
     ----------
     stimuli : as in `record`. labels : one per stimulus: booleans (or 0 and 1) for one task; more values make one
         detection task each (class against the rest); or a boolean DataArray over stimulus, or (task, stimulus),
-        matched by id; or the path of a CSV file with columns label and id or path ("cat|dog" = two labels).
+        matched by id; or the path of a CSV file with columns label and id or path ("cat|dog" = two labels; 0 and 1 are
+        read as in an array; for "multilabel" an empty label is none of the labels).
     layers : gained sites (names, globs, stages); a gain multiplies the site's output, or with ".input" behind the
         pattern ("relu1.input") what goes into it. Functional operations are named as in `record` ("layer1.0.add").
     head_stimuli, head_labels : other images on which a read-out is fitted first (balanced logistic regression, C = 1)

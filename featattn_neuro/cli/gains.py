@@ -123,7 +123,9 @@ def gains(
         raise ConfigError("--checkpoint-every is for learning with --checkpoint FOLDER; give both or neither")
     if method == "target-importance" and importance is None:
         raise ConfigError("--method target-importance wants --importance, from 0 (excluded) to 1; came none; give it")
-    network, stimuli = api.load_model(model, weights=weights, seed=seed), read_images(images, labels, limit)
+    several = task == "multilabel"
+    network = api.load_model(model, weights=weights, seed=seed)
+    stimuli = read_images(images, labels, limit, unlabelled=several)
     wanted, sites = _task_labels(stimuli, images, target, task), split_names(layers)
     if method in ("tuning", "gradient"):
         chosen: dict[str, Any] = {}
@@ -155,7 +157,7 @@ def gains(
         return
     heads: dict[str, Any] = {}
     if head_images is not None:
-        others = read_images(head_images, head_labels, None)
+        others = read_images(head_images, head_labels, None, unlabelled=several)
         heads = {"head_stimuli": others, "head_labels": _task_labels(others, head_images, target, task)}
     learned = api.learn_gains(
         network,

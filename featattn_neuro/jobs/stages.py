@@ -493,7 +493,9 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
     sets = [load_kind(folder / f"{arm}.gains.nc", "GAINS").expand_dims(arm=[arm]) for arm in arms]
     shared = sets[0][["training_source", "feature_scale"]].isel(arm=0, drop=True)
     gains = xr.concat([s.drop_vars(["training_source", "feature_scale"]) for s in sets], "arm", join="exact",
-                      combine_attrs="drop_conflicts")  # fmt: skip
+                      combine_attrs="drop")  # fmt: skip
+    # what one arm says of itself alone, such as its parameterisation, is in its own file
+    gains.attrs = {k: v for k, v in sets[0].attrs.items() if all(k in s.attrs and s.attrs[k] == v for s in sets)}
     save_kind(gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
     files = [f"scores/{job.name}.nc", f"gains/{job.name}.nc"]
     if curves is not None:

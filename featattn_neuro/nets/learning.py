@@ -54,12 +54,15 @@ class Schedule:
             )
         if (self.epochs is None) == (self.updates is None):
             raise ConfigError(f"wanted epochs or updates, one of them; came {self.epochs} and {self.updates}")
+        if (self.epochs or self.updates or 0) < 1:
+            given = f"epochs {self.epochs}" if self.updates is None else f"updates {self.updates}"
+            raise ConfigError(f"wanted one pass over the images, or one update, or more; came {given}; learn longer")
 
     def batches(self, n: int) -> Iterator[torch.Tensor]:
         """Positions of each update's images: a fresh permutation per epoch, its incomplete last batch kept."""
         generator = torch.Generator().manual_seed(self.seed)
         size = min(self.batch_size, n)
-        left = self.updates if self.updates is not None else -(-n // size) * int(self.epochs or 0)
+        left = self.updates if self.updates is not None else -(-n // size) * int(self.epochs)
         while left > 0:
             order = torch.randperm(n, generator=generator)
             for start in range(0, n, size):

@@ -134,7 +134,10 @@ def test_every_arm_of_a_run(
     assert set(table[table["area_updates"].notna() & (table["network"] == "with_norm")]["arm"]) == {
         "probe", "gain_head", "full", "norm_affine",
     }  # fmt: skip
-    bounded = load_kind(Path("results/gains/without.nc"), "GAINS")["gain"].sel(arm="bounded")
+    together = load_kind(Path("results/gains/without.nc"), "GAINS")
+    assert together.attrs["network_name"] == "without"
+    assert not {"parameterisation", "head_rule", "arm"} & set(together.attrs)  # of single arms
+    bounded = together["gain"].sel(arm="bounded")
     assert float(bounded.min()) >= 0.8 - 1e-6
     assert float(bounded.max()) <= 1.2 + 1e-6
     doses = pd.read_csv("results/tables/doses.csv")
