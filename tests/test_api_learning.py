@@ -20,6 +20,7 @@ from featattn_neuro.errors import ConfigError, DataError, StoreError
 from featattn_neuro.io.stimuli import Stimuli
 from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.checkpoints import Keeper
 from featattn_neuro.nets.cutting import CutNetwork
 
 LEARNER = Path(__file__).parent / "nets" / "_killed_learner.py"
@@ -309,3 +310,38 @@ def test_a_loss_that_is_not_finite_and_constant_labels_are_named(network: Networ
         network.module.conv3.weight[0] = float("nan")
     with pytest.raises(DataError, match=r"the loss of (task a|the multi\w+ task) is not finite at update 1"):
         learn(network, images, images.label, task=task)
+
+
+def test_target_importance_goes_on_from_its_checkpoint_and_names_its_task(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, folder = stimuli(24), tmp_path / "checkpoint"
+    outputs = {"a": 0, "b": 1, "c": 2}
+
+    def learned(**more: Any) -> xr.Dataset:
+        return fa.target_importance_gains(
+            network, images, images.label, "relu3", targets=["b", "c"], importance=0.5, outputs=outputs,
+            **{"epochs": 4, "batch_size": 8, "rate": 0.05, **more},
+        )  # fmt: skip
+
+    wanted = learned()
+    updates, note = [], Keeper.note
+
+    def interrupted(self: Keeper, update: int, *arguments: Any, **named: Any) -> None:
+        note(self, update, *arguments, **named)
+        updates.append(update)
+        if update == 6 and len(updates) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "note", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learned(checkpoint=folder, checkpoint_every=5)
+    with pytest.raises(StoreError, match="was written by other learning"):
+        learned(checkpoint=folder, rate=0.01)
+    found = learned(checkpoint=folder, checkpoint_every=5)
+    assert updates[6] == 6  # from update 5 on
+    xr.testing.assert_identical(found, wanted)
+    assert not folder.exists()
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="the loss of task b is not finite at update"):
+        learned(rate=1e25)

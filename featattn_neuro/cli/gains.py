@@ -34,8 +34,8 @@ _OF_METHOD: dict[str, tuple[str, ...]] = {
         "penalty_norm", "task", "class_weight", "checkpoint", "checkpoint_every",
     ),
     "tuning": ("strength", "mode", "clip", "choice_images", "choice_labels"),
-    "gradient": ("strength", "mode", "clip", "choice_images", "choice_labels"),
-    "target-importance": (*_OF_LEARNING, "importance", "outputs"),
+    "gradient": ("strength", "mode", "clip", "choice_images", "choice_labels", "normalise", "sign"),
+    "target-importance": (*_OF_LEARNING, "importance", "outputs", "checkpoint", "checkpoint_every"),
 }  # fmt: skip
 """Options of `gains` that not every method has."""
 
@@ -89,9 +89,15 @@ def gains(
     strength: Annotated[
         str, typer.Option(help="Theory: strength beta, or several, comma-separated, for --choice-images.")
     ] = "1",
-    mode: Annotated[str, typer.Option(help="Theory: bidirectional, or positive (no filter is weakened).")] = (
-        "bidirectional"
-    ),
+    mode: Annotated[
+        str, typer.Option(help="Theory: bidirectional, positive (no filter is weakened), or additive (before a ReLU).")
+    ] = "bidirectional",
+    normalise: Annotated[
+        str, typer.Option(help="Gradient: by the largest value of the layer, or of each filter over tasks.")
+    ] = "layer",
+    sign: Annotated[
+        int, typer.Option(help="Gradient: -1 (the paper), or 1 (the authors' script for objects).")
+    ] = -1,
     clip: Annotated[bool, typer.Option("--clip", help="Theory: no factor below 0.")] = False,
     choice_images: Annotated[
         str | None, typer.Option(help="Theory: other labelled images, on which the strength is chosen.")
@@ -135,7 +141,7 @@ def gains(
         strengths = split_numbers(strength, "--strength")
         found = api.theory_gains(
             network, stimuli, wanted, sites, method=method, mode=mode, clip=clip,
-            strength=strengths[0] if len(strengths) == 1 else strengths,
+            normalise=normalise, sign=sign, strength=strengths[0] if len(strengths) == 1 else strengths,
             device=device, **chosen,
         )  # fmt: skip
         if "choice_auc" in found.attrs:
@@ -151,7 +157,7 @@ def gains(
         assert importance is not None
         found = api.target_importance_gains(
             network, stimuli, stimuli.label, sites, targets=split_names(target), importance=importance,
-            outputs=named, **learning,
+            outputs=named, checkpoint=checkpoint, checkpoint_every=checkpoint_every, **learning,
         )  # fmt: skip
         save(found, out)
         return

@@ -126,7 +126,7 @@ def _frozen(job: NetworkJob, arm: str, rule: ArmRule, config: ArmConfig, progres
         initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         fit = fit_tasks(
             cut, rows, target, initial, _schedule(job, rate, penalty, config.penalty_norm),
-            train_gains=rule.on_network, train_head=rule.head, evaluate=evaluation,
+            train_gains=rule.on_network, train_head=rule.head, evaluate=evaluation, names=job.classes,
         )  # fmt: skip
         score = 0.0
         if several:
@@ -233,6 +233,7 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
                     _schedule(job, rate, penalty),
                     evaluate=evaluation,
                     afterwards=note,
+                    name=job.classes[task],
                 )[-1]
             )
             progress((index + (task + 1) / len(target)) / len(choices))
@@ -367,7 +368,7 @@ def _curve_fit(
             [
                 learn_full(
                     job.cut, images, target[task], job.detector, task, schedule, evaluate=evaluation, at=at,
-                    chosen=None if chosen is None else chosen[task],
+                    chosen=None if chosen is None else chosen[task], name=job.classes[task],
                 )
                 for task in range(len(target))
             ],
@@ -383,7 +384,7 @@ def _curve_fit(
         initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         found = fit_tasks(
             cut, learned_from, target, initial, schedule, train_gains=rule.on_network, train_head=rule.head,
-            evaluate=rows, at=at, chosen=chosen,
+            evaluate=rows, at=at, chosen=chosen, names=job.classes,
         ).logits  # fmt: skip
     areas, begin = [], 0
     for split in split_names:

@@ -257,7 +257,7 @@ def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
     rows = job.cut.prefix(job.single_images("G"))
     target = job.targets(job.splits["G"]).transpose("task", "stimulus").values
     initial = start(job.cut, job.detector, shared=True)
-    fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False)
+    fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False, names=job.classes)
     attrs: dict[str, str | float | int] = {"arm": "reference", "head_rule": "frozen", "network_name": job.name}
     shared = to_gain_set(job.cut, fit.state, job.classes, job.splits["G"].sources(), attrs=attrs)
     one = shared.isel(task=0, drop=True).drop_vars(["head_weight", "head_bias"])

@@ -29,6 +29,7 @@ def learn_full(
     at: Sequence[int] = (),
     chosen: np.ndarray | None = None,
     afterwards: Callable[[nn.Module], None] | None = None,
+    name: str | None = None,
 ) -> np.ndarray:
     """Fine-tune all base weights and one task's read-out; logits of `evaluate` after the updates in `at`.
 
@@ -37,6 +38,7 @@ def learn_full(
     images : (N, C, H, W) network input. target : (N,) bool. chosen : (M,) positions to learn from; all if None.
     evaluate : (P, C, H, W). at : update counts (0 = before learning); the end if empty.
     afterwards : called with the fine-tuned copy of the network, which is thrown away then.
+    name : of the task, for messages; its position if None.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def learn_full(
         )
         if not torch.isfinite(loss):
             raise DataError(
-                f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})"
+                f"the loss of task {task if name is None else name} is not finite at update {update}; lower the rate ({schedule.rate})"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
