@@ -84,7 +84,7 @@ def fit_theory(job: NetworkJob, arm: str, config: ArmConfig, progress: Callable[
         attrs={"arm": arm, "head_rule": "frozen", "network_name": job.name, "strength": strengths[chosen],
                "mode": config.mode, "clipped": "yes" if clip else "no"},
     )  # fmt: skip
-    reference, reference_off = reference_scores(job, cut, states[chosen])
+    reference, reference_off = reference_scores(job, cut, states[chosen], gains)
     return ArmFit(
         logits(cut, rows["P"], states[chosen]), 0, gains=gains,
         choices=_swept(job, arm, strengths, areas["V"]),
