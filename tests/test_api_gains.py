@@ -92,9 +92,9 @@ def test_additive_gains_from_theory_are_relu_of_a_shift(problem):
         f = (factors["gain"].sel(task="dog").values[here] - 1) / 0.7
         np.testing.assert_allclose(shift, float(mean.sel(layer=layer)) * 0.7 * f, rtol=1e-4, atol=1e-6)
     seen = {}
-    with hooked(net, {n: lambda m, i, out, n=n: seen.setdefault(n, out.clone()) for n in ("conv1", "relu1")}):
-        with fn.with_gains(net, found, task="dog"), torch.no_grad():
-            net(torch.as_tensor(images))
+    watched = {n: lambda m, i, out, n=n: seen.__setitem__(n, out.clone()) for n in ("conv1", "relu1")}
+    with hooked(net, watched), fn.with_gains(net, found, task="dog"), torch.no_grad():
+        net(torch.as_tensor(images))
     shift = torch.as_tensor(found["shift"].sel(task="dog").values[:16], dtype=torch.float32).view(-1, 1, 1)
     torch.testing.assert_close(seen["relu1"], torch.relu(seen["conv1"] + shift))
     others = np.flip(images, axis=3).copy()
@@ -139,5 +139,5 @@ def test_a_dead_layer_is_named_and_not_given_gains_of_one(problem):
         net.conv2.weight.zero_()
         net.conv2.bias.fill_(-1.0)
     for method in ("tuning", "gradient"):
-        with pytest.raises(DataError, match=r"all 32 filters of layer 'relu2' are dead: none answers to any of the \d+"):
+        with pytest.raises(DataError, match=r"all 32 filters of layer 'relu2' are dead: none answers to any of the"):
             fn.theory_gains(net, images, labels, ["relu1", "relu2"], method=method)

@@ -147,7 +147,8 @@ def test_own_labels_from_a_file(network: Network, tmp_path: Path) -> None:
         learn(network, images, table)
 
     # in a file as in an array: 0 and 1 are one task, and other texts one each
-    table.write_text("\n".join(["id,label", *(f"{i},{int(c == 'a')}" for i, c in zip(images.id, images.label))]))
+    pairs = zip(images.id, images.label, strict=True)
+    table.write_text("\n".join(["id,label", *(f"{i},{int(c == 'a')}" for i, c in pairs)]))
     for task in ("detection", "multilabel", "multiclass"):
         numbers = learn(network, images, (np.asarray(images.label) == "a").astype(int), task=task)
         xr.testing.assert_identical(learn(network, images, table, task=task), numbers)

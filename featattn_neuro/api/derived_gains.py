@@ -188,7 +188,8 @@ def target_importance_gains(
 
     Parameters
     ----------
-    stimuli, layers, device, cache, checkpoint, checkpoint_every : as in `learn_gains`. labels : the class of every image, names or a CSV file.
+    stimuli, layers, device, cache, checkpoint, checkpoint_every : as in `learn_gains`.
+    labels : the class of every image, names or a CSV file.
     targets : classes to attend to, a set of gains each. importance : in (0, 1], the weight of images of other classes
         in the loss, targets having 1: with 1 nothing is attended; the smaller, the more hits and false alarms.
     outputs : class name to index of the head's output; None = the sorted names are the outputs in order.

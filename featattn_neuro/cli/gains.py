@@ -95,9 +95,7 @@ def gains(
     normalise: Annotated[
         str, typer.Option(help="Gradient: by the largest value of the layer, or of each filter over tasks.")
     ] = "layer",
-    sign: Annotated[
-        int, typer.Option(help="Gradient: -1 (the paper), or 1 (the authors' script for objects).")
-    ] = -1,
+    sign: Annotated[int, typer.Option(help="Gradient: -1 (the paper), or 1 (the authors' script for objects).")] = -1,
     clip: Annotated[bool, typer.Option("--clip", help="Theory: no factor below 0.")] = False,
     choice_images: Annotated[
         str | None, typer.Option(help="Theory: other labelled images, on which the strength is chosen.")

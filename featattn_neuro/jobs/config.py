@@ -56,7 +56,7 @@ class PretrainedConfig(_Strict):
 
 
 class NetworksConfig(_Strict):
-    """Networks of the run: trained here, or given."""
+    """Networks of the run: trained here, or given. `layers`: modules; gained is what they give."""
 
     train: TrainConfig | None = None
     pretrained: list[PretrainedConfig] = []

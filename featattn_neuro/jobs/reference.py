@@ -54,9 +54,10 @@ class ReferenceTask:
         None: nothing can be placed on it (a read-out or affine weights, which are learned on copies).
         """
         module, few = self.job.network.module, self.images[:1]
-        for task in self.job.classes if gains is not None else ():
-            with with_gains(module, gains, task=task):
-                head_inputs(module, self.job.head, few)
+        if gains is not None:
+            for task in self.job.classes:
+                with with_gains(module, gains, task=task):
+                    head_inputs(module, self.job.head, few)
         return np.full(len(self.job.classes), self.of(module))
 
     def ungained(self) -> float:

@@ -35,8 +35,8 @@ class ArmRule:
     Parameters
     ----------
     gain : None, "filter" (one per filter) or "layer" (one per layer). shift : one number per filter, added after the
-        gain. spatial : one factor per position. norm : weight and bias of every norm (`norm_sites`), instead of the gained
-        sites. head : the read-out.
+        gain. spatial : one factor per position. norm : weight and bias of every norm (`norm_sites`), instead of the
+        gained sites. head : the read-out.
     parameterisation : of gains and factors per position; affine weights of norms are free.
     """
 
@@ -153,7 +153,9 @@ def arm_network(
     if place != "norm":
         changed = with_site_modules(module, sites)
         past_pools = past_pools and place != "any"
-        return CutNetwork(changed, sites, name_in_copy(changed, head), device, past_pools=past_pools, shifts=place == "shifted")
+        return CutNetwork(
+            changed, sites, name_in_copy(changed, head), device, past_pools=past_pools, shifts=place == "shifted"
+        )
     norms = norm_sites(module)
     if not norms or norm_obstacle(module):
         return None

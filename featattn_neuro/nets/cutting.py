@@ -17,8 +17,8 @@ from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
-from featattn_neuro.nets.expansion import FirstConvolution
 from featattn_neuro.nets.channels import ChannelRule
+from featattn_neuro.nets.expansion import FirstConvolution
 from featattn_neuro.nets.hooks import channel_axis, hooked, settle_memory_format
 from featattn_neuro.nets.layers import LeafTracer
 from featattn_neuro.nets.modulation import scaled
@@ -186,10 +186,7 @@ class CutNetwork:
         if missing or "features" not in seen:
             raise DataError(f"layer {(missing or [self.head])[0]!r} exists but did not run; leave it out")
         if behind:
-            raise DataError(
-                f"layer {behind[0]!r} gives what comes behind the features of head {self.head!r}, so a gain there "
-                "would change nothing that is learned from; choose a layer before the head"
-            )
+            raise self._leads_nowhere(behind[0])
         for layer, outputs in maps.items():
             counts = [output.shape[1] for output in outputs]
             for output in outputs:
@@ -202,6 +199,12 @@ class CutNetwork:
                 )
         self._flat(seen["features"])
         self.n_filters.update({layer: outputs[0].shape[1] for layer, outputs in maps.items()})
+
+    def _leads_nowhere(self, layer: str) -> DataError:
+        return DataError(
+            f"what layer {layer!r} gives does not lead to the input of head {self.head!r}, so a gain there would "
+            "change nothing that is learned from; choose a layer before the head"
+        )
 
     def _split(
         self, graph: fx.Graph, around: Mapping[str, Sequence[tuple[fx.Node, bool]]]
@@ -220,15 +223,18 @@ class CutNetwork:
                 sites[layer] = [node for node, _ in around[layer]]
             if not sites[layer]:
                 raise _NotSplitError(f"layer {layer!r} is not a step of the traced graph")
-        gained = {site for found in sites.values() for site in found}
+        all_sites = {node for found in sites.values() for node in found}
         for layer in self.layers:
             for site in sites[layer]:
-                place = self._past_pools(site, gained)
+                place = self._past_pools(site, all_sites)
                 if place in places:
                     raise _NotSplitError(f"layers {layer!r} and {places[place]!r} act on the same map")
                 places[place] = layer
         features = heads[0].args[0]
         needed = _ancestors(features)
+        for layer in self.layers:
+            if not any(place in needed for place, one in places.items() if one == layer):
+                raise self._leads_nowhere(layer)
         late = _descendants(places)
         early = [node for node in nodes if node not in late and node.op != "output"]
         constant = _constants(nodes)  # weights that a traced function takes: they have no rows, so the suffix has them
@@ -329,7 +335,9 @@ def _need_filters_first(rule: ChannelRule, features_last: Collection[int], layer
         # the network holds both kinds of maps: this one's sizes may tell
         first, last = output.shape[1] in rule.map_channels, output.shape[-1] in features_last
         if first == last:
-            raise DataError(f"{came}, and nothing in the network tells on which axis its filters are; {wanted}") from error
+            raise DataError(
+                f"{came}, and nothing in the network tells on which axis its filters are; {wanted}"
+            ) from error
         axis = 1 if first else output.ndim - 1
     if axis != 1:
         raise DataError(f"{came}, with its filters on axis {axis}; {wanted}")

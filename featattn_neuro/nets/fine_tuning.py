@@ -72,7 +72,8 @@ def learn_full(
         )
         if not torch.isfinite(loss):
             raise DataError(
-                f"the loss of task {task if name is None else name} is not finite at update {update}; lower the rate ({schedule.rate})"
+                f"the loss of task {task if name is None else name} is not finite at update {update}; "
+                f"lower the rate ({schedule.rate})"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -307,6 +307,10 @@ class _Watcher:
     def __getstate__(self) -> dict[str, Any]:
         return {"axis": self.axis}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Watcher:
+        """A copied network tells the same rule what it gives."""
+        return _Watcher(self.rule, self.axis)
+
 
 class _CountingAnew:
     """The hook that starts to count calls anew with every pass; a copied network counts with its own copy."""

@@ -62,7 +62,7 @@ class Schedule:
         """Positions of each update's images: a fresh permutation per epoch, its incomplete last batch kept."""
         generator = torch.Generator().manual_seed(self.seed)
         size = min(self.batch_size, n)
-        left = self.updates if self.updates is not None else -(-n // size) * int(self.epochs)
+        left = self.updates if self.updates is not None else -(-n // size) * int(self.epochs or 0)
         while left > 0:
             order = torch.randperm(n, generator=generator)
             for start in range(0, n, size):

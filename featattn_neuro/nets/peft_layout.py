@@ -122,7 +122,7 @@ def gains_from_peft(
 def _sources(paths: FoldPaths, name: str, vector: np.ndarray) -> dict[str, np.ndarray]:
     """The layers whose outputs the layer `name`, and nothing else, reads, and the part of the vector of each.
 
-    It is one layer, or several whose maps are concatenated; a map that is concatenated with itself must be scaled alike.
+    It is one layer, or several whose maps are concatenated; one that is concatenated with itself is scaled alike.
     """
     sources = paths.readers(name)
     source = sources[0] if len(sources) == 1 else None

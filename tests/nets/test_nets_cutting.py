@@ -324,10 +324,10 @@ class LastBlock(nn.Module):
 def test_maps_with_filters_last_are_refused_and_others_are_not(norm: bool, gain_set: Any) -> None:
     net, images = LastBlock(norm).eval(), torch.rand(3, 1, 6, 6)
     for layer in ("fc1", "act", "fc2", "act.input"):
-        with pytest.raises(DataError, match=r"gives \(2, 4, 4, \d+\), with its filters on axis 3; gains are learned on"):
-            cut = arm_network(net, [layer], "head", "positive")
-            assert cut is not None
-            cut.prefix(images)
+        inside = arm_network(net, [layer], "head", "positive")
+        assert inside is not None
+        with pytest.raises(DataError, match=r"gives \(2, 4, 4, \d+\), with its filters on axis 3; gains are learned"):
+            inside.prefix(images)
     cut = CutNetwork(net, ["relu", "block"], "head")
     rows = cut.prefix(images)
     assert cut.n_filters == {"relu": 6, "block": 6}
@@ -424,5 +424,20 @@ def test_what_the_head_takes_is_a_site_and_what_it_gives_is_none(gain_set: Any) 
     with pytest.raises(ConfigError, match=r"what the head 'head' gives .* is no gain of filters; gain 'head.input'"):
         CutNetwork(net, ["head"], "head")
     behind = nn.Sequential(OrderedDict(net=net, soft=nn.Softmax(1)))
-    with pytest.raises(DataError, match="layer 'soft' gives what comes behind the features of head 'net.head'"):
-        CutNetwork(behind, ["soft"], "net.head").prefix(images)
+    for sites in (["soft"], ["net.relu1", "soft"]):
+        with pytest.raises(DataError, match=r"layer 'soft' gives does not lead to the input of head 'net\.head'"):
+            CutNetwork(behind, sites, "net.head")
+    hidden = nn.Sequential(OrderedDict(net=Untraced(net), soft=nn.Softmax(1)))
+    with pytest.raises(DataError, match="layer 'soft' gives does not lead to the input of head"):
+        CutNetwork(hidden, ["soft"], "net.net.head").prefix(images)
+
+
+class Untraced(nn.Module):
+    """A network that torch.fx cannot follow."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images if images.sum() < 1e9 else images / 2)

@@ -279,9 +279,14 @@ def test_schedules() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"rate": 0.0}, {"rate": 1.0, "penalty": -1.0}, {"rate": 1.0, "batch_size": 0}, {"rate": 1.0, "updates": 3},
-        {"rate": 1.0, "epochs": 0}, {"rate": 1.0, "epochs": -1}, {"rate": 1.0, "epochs": None, "updates": 0},
-    ],  # fmt: skip
+        {"rate": 0.0},
+        {"rate": 1.0, "penalty": -1.0},
+        {"rate": 1.0, "batch_size": 0},
+        {"rate": 1.0, "updates": 3},
+        {"rate": 1.0, "epochs": 0},
+        {"rate": 1.0, "epochs": -1},
+        {"rate": 1.0, "epochs": None, "updates": 0},
+    ],
 )
 def test_schedules_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="wanted"):
