@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 import featattn_neuro as fn
-from featattn_neuro.errors import ConfigError
+from featattn_neuro.arrays.discrimination import roc_area
+from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.gain_sets import detector_of
+from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.training import head_inputs
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def problem() -> tuple[nn.Module, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     images = rng.random((24, 1, 12, 12), dtype=np.float32)
@@ -74,3 +76,68 @@ def test_options_that_mean_nothing_are_refused(problem):
             fn.learn_gains(net, images, labels, "relu3", epochs=1, **options)
     with pytest.raises(ConfigError, match="relu7"):
         fn.learn_gains(net, images, labels, "relu7.input", epochs=1)
+
+
+def test_additive_gains_from_theory_are_relu_of_a_shift(problem):
+    net, images, labels = problem
+    found = fn.theory_gains(net, images, labels, "relu[12]", mode="additive", strength=0.7)
+    assert set(found["layer"].values.tolist()) == {"relu1.input", "relu2.input"}
+    assert (found["gain"] == 1).all()
+    factors = fn.theory_gains(net, images, labels, "relu[12]", strength=0.7)
+    record = fn.record(net, images, ["relu1", "relu2"])
+    mean = record["response"].groupby("layer").mean(...)
+    for layer in ("relu1", "relu2"):
+        here = factors["layer"].values == layer
+        shift = found["shift"].sel(task="dog").values[here]
+        f = (factors["gain"].sel(task="dog").values[here] - 1) / 0.7
+        np.testing.assert_allclose(shift, float(mean.sel(layer=layer)) * 0.7 * f, rtol=1e-4, atol=1e-6)
+    seen = {}
+    watched = {n: lambda m, i, out, n=n: seen.__setitem__(n, out.clone()) for n in ("conv1", "relu1")}
+    with hooked(net, watched), fn.with_gains(net, found, task="dog"), torch.no_grad():
+        net(torch.as_tensor(images))
+    shift = torch.as_tensor(found["shift"].sel(task="dog").values[:16], dtype=torch.float32).view(-1, 1, 1)
+    torch.testing.assert_close(seen["relu1"], torch.relu(seen["conv1"] + shift))
+    others = np.flip(images, axis=3).copy()
+    swept = fn.theory_gains(
+        net, images, labels, "relu[12]", mode="additive", strength=[0.0, 0.7], choice_stimuli=others,
+        choice_labels=labels,
+    )  # fmt: skip
+    assert swept.attrs["choice_auc"].startswith("0: ")
+    assert swept.attrs["mode"] == "additive"
+    best = swept.attrs["strength"]
+    np.testing.assert_array_equal(swept["shift"], found["shift"] * (best > 0))
+    z = detector_of(swept).logits(plain := head_inputs(net, "head", torch.as_tensor(others)))
+    area = np.mean([float(roc_area(z[k], labels == name)) for k, name in enumerate(swept["task"].values)])
+    assert plain.shape == (len(images), 64)
+    assert abs(float(swept.attrs["choice_auc"].split(",")[0].removeprefix("0: ")) - area) < 1e-3
+    for options, message in (
+        ({"mode": "additive", "clip": True}, "clip is of factors"),
+        ({"mode": "additve"}, "did you mean 'additive'"),
+        ({"normalise": "filter"}, "are of gradient values"),
+        ({"mode": "additive", "layers": "conv1"}, r"wanted activation modules such as nn.ReLU; came 'conv1'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            fn.theory_gains(net, images, labels, options.pop("layers", "relu1"), **options)
+
+
+def test_options_of_gradient_values(problem):
+    net, images, labels = problem
+    paper, script = (
+        fn.theory_gains(net, images, labels, "relu2", method="gradient", **options)
+        for options in ({}, {"normalise": "filter", "sign": 1})
+    )
+    f = -(script["gain"].values - 1)
+    live = ~np.isclose(paper["gain"].values, 1).all(axis=0)
+    np.testing.assert_allclose(abs(f[:, live]).max(axis=0), 1, rtol=1e-5)
+    assert np.sign(f[:, live]).tolist() == np.sign(paper["gain"].values[:, live] - 1).tolist()
+    assert (script.attrs["normalised_by"], script.attrs["sign"]) == ("filter", 1)
+
+
+def test_a_dead_layer_is_named_and_not_given_gains_of_one(problem):
+    net, images, labels = problem
+    with torch.no_grad():
+        net.conv2.weight.zero_()
+        net.conv2.bias.fill_(-1.0)
+    for method in ("tuning", "gradient"):
+        with pytest.raises(DataError, match=r"all 32 filters of layer 'relu2' are dead: none answers to any of the"):
+            fn.theory_gains(net, images, labels, ["relu1", "relu2"], method=method)

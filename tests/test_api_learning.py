@@ -20,6 +20,7 @@ from featattn_neuro.errors import ConfigError, DataError, StoreError
 from featattn_neuro.io.stimuli import Stimuli
 from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.checkpoints import Keeper
 from featattn_neuro.nets.cutting import CutNetwork
 
 LEARNER = Path(__file__).parent / "nets" / "_killed_learner.py"
@@ -144,6 +145,34 @@ def test_own_labels_from_a_file(network: Network, tmp_path: Path) -> None:
     table.write_text("path,label\na,b", encoding="utf-8")
     with pytest.raises(DataError, match="the stimuli are no files"):
         learn(network, images, table)
+
+    # in a file as in an array: 0 and 1 are one task, and other texts one each
+    pairs = zip(images.id, images.label, strict=True)
+    table.write_text("\n".join(["id,label", *(f"{i},{int(c == 'a')}" for i, c in pairs)]))
+    for task in ("detection", "multilabel", "multiclass"):
+        numbers = learn(network, images, (np.asarray(images.label) == "a").astype(int), task=task)
+        xr.testing.assert_identical(learn(network, images, table, task=task), numbers)
+    weights = {"task": "multiclass", "class_weight": {0: 1, 1: 2, 2: 3}}
+    numbers = learn(network, images, np.arange(12) % 3, **weights)
+    named = learn(network, images, images.label, task="multiclass", class_weight={"a": 1, "b": 2, "c": 3})
+    np.testing.assert_array_equal(numbers["gain"], named["gain"])
+
+
+def test_an_image_may_have_none_of_several_labels(network: Network, tmp_path: Path) -> None:
+    images, table = stimuli(12), tmp_path / "labels.csv"
+    said = np.array(["x", "y", ""] * 4)
+    table.write_text("\n".join(["id,label", *(f"{i},{label}" for i, label in zip(images.id, said, strict=True))]))
+    found = learn(network, images, table, task="multilabel")
+    assert found["output"].values.tolist() == ["x", "y"]
+    target = xr.DataArray(
+        np.stack([said == "x", said == "y"]), {"task": ["x", "y"], "stimulus": images.id}, ("task", "stimulus")
+    )
+    np.testing.assert_array_equal(found["gain"], learn(network, images, target, task="multilabel")["gain"])
+    with pytest.raises(DataError, match="has no label for 4 of 12 stimuli"):
+        learn(network, images, table)
+    table.write_text("\n".join(["id,label", *(f"{i},x" for i in images.id[1:])]))
+    with pytest.raises(DataError, match="has no label for 1 of 12 stimuli"):
+        learn(network, images, table, task="multilabel")
 
 
 # -- the prefix cache
@@ -303,3 +332,38 @@ def test_a_class_of_one_image_is_named(network: Network) -> None:
     for task in ("detection", "multiclass"):
         with pytest.raises(DataError, match="'owl' has 1 and 23"):
             learn(network, stimuli(), labels, task=task)
+
+
+def test_target_importance_goes_on_from_its_checkpoint_and_names_its_task(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, folder = stimuli(24), tmp_path / "checkpoint"
+    outputs = {"a": 0, "b": 1, "c": 2}
+
+    def learned(**more: Any) -> xr.Dataset:
+        return fa.target_importance_gains(
+            network, images, images.label, "relu3", targets=["b", "c"], importance=0.5, outputs=outputs,
+            **{"epochs": 4, "batch_size": 8, "rate": 0.05, **more},
+        )  # fmt: skip
+
+    wanted = learned()
+    updates, note = [], Keeper.note
+
+    def interrupted(self: Keeper, update: int, *arguments: Any, **named: Any) -> None:
+        note(self, update, *arguments, **named)
+        updates.append(update)
+        if update == 6 and len(updates) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "note", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learned(checkpoint=folder, checkpoint_every=5)
+    with pytest.raises(StoreError, match="was written by other learning"):
+        learned(checkpoint=folder, rate=0.01)
+    found = learned(checkpoint=folder, checkpoint_every=5)
+    assert updates[6] == 6  # from update 5 on
+    xr.testing.assert_identical(found, wanted)
+    assert not folder.exists()
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="the loss of task b is not finite at update"):
+        learned(rate=1e25)

@@ -114,6 +114,12 @@ def test_theory_gains_and_their_strength(tmp_path, capsys):
         choice_stimuli=others, choice_labels=others.label == "across",
     )  # fmt: skip
     np.testing.assert_array_equal(found["gain"], wanted["gain"])
+    script = ("--method", "gradient", "--normalise", "filter", "--sign", 1, "--mode", "additive")
+    assert featattn(*command(tmp_path / "script.nc", *script)) == 0
+    other = fa.theory_gains(
+        network, images, images.label == "across", "act", method="gradient", normalise="filter", sign=1, mode="additive"
+    )
+    np.testing.assert_array_equal(load_kind(tmp_path / "script.nc")["shift"], other["shift"])
     areas = dict(part.split(": ") for part in found.attrs["choice_auc"].split(", "))
     best = max(areas.values(), key=float)
     assert found.attrs["strength"] == min(float(s) for s, a in areas.items() if a == best)
@@ -123,7 +129,7 @@ def test_theory_gains_and_their_strength(tmp_path, capsys):
 
 def test_target_importance(tmp_path, capsys):
     out = tmp_path / "gains.nc"
-    preset = ("--method", "target-importance", "--rate", 0.05, "--epochs", 3)
+    preset = ("--method", "target-importance", "--rate", 0.05, "--epochs", 3, "--checkpoint", tmp_path / "kept")
     assert featattn(*command(out, *preset, "--importance", 0.1, "--outputs", "across=0,upright=1")) == 0
     found = load_kind(out)
     images = fa.load_stimuli("gains")
@@ -155,6 +161,7 @@ def test_no_option_is_accepted_and_ignored(tmp_path, capsys):
         (("--method", "tuning", "--rate", 0.03), "--method tuning has no --rate"),
         (("--method", "tuning", "--frozen-head"), "has no --train-head or --frozen-head"),
         (("--method", "gradient", "--shift"), "has no --shift"),
+        (("--method", "tuning", "--normalise", "filter"), "has no --normalise, which is for gradient"),
         (("--method", "target-importance", "--head-images", "head"), "has no --head-images"),
         (("--method", "tunning"), "did you mean 'tuning'"),
         (("--method", "tuning", "--strength", "1,2"), "several strengths are chosen from on other images"),

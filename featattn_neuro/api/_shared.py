@@ -91,9 +91,13 @@ def task_targets(labels: Any, stimuli: Any, task: str) -> tuple[np.ndarray, list
     """(T, N) bool and names: tasks for detection, classes or labels otherwise."""
     choose(task, KINDS, "kind of task")
     if isinstance(labels, str | Path):
-        labels = read_labels(labels, stimuli)
+        labels = read_labels(labels, stimuli, unlabelled=task == "multilabel")
+        if set(labels.values.tolist()) == {"0", "1"}:  # a file has text alone; numbers mean what they mean in an array
+            labels = labels.astype(int)
     array = labels.values if isinstance(labels, xr.DataArray) else np.asarray(labels)
-    several = array.dtype.kind in "UO" and any(SEPARATOR in str(one) for one in array.ravel())
+    several = array.dtype.kind in "UO" and any(
+        SEPARATOR in str(one) or (task == "multilabel" and not str(one).strip()) for one in array.ravel()
+    )
     if several and task == "multiclass":
         raise DataError(f"each image has one class in a multiclass task; one has several ({SEPARATOR}); use multilabel")
     if several:

@@ -16,25 +16,33 @@ from featattn_neuro.api.kernels import roc_area
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io.labels import read_labels
 from featattn_neuro.io.splits import check_disjoint
+from featattn_neuro.io.store import BlobFolder
 from featattn_neuro.nets.adapters import Network, as_network
 from featattn_neuro.nets.arms import arm_network
 from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.checkpoints import Checkpoints
 from featattn_neuro.nets.cutting import require_head
 from featattn_neuro.nets.detectors import logistic_detectors
-from featattn_neuro.nets.fingerprint import weights_digest
+from featattn_neuro.nets.fingerprint import digest, surroundings, weights_digest
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, logits
-from featattn_neuro.nets.prefix_cache import PrefixCache, check_alive
+from featattn_neuro.nets.prefix_cache import PrefixCache, check_alive, check_alive_on
 from featattn_neuro.nets.sites import select_sites
 from featattn_neuro.nets.target_importance import LUO_RATE, learn_target_importance
 from featattn_neuro.nets.theory_gains import (
+    ADDITIVE,
     METHODS,
+    MODES,
+    activation_inputs,
+    additive_shifts,
     gradient_values,
+    layer_means,
     site_means,
     theory_factors,
     tuning_values_of,
     with_factors,
+    with_shifts,
 )
 from featattn_neuro.nets.training import head_inputs
 
@@ -54,6 +62,8 @@ def theory_gains(
     choice_labels: ArrayLike | xr.DataArray | None = None,
     mode: str = "bidirectional",
     clip: bool = False,
+    normalise: str = "layer",
+    sign: int = -1,
     device: str | torch.device | None = None,
 ) -> xr.Dataset:
     """Gains from theory, nothing learned: 1 + beta f, f the tuning or gradient values of the targets.
@@ -67,7 +77,11 @@ def theory_gains(
     strength : beta >= 0; several are tried on `choice_stimuli`, and the one with the largest mean ROC area over tasks
         is kept (the smallest of equals).
     choice_stimuli, choice_labels : other images, for several strengths and only then.
-    mode : "bidirectional", or "positive" = negative f count as 0. clip : factors below 0 become 0.
+    mode : "bidirectional"; "positive" = negative f count as 0; "additive" = relu(x + mu beta f) instead of a factor,
+        mu the mean response of the layer: gains of 1 and shifts at the inputs of the `layers`, activation modules.
+    clip : factors below 0 become 0; not for "additive".
+    normalise, sign : of gradient values. "layer" and -1 as in the paper; "filter" (each filter by its largest value
+        over the tasks) and 1 as in the authors' script for objects.
 
     Returns
     -------
@@ -76,16 +90,23 @@ def theory_gains(
 
     Raises
     ------
-    ConfigError : several strengths without images to choose on, or such images with one strength. DataError : one class
-        only; images in both sets.
+    ConfigError : several strengths without images to choose on, or such images with one strength; options that the
+        method or mode has not; additive attention elsewhere than at activation modules. DataError : one class only;
+        images in both sets; a layer whose filters are all silent.
 
     Notes
     -----
-    Lindsay & Miller 2018, eLife 7:e38105: equations of tuning values, gradient values and multiplicative attention.
+    Lindsay & Miller 2018, eLife 7:e38105: equations of tuning values, gradient values, multiplicative and additive
+    attention.
     """
     network = as_network(model)
     head = require_head(network.head, network.name)
     choose(method, METHODS, "method")
+    choose(mode, (*MODES, ADDITIVE), "mode")
+    if method != "gradient" and (normalise, sign) != ("layer", -1):
+        raise ConfigError("normalise and sign are of gradient values; leave them out, or take method='gradient'")
+    if mode == ADDITIVE and clip:
+        raise ConfigError("clip is of factors, and mode='additive' multiplies nothing; leave it out")
     strengths = sorted({float(one) for one in (strength if isinstance(strength, Sequence) else [strength])})
     given = choice_stimuli is not None, choice_labels is not None
     if not strengths or given != (len(strengths) > 1,) * 2:
@@ -98,17 +119,32 @@ def theory_gains(
     with placed(network.module, device) as place:
         pixels = as_tensor(images, preprocess)
         detector = logistic_detectors(head_inputs(network.module, head, pixels.to(place)), target)
-        cut = arm_network(network.module, select_sites(network.module, layers), head, "any", place)
+        sites = select_sites(network.module, layers)
+        inputs = activation_inputs(network.module, sites) if mode == ADDITIVE else []
+        cut = arm_network(network.module, sites, head, "any", place)
         assert cut is not None  # only norms can be absent
         cut.prefix(pixels[:1])
+        check_alive_on(cut, pixels)
+        responses = site_means(cut, pixels) if method == "tuning" or mode == ADDITIVE else None
         if method == "tuning":
-            values = tuning_values_of(site_means(cut, pixels), target)
+            assert responses is not None
+            values = tuning_values_of(responses, target)
         else:
-            values = gradient_values(cut, pixels, target, detector)
-        states = [with_factors(cut, detector, theory_factors(values, one, mode=mode, clip=clip)) for one in strengths]
+            values = gradient_values(cut, pixels, target, detector, normalise=normalise, sign=sign)
+        if mode == ADDITIVE:
+            assert responses is not None
+            means = layer_means(cut, responses)
+            cut = arm_network(network.module, inputs, head, "any", place)
+            assert cut is not None
+            cut.prefix(pixels[:1])
+            states = [with_shifts(cut, detector, additive_shifts(values, means, one)) for one in strengths]
+        else:
+            factors = [theory_factors(values, one, mode=mode, clip=clip) for one in strengths]
+            states = [with_factors(cut, detector, one) for one in factors]
         attrs: dict[str, str | float | int] = {
             "network_name": network.name, "weights_sha256": weights_digest(network.module), "head_rule": "frozen",
             "method": method, "mode": mode, "clipped": "yes" if clip else "no",
+            **({"normalised_by": normalise, "sign": sign} if method == "gradient" else {}),
         }  # fmt: skip
         best = 0
         if len(strengths) > 1:
@@ -145,12 +181,15 @@ def target_importance_gains(
     seed: int = 0,
     device: str | torch.device | None = None,
     cache: str | Path | PrefixCache | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 50,
 ) -> xr.Dataset:
     """Non-negative gains for target classes of a network's own softmax; errors on other classes count less.
 
     Parameters
     ----------
-    stimuli, layers, device, cache : as in `learn_gains`. labels : the class of every image, names or a CSV file.
+    stimuli, layers, device, cache, checkpoint, checkpoint_every : as in `learn_gains`.
+    labels : the class of every image, names or a CSV file.
     targets : classes to attend to, a set of gains each. importance : in (0, 1], the weight of images of other classes
         in the loss, targets having 1: with 1 nothing is attended; the smaller, the more hits and false alarms.
     outputs : class name to index of the head's output; None = the sorted names are the outputs in order.
@@ -164,6 +203,7 @@ def target_importance_gains(
     ------
     ConfigError : a head that is no linear layer; classes and outputs that do not fit; importance outside (0, 1].
     DataError : no image of a target; a loss that is not finite; a layer whose filters are all silent.
+        StoreError : the checkpoint is of other learning.
 
     Notes
     -----
@@ -184,16 +224,29 @@ def target_importance_gains(
         assert cut is not None  # only norms can be absent
         with frozen_rows(cut, images, preprocess, head=head, cache=cache, augment=None, seed=seed) as (rows, kept):
             check_alive(cut, rows)
+            truth, chosen = np.array([index[name] for name in classes]), [index[name] for name in wanted]
+            keeper, blobs = None, None
+            if checkpoint is not None:
+                blobs = BlobFolder(checkpoint)
+                inputs = {
+                    "method": "target importance", "importance": float(importance), "schedule": str(schedule),
+                    "weights_sha256": network.weights_sha256, "sites": list(cut.layers), "labels": truth,
+                    "targets": chosen, "stimuli": images.digest(), "preprocessing": digest(preprocess),
+                    "versions": digest(surroundings(cut.device)),
+                }  # fmt: skip
+                keeper = Checkpoints(blobs, digest(inputs), checkpoint_every).keeper("targets")
             state = learn_target_importance(
-                cut, rows, np.array([index[name] for name in classes]), last, [index[name] for name in wanted],
-                importance, schedule,
-            )  # fmt: skip
+                cut, rows, truth, last, chosen, importance, schedule, names=wanted, keeper=keeper
+            )
             attrs: dict[str, str | float | int] = {
                 "network_name": network.name, "weights_sha256": weights_digest(network.module), "head_rule": "frozen",
                 "method": "target importance", "importance": float(importance), "rate": rate, "penalty": penalty,
                 "epochs": epochs, "batch_size": batch_size, "seed": seed, "frozen_part_cached": kept,
             }  # fmt: skip
-            return to_gain_set(cut, state, wanted, images.sources(), attrs=attrs)
+            gains = to_gain_set(cut, state, wanted, images.sources(), attrs=attrs)
+    if blobs is not None:
+        blobs.remove()
+    return gains
 
 
 def _class_names(labels: Any, stimuli: Any) -> list[str]:

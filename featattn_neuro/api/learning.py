@@ -73,9 +73,11 @@ def learn_gains(
     ----------
     stimuli : as in `record`. labels : one per stimulus: booleans (or 0 and 1) for one task; more values make one
         detection task each (class against the rest); or a boolean DataArray over stimulus, or (task, stimulus),
-        matched by id; or the path of a CSV file with columns label and id or path ("cat|dog" = two labels).
+        matched by id; or the path of a CSV file with columns label and id or path ("cat|dog" = two labels; 0 and 1 are
+        read as in an array; for "multilabel" an empty label is none of the labels).
     layers : gained sites (names, globs, stages); a gain multiplies the site's output, or with ".input" behind the
         pattern ("relu1.input") what goes into it. Functional operations are named as in `record` ("layer1.0.add").
+        Sites give maps (N, C, H, W) or vectors (N, C) and lead to the head, whose own output is none.
     head_stimuli, head_labels : other images on which a read-out is fitted first (balanced logistic regression, C = 1)
         and then kept frozen. Without them the read-out starts at 0 and is learned together with the gains; then only
         gain times weight is identified at the last layer, and gains should not be compared with selectivity.
@@ -86,8 +88,8 @@ def learn_gains(
         "additive" 1 + (g - 1) + (s - 1).
     shift : a number per filter is learned too, added to the gained map (`shift`).
     parameterisation : "log" g = exp theta; "free", "non_negative", "bounded(low, high)", "log(low, high)"; with
-        "+layer_mean" the gains of a layer keep the mean 1. The penalty is of log g where that is what is learned, of
-        g - 1 otherwise. penalty_norm : "l2" squares, "l1" absolute values.
+        "+layer_mean" behind "non_negative" or "log" the gains of a layer keep the mean 1. The penalty is of log g where
+        that is what is learned, of g - 1 otherwise. penalty_norm : "l2" squares, "l1" absolute values.
     task : "detection" = gains of their own for each task or class; "multiclass" = one set of gains for all classes
         (softmax, each image has one); "multilabel" = one set of gains for all labels (a sigmoid each).
     class_weight : in the loss. "balanced" = equal mass for targets and distractors, or for all classes; "equal" = every

@@ -34,8 +34,8 @@ _OF_METHOD: dict[str, tuple[str, ...]] = {
         "penalty_norm", "task", "class_weight", "checkpoint", "checkpoint_every",
     ),
     "tuning": ("strength", "mode", "clip", "choice_images", "choice_labels"),
-    "gradient": ("strength", "mode", "clip", "choice_images", "choice_labels"),
-    "target-importance": (*_OF_LEARNING, "importance", "outputs"),
+    "gradient": ("strength", "mode", "clip", "choice_images", "choice_labels", "normalise", "sign"),
+    "target-importance": (*_OF_LEARNING, "importance", "outputs", "checkpoint", "checkpoint_every"),
 }  # fmt: skip
 """Options of `gains` that not every method has."""
 
@@ -75,7 +75,7 @@ def gains(
     ] = "filter",
     shift: Annotated[bool, typer.Option("--shift", help="Also a number per filter that is added.")] = False,
     parameterisation: Annotated[
-        str, typer.Option(help="log, free, non_negative, 'bounded(0.7, 1.3)', 'log(0.5, 2)'; +layer_mean behind it.")
+        str, typer.Option(help="log, free, non_negative, 'bounded(0.7, 1.3)', 'log(0.5, 2)'; log+layer_mean.")
     ] = "log",
     combination: Annotated[
         str, typer.Option(help="Of filter and position: multiplicative, or additive 1 + (g - 1) + (s - 1).")
@@ -89,9 +89,13 @@ def gains(
     strength: Annotated[
         str, typer.Option(help="Theory: strength beta, or several, comma-separated, for --choice-images.")
     ] = "1",
-    mode: Annotated[str, typer.Option(help="Theory: bidirectional, or positive (no filter is weakened).")] = (
-        "bidirectional"
-    ),
+    mode: Annotated[
+        str, typer.Option(help="Theory: bidirectional, positive (no filter is weakened), or additive (before a ReLU).")
+    ] = "bidirectional",
+    normalise: Annotated[
+        str, typer.Option(help="Gradient: by the largest value of the layer, or of each filter over tasks.")
+    ] = "layer",
+    sign: Annotated[int, typer.Option(help="Gradient: -1 (the paper), or 1 (the authors' script for objects).")] = -1,
     clip: Annotated[bool, typer.Option("--clip", help="Theory: no factor below 0.")] = False,
     choice_images: Annotated[
         str | None, typer.Option(help="Theory: other labelled images, on which the strength is chosen.")
@@ -123,7 +127,9 @@ def gains(
         raise ConfigError("--checkpoint-every is for learning with --checkpoint FOLDER; give both or neither")
     if method == "target-importance" and importance is None:
         raise ConfigError("--method target-importance wants --importance, from 0 (excluded) to 1; came none; give it")
-    network, stimuli = api.load_model(model, weights=weights, seed=seed), read_images(images, labels, limit)
+    several = task == "multilabel"
+    network = api.load_model(model, weights=weights, seed=seed)
+    stimuli = read_images(images, labels, limit, unlabelled=several)
     wanted, sites = _task_labels(stimuli, images, target, task), split_names(layers)
     if method in ("tuning", "gradient"):
         chosen: dict[str, Any] = {}
@@ -133,7 +139,7 @@ def gains(
         strengths = split_numbers(strength, "--strength")
         found = api.theory_gains(
             network, stimuli, wanted, sites, method=method, mode=mode, clip=clip,
-            strength=strengths[0] if len(strengths) == 1 else strengths,
+            normalise=normalise, sign=sign, strength=strengths[0] if len(strengths) == 1 else strengths,
             device=device, **chosen,
         )  # fmt: skip
         if "choice_auc" in found.attrs:
@@ -149,13 +155,13 @@ def gains(
         assert importance is not None
         found = api.target_importance_gains(
             network, stimuli, stimuli.label, sites, targets=split_names(target), importance=importance,
-            outputs=named, **learning,
+            outputs=named, checkpoint=checkpoint, checkpoint_every=checkpoint_every, **learning,
         )  # fmt: skip
         save(found, out)
         return
     heads: dict[str, Any] = {}
     if head_images is not None:
-        others = read_images(head_images, head_labels, None)
+        others = read_images(head_images, head_labels, None, unlabelled=several)
         heads = {"head_stimuli": others, "head_labels": _task_labels(others, head_images, target, task)}
     learned = api.learn_gains(
         network,

@@ -67,8 +67,10 @@ def was_given(context: typer.Context, option: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def read_images(images: str, labels: Path | None, limit: int | None, *, corrupt: str = "error") -> Any:
-    """Stimuli of the arguments images, --labels and --limit."""
+def read_images(
+    images: str, labels: Path | None, limit: int | None, *, corrupt: str = "error", unlabelled: bool = False
+) -> Any:
+    """Stimuli of the arguments images, --labels and --limit; `unlabelled`: labels in the file may be empty."""
     from featattn_neuro import api
 
     if labels is not None and labels.is_file():
@@ -87,7 +89,7 @@ def read_images(images: str, labels: Path | None, limit: int | None, *, corrupt:
             from featattn_neuro.io.labels import read_labels
 
             stimuli = api.load_stimuli(images, label=None, limit=limit, corrupt=corrupt)
-            return replace(stimuli, label=read_labels(labels, stimuli).values)
+            return replace(stimuli, label=read_labels(labels, stimuli, unlabelled=unlabelled).values)
     return api.load_stimuli(images, label="folder" if labels is None else labels, limit=limit, corrupt=corrupt)
 
 

@@ -15,17 +15,19 @@ SEPARATOR = "|"
 """Between the labels of one stimulus, where it has several."""
 
 
-def read_labels(path: str | Path, stimuli: Any) -> xr.DataArray:
+def read_labels(path: str | Path, stimuli: Any, *, unlabelled: bool = False) -> xr.DataArray:
     """Labels of stimuli from a CSV file: text over `stimulus`, in the order of the stimuli.
 
     Parameters
     ----------
     path : a CSV file with the columns `label` and `id` (content ids) or `path` (relative to the source of the stimuli);
         every stimulus must be named once, others may be there too. Several labels of one stimulus: "cat|dog".
+    unlabelled : whether a label may be empty: the stimulus has none of the labels.
 
     Raises
     ------
-    DataError : no such file, missing columns, a stimulus without a label or with two rows, an empty label.
+    DataError : no such file, missing columns, a stimulus without a label or with two rows, an empty label
+        (unless `unlabelled`).
     """
     path = Path(path)
     try:
@@ -48,7 +50,7 @@ def read_labels(path: str | Path, stimuli: Any) -> xr.DataArray:
             f"wanted one row per stimulus in {str(path)!r}; {twice.iloc[0]!r} has two; join labels with '|'"
         )
     known = dict(zip(table[column], table["label"], strict=True))
-    missing = [name for name in map(str, own) if not known.get(name)]
+    missing = [name for name in map(str, own) if not (name in known if unlabelled else known.get(name))]
     if missing:
         raise DataError(
             f"{str(path)!r} has no label for {len(missing)} of {len(own)} stimuli, the first is {missing[0]!r}; "

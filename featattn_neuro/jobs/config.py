@@ -69,7 +69,7 @@ class PretrainedConfig(_Strict):
 
 
 class NetworksConfig(_Strict):
-    """Networks of the run: trained here, or given."""
+    """Networks of the run: trained here, or given. `layers`: modules; gained is what they give."""
 
     train: TrainConfig | None = None
     pretrained: list[PretrainedConfig] = []
@@ -100,7 +100,8 @@ class ArmConfig(_Strict):
     """Choices of learning rate and penalty of one arm; with more than one the best mean ROC area on V is taken.
 
     `parameterisation` and `combination` of gains, `penalty_norm` l2 or l1. Arms from theory have `strengths` instead of
-    rates, `mode` (bidirectional or positive) and `clip` (no factor below 0). AdaBN has nothing to choose.
+    rates, `mode` (bidirectional, positive, or additive: before the activations that are gained) and `clip` (no factor
+    below 0; additive ones have none); the gradient arm `normalise` and `sign` too. AdaBN has nothing to choose.
     """
 
     rates: list[Rate] = []
@@ -109,8 +110,10 @@ class ArmConfig(_Strict):
     parameterisation: str | None = None
     combination: Literal["multiplicative", "additive"] | None = None
     strengths: list[Penalty] = []
-    mode: Literal["bidirectional", "positive"] = "bidirectional"
+    mode: Literal["bidirectional", "positive", "additive"] = "bidirectional"
     clip: bool = True
+    normalise: Literal["layer", "filter"] = "layer"
+    sign: Literal[-1, 1] = -1
 
     @model_validator(mode="after")
     def _some(self) -> ArmConfig:
@@ -283,6 +286,7 @@ def _check_arm(name: str, arm: ArmConfig) -> None:
     unused = {
         "rates": theory or adapted, "penalties": theory or adapted, "penalty_norm": theory or adapted or name == "full",
         "strengths": not theory, "mode": not theory, "clip": not theory,
+        "normalise": name != "gradient", "sign": name != "gradient",
         "parameterisation": not learns_gains, "combination": name != "feature_spatial",
     }  # fmt: skip
     if name == "uniform" and (arm.parameterisation or "").endswith("+layer_mean"):

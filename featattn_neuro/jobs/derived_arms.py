@@ -12,11 +12,23 @@ from featattn_neuro.jobs.context import NetworkJob
 from featattn_neuro.jobs.fitting import ArmFit, mean_auc, not_applicable, reference_scores
 from featattn_neuro.jobs.reference import ReferenceTask
 from featattn_neuro.nets.adabn import adapt_batch_norm, has_batch_norm
+from featattn_neuro.nets.arms import arm_network
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.learning import logits
 from featattn_neuro.nets.recording import record_activations
-from featattn_neuro.nets.theory_gains import gradient_values, theory_factors, tuning_values, with_factors
+from featattn_neuro.nets.theory_gains import (
+    ADDITIVE,
+    activation_inputs,
+    additive_shifts,
+    gradient_values,
+    layer_means,
+    site_means,
+    theory_factors,
+    tuning_values,
+    with_factors,
+    with_shifts,
+)
 from featattn_neuro.nets.training import head_inputs
 
 
@@ -43,38 +55,51 @@ def fit_theory(job: NetworkJob, arm: str, config: ArmConfig, progress: Callable[
     """
     cut = job.arm_cut("any")
     assert cut is not None
-    values = theory_values(job, arm, cut)
+    values = theory_values(job, arm, cut, config)
+    rows = {split: job.arm_rows("any", split) for split in "VP"}
+    means = None
+    if config.mode == ADDITIVE:
+        means = layer_means(cut, site_means(cut, job.single_images("R")))
+        inputs = activation_inputs(job.network.module, job.layers)
+        cut = arm_network(job.network.module, inputs, job.head, "any")
+        assert cut is not None
+        rows = {split: cut.prefix(job.images(split)) for split in "VP"}
+    clip = config.clip and means is None
     progress(0.3)
     strengths = sorted(config.strengths)
     areas = {split: [] for split in "VP"}  # type: dict[str, list[np.ndarray]]
     states = []
     for k, strength in enumerate(strengths):
-        factors = theory_factors(values, strength, mode=config.mode, clip=config.clip)
-        states.append(with_factors(cut, job.detector, factors))
+        if means is None:
+            factors = theory_factors(values, strength, mode=config.mode, clip=clip)
+            states.append(with_factors(cut, job.detector, factors))
+        else:
+            states.append(with_shifts(cut, job.detector, additive_shifts(values, means, strength)))
         for split, found in areas.items():
-            found.append(mean_auc(logits(cut, job.arm_rows("any", split), states[-1]), job.target_matrix(split)))
+            found.append(mean_auc(logits(cut, rows[split], states[-1]), job.target_matrix(split)))
         progress(0.3 + 0.6 * (k + 1) / len(strengths))
     chosen, best = (int(np.argmax([float(a.mean()) for a in areas[split]])) for split in "VP")
     gains = to_gain_set(
         cut, states[chosen], job.classes, job.splits["R"].sources(),
         attrs={"arm": arm, "head_rule": "frozen", "network_name": job.name, "strength": strengths[chosen],
-               "mode": config.mode, "clipped": "yes" if config.clip else "no"},
+               "mode": config.mode, "clipped": "yes" if clip else "no"},
     )  # fmt: skip
-    reference, reference_off = reference_scores(job, cut, states[chosen])
+    reference, reference_off = reference_scores(job, cut, states[chosen], gains)
     return ArmFit(
-        logits(cut, job.arm_rows("any", "P"), states[chosen]), 0, gains=gains,
+        logits(cut, rows["P"], states[chosen]), 0, gains=gains,
         choices=_swept(job, arm, strengths, areas["V"]),
         reference=reference, reference_off=reference_off, strength=strengths[chosen],
         strength_best_on_test=strengths[best], auc_best_on_test=areas["P"][best],
     )  # fmt: skip
 
 
-def theory_values(job: NetworkJob, arm: str, cut: CutNetwork) -> np.ndarray:
+def theory_values(job: NetworkJob, arm: str, cut: CutNetwork, config: ArmConfig) -> np.ndarray:
     """(T, K) tuning or gradient values of the classes, from single images of R, un-gained."""
     singles = job.splits["R"]
     if arm == "gradient":
         target = job.targets(singles).transpose("task", "stimulus").values
-        return gradient_values(cut, job.single_images("R"), target, job.detector)
+        images = job.single_images("R")
+        return gradient_values(cut, images, target, job.detector, normalise=config.normalise, sign=config.sign)
     cut.prefix(job.images("G")[:1])  # counts the filters
     recorded = record_activations(
         job.network.module, singles, list(cut.layers), preprocess=job.network.preprocess, network_name=job.name,

@@ -16,7 +16,7 @@ from featattn_neuro.errors import ConfigError
 from featattn_neuro.jobs.config import THEORY_ARMS, ArmConfig
 from featattn_neuro.jobs.context import NetworkJob
 from featattn_neuro.jobs.reference import ReferenceTask
-from featattn_neuro.nets.arms import ArmRule, arm_rule, arm_start
+from featattn_neuro.nets.arms import ArmRule, arm_rule, arm_start, norm_obstacle
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.fine_tuning import learn_full
 from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
@@ -84,10 +84,11 @@ def rule_of(arm: str, config: ArmConfig) -> ArmRule:
     return arm_rule(arm, parameterisation=config.parameterisation, combination=config.combination)
 
 
-def not_applicable(job: NetworkJob) -> ArmFit:
+def not_applicable(job: NetworkJob, why: str = "") -> ArmFit:
     """What an arm says of a network that has not what the arm needs: no number, and a status that says so."""
+    status = f"not_applicable: {why}" if why else "not_applicable"
     undefined = np.full((len(job.classes), job.config.composites["P"]), np.nan)
-    return ArmFit(undefined, 0, auc=np.full(len(job.classes), np.nan), status="not_applicable")
+    return ArmFit(undefined, 0, auc=np.full(len(job.classes), np.nan), status=status)
 
 
 def _schedule(job: NetworkJob, rate: float, penalty: float, norm: str = "l2") -> Schedule:
@@ -115,7 +116,7 @@ def _choice_table(job: NetworkJob, arm: str, choices: list[tuple[float, float]],
 def _frozen(job: NetworkJob, arm: str, rule: ArmRule, config: ArmConfig, progress: Progress) -> ArmFit:
     cut = job.arm_cut(rule.place)
     if cut is None:
-        return not_applicable(job)
+        return not_applicable(job, norm_obstacle(job.network.module))
     rows, target = job.arm_rows(rule.place, "G"), job.target_matrix("G")
     choices = config.choices()
     several = len(choices) > 1
@@ -126,7 +127,7 @@ def _frozen(job: NetworkJob, arm: str, rule: ArmRule, config: ArmConfig, progres
         initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         fit = fit_tasks(
             cut, rows, target, initial, _schedule(job, rate, penalty, config.penalty_norm),
-            train_gains=rule.on_network, train_head=rule.head, evaluate=evaluation,
+            train_gains=rule.on_network, train_head=rule.head, evaluate=evaluation, names=job.classes,
         )  # fmt: skip
         score = 0.0
         if several:
@@ -144,7 +145,7 @@ def _frozen(job: NetworkJob, arm: str, rule: ArmRule, config: ArmConfig, progres
             cut, fit.state, job.classes, job.composites["G"].stimuli.sources(),
             attrs={"arm": arm, "head_rule": head_rule, "network_name": job.name},
         )  # fmt: skip
-    reference, reference_off = reference_scores(job, cut, fit.state)
+    reference, reference_off = reference_scores(job, cut, fit.state, gains)
     return ArmFit(
         logits(cut, job.arm_rows(rule.place, "P"), fit.state),
         fit.state.trained_numbers(head=rule.head) if rule.on_network else _head_numbers(job),
@@ -162,15 +163,18 @@ def _head_numbers(job: NetworkJob) -> int:
 
 
 def reference_scores(
-    job: NetworkJob, cut: CutNetwork, state: Trained
+    job: NetworkJob, cut: CutNetwork, state: Trained, gains: xr.Dataset | None = None
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """Score of each task's modulation on the reference task, and with all taken off again; None unless asked for."""
+    """Score of each task's modulation on the reference task, and with all taken off again; None unless asked for.
+
+    gains : what is placed on the network itself and taken off before the second is measured, where it can be placed.
+    """
     if not job.config.learning.reference:
         return None, None
     reference = ReferenceTask(job)
     rows = cut.prefix(reference.images)
     on = np.array([reference.accuracy(features) for features in features_of(cut, rows, state)])
-    return on, np.full(len(on), reference.ungained())
+    return on, reference.switched(gains)
 
 
 def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress: Progress) -> ArmFit:
@@ -236,6 +240,7 @@ def _full(job: NetworkJob, config: ArmConfig, progress: Progress) -> ArmFit:
                     _schedule(job, rate, penalty),
                     evaluate=evaluation,
                     afterwards=note,
+                    name=job.classes[task],
                 )[-1]
             )
             progress((index + (task + 1) / len(target)) / len(choices))
@@ -371,7 +376,7 @@ def _curve_fit(
             [
                 learn_full(
                     job.cut, images, target[task], job.detector, task, schedule, evaluate=evaluation, at=at,
-                    chosen=None if chosen is None else chosen[task],
+                    chosen=None if chosen is None else chosen[task], name=job.classes[task],
                 )
                 for task in range(len(target))
             ],
@@ -387,7 +392,7 @@ def _curve_fit(
         initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         found = fit_tasks(
             cut, learned_from, target, initial, schedule, train_gains=rule.on_network, train_head=rule.head,
-            evaluate=rows, at=at, chosen=chosen,
+            evaluate=rows, at=at, chosen=chosen, names=job.classes,
         ).logits  # fmt: skip
     areas, begin = [], 0
     for split in split_names:

@@ -6,9 +6,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import nn
 
 from featattn_neuro.jobs.context import NetworkJob, labels_of
+from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.training import head_inputs
 
 
@@ -45,6 +47,18 @@ class ReferenceTask:
     def of(self, module: nn.Module) -> float:
         """Accuracy of a network whose head is called as the job's."""
         return self.accuracy(head_inputs(module, self.job.head, self.images))
+
+    def switched(self, gains: xr.Dataset | None) -> np.ndarray:
+        """Accuracy (T,) of the job's network after the gains of each task were switched on and off again.
+
+        None: nothing can be placed on it (a read-out or affine weights, which are learned on copies).
+        """
+        module, few = self.job.network.module, self.images[:1]
+        if gains is not None:
+            for task in self.job.classes:
+                with with_gains(module, gains, task=task):
+                    head_inputs(module, self.job.head, few)
+        return np.full(len(self.job.classes), self.of(module))
 
     def ungained(self) -> float:
         """Accuracy of the job's network as it is."""

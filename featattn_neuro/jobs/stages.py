@@ -261,7 +261,7 @@ def learn_reference_gain(job: NetworkJob, progress: Progress) -> list[str]:
     target = job.targets(job.splits["G"]).transpose("task", "stimulus").values
     made = rule_of("gain", job.config.arms["gain"]).parameterisation
     initial = start(job.cut, job.detector, shared=True, parameterisation=made)
-    fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False)
+    fit = fit_tasks(job.cut, rows, target, initial, schedule, train_gains=True, train_head=False, names=job.classes)
     attrs: dict[str, str | float | int] = {"arm": "reference", "head_rule": "frozen", "network_name": job.name}
     shared = to_gain_set(job.cut, fit.state, job.classes, job.splits["G"].sources(), attrs=attrs)
     one = shared.isel(task=0, drop=True).drop_vars(["head_weight", "head_bias"])
@@ -507,7 +507,9 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
     sets = [load_kind(folder / f"{arm}.gains.nc", "GAINS").expand_dims(arm=[arm]) for arm in arms]
     shared = sets[0][["training_source", "feature_scale"]].isel(arm=0, drop=True)
     gains = xr.concat([s.drop_vars(["training_source", "feature_scale"]) for s in sets], "arm", join="exact",
-                      combine_attrs="drop_conflicts")  # fmt: skip
+                      combine_attrs="drop")  # fmt: skip
+    # what one arm says of itself alone, such as its parameterisation, is in its own file
+    gains.attrs = {k: v for k, v in sets[0].attrs.items() if all(k in s.attrs and s.attrs[k] == v for s in sets)}
     _save(job, gains.merge(shared), job.out / "gains" / f"{job.name}.nc")
     files = [f"scores/{job.name}.nc", f"gains/{job.name}.nc"]
     if curves is not None:

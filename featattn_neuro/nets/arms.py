@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import DataError, choose
+from featattn_neuro.nets.channels import declared_axis
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.learning import Trained, start
 from featattn_neuro.nets.parameterisations import LOG, Parameterisation
-from featattn_neuro.nets.sites import with_site_modules
+from featattn_neuro.nets.sites import name_in_copy, with_site_modules
 
 FREE = Parameterisation()
 PLACES = ("positive", "shifted", "any", "norm")
@@ -34,7 +35,7 @@ class ArmRule:
     Parameters
     ----------
     gain : None, "filter" (one per filter) or "layer" (one per layer). shift : one number per filter, added after the
-        gain. spatial : one factor per position. norm : weight and bias of every batch (or group) norm, instead of the
+        gain. spatial : one factor per position. norm : weight and bias of every norm (`norm_sites`), instead of the
         gained sites. head : the read-out.
     parameterisation : of gains and factors per position; affine weights of norms are free.
     """
@@ -95,18 +96,41 @@ def arm_rule(name: str, *, parameterisation: str | None = None, combination: str
 
 
 def norm_sites(module: nn.Module) -> dict[str, str]:
-    """Name of every batch or group norm with weight and bias, to the site that its affine part gives.
+    """Name of every norm with weights along axis 1, to the site that its affine part gives.
+
+    Batch, instance and group norms, and layer norms of maps (N, C, H, W) such as timm's `LayerNorm2d`; see
+    `norm_obstacle` for the others.
 
     >>> norm_sites(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
     {'1': '1'}
     """
     found = {}
     for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm | nn.GroupNorm) and part.weight is not None:
+        of_maps = isinstance(part, nn.modules.batchnorm._NormBase | nn.GroupNorm) or _is_layer_norm(part, last=False)
+        if of_maps and part.weight is not None:
             # timm's batch norms hold their activation, behind a dropout that does nothing here
             inner = getattr(part, "drop", None) if hasattr(part, "act") else None
             found[name] = name if inner is None else f"{name}.drop"
     return found
+
+
+def _is_layer_norm(part: nn.Module, *, last: bool) -> bool:
+    """A layer norm over the last axes, or else over axis 1 of maps."""
+    return isinstance(part, nn.LayerNorm) and (declared_axis(part) == -1) == last
+
+
+def norm_obstacle(module: nn.Module) -> str:
+    """Why affine norms cannot be learned as an arm, though there may be some; empty where nothing is in the way.
+
+    Arms learn on axis 1. To learn some norms and leave others out would be another arm than its name says.
+
+    >>> norm_obstacle(nn.Sequential(nn.LayerNorm(3))), norm_obstacle(nn.Sequential(nn.BatchNorm2d(3)))
+    ("layer norm '0' has its weights along the last axis", '')
+    """
+    for name, part in module.named_modules():
+        if _is_layer_norm(part, last=True) and part.weight is not None:
+            return f"layer norm {name!r} has its weights along the last axis"
+    return ""
 
 
 def arm_network(
@@ -118,7 +142,7 @@ def arm_network(
     *,
     past_pools: bool = True,
 ) -> CutNetwork | None:
-    """The frozen network that arms of one `place` learn on; None for "norm" where no norm has weight and bias.
+    """The frozen network that arms of one `place` learn on; None for "norm" without norms, or with a `norm_obstacle`.
 
     "positive": sites may lie behind pooling; "shifted": too, where pooling commutes with shifts; "any": the sites.
 
@@ -129,9 +153,11 @@ def arm_network(
     if place != "norm":
         changed = with_site_modules(module, sites)
         past_pools = past_pools and place != "any"
-        return CutNetwork(changed, sites, head, device, past_pools=past_pools, shifts=place == "shifted")
+        return CutNetwork(
+            changed, sites, name_in_copy(changed, head), device, past_pools=past_pools, shifts=place == "shifted"
+        )
     norms = norm_sites(module)
-    if not norms:
+    if not norms or norm_obstacle(module):
         return None
     neutral = copy.deepcopy(module)
     with torch.no_grad():

@@ -17,8 +17,9 @@ from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.channels import ChannelRule
 from featattn_neuro.nets.expansion import FirstConvolution
-from featattn_neuro.nets.hooks import channel_axis, hooked
+from featattn_neuro.nets.hooks import channel_axis, hooked, settle_memory_format
 from featattn_neuro.nets.layers import LeafTracer
 from featattn_neuro.nets.modulation import scaled
 
@@ -59,6 +60,7 @@ class CutNetwork:
     n_filters : filters per gained layer, known after the first `prefix`.
     pooled : the gains of the only layer act on the features themselves, since nothing but pooling lies between: the
         prefix is then the whole network, and rows are (N, F).
+    memory_format : of images and maps: channels last, which is faster, unless the network cannot run so.
     first : the convolution that alone takes the first gained map, which can be expanded; None where there is none.
 
     Gains that are not negative may be moved past a pooling layer that alone consumes the map: max(g a + b) =
@@ -79,10 +81,15 @@ class CutNetwork:
         for layer in layers:
             choose(layer, modules, "layer")
         choose(head, modules, "head")
+        if head in layers:
+            raise ConfigError(
+                f"a gain on what the head {head!r} gives scales its answers, and is no gain of filters; gain "
+                f"'{head}.input', or a layer before it"
+            )
         self.layers, self.head, self.device = tuple(layers), head, torch.device(device)
         self.past_pools, self.shifts = past_pools, shifts
-        frozen = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
-        self.module = frozen.to(memory_format=torch.channels_last)
+        self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
+        self.memory_format = torch.channels_last
         self.whole: nn.Module = self.module
         self.cached, self.reason = True, ""
         self.n_filters: dict[str, int] = {}
@@ -101,7 +108,10 @@ class CutNetwork:
             self.cached, self.reason = False, f"a map is used again after step {reused!r} worked on it in place"
             return
         if past_pools:
-            _pool_before_relu(self.module, graph, {node for one in around for node, _ in tracer.returned.get(one, [])})
+            kept = {node for one in around for node, _ in tracer.returned.get(one, [])}
+            # a gain on a pooled map acts behind the ReLU: a shift before it is another, and a gain of 0 has no gradient
+            pools = {node for node in graph.nodes if node.op == "call_module" and node.target in self.layers}
+            _pool_before_relu(self.module, graph, kept, pools | kept)
         self.whole = _without_dead_code(self.module, graph)
         try:
             self._prefix, self._suffix = self._split(graph, {one: tracer.returned.get(one, []) for one in around})
@@ -112,11 +122,11 @@ class CutNetwork:
         """Everything before the first gain, for images (N, C, H, W): tensors with N rows each."""
         parts: list[tuple[torch.Tensor, ...]] = []
         with torch.no_grad():
-            for start in range(0, len(images), chunk):
-                batch = images[start : start + chunk].to(self.device, memory_format=torch.channels_last)
-                parts.append(tuple(self._prefix(batch)) if self.cached else (batch,))
             if not self.n_filters:
                 self._count_filters(images[:2])
+            for start in range(0, len(images), chunk):
+                batch = images[start : start + chunk].to(self.device, memory_format=self.memory_format)
+                parts.append(tuple(self._prefix(batch)) if self.cached else (batch,))
         return tuple(torch.cat(list(column)) for column in zip(*parts, strict=True))
 
     def features(self, rows: Sequence[torch.Tensor], gains: Mapping[str, SiteFactor]) -> torch.Tensor:
@@ -141,26 +151,60 @@ class CutNetwork:
         return features
 
     def _count_filters(self, images: torch.Tensor) -> None:
-        def count(layer: str) -> Any:
+        """Settle the memory format, and note the filters of each gained layer; refuse layers without them on axis 1."""
+        maps: dict[str, list[torch.Tensor]] = {layer: [] for layer in self.layers}
+        seen: dict[str, torch.Tensor] = {}
+        behind: list[str] = []
+        rule, features_last = ChannelRule(self.module), set[int]()
+
+        def note(layer: str) -> Any:
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-                n = output.shape[channel_axis(output, layer)]
-                if self.n_filters.setdefault(layer, n) != n:
-                    raise DataError(
-                        f"layer {layer!r} runs several times, with {self.n_filters[layer]} filters and with {n}; "
-                        "one set of gains cannot serve both; choose layers that run once"
-                    )
+                channel_axis(output, layer)
+                maps[layer].append(torch.empty_like(output, device="meta"))
+                if "features" in seen:
+                    behind.append(layer)
 
             return hook
 
-        seen: dict[str, torch.Tensor] = {}
-        hooks = {layer: count(layer) for layer in self.layers}
+        def watch(axis: int) -> Any:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+                rule.watch(axis, output)
+                if axis == -1 and isinstance(output, torch.Tensor) and output.ndim == 4:
+                    features_last.add(output.shape[-1])
+
+            return hook
+
+        hooks = {layer: note(layer) for layer in self.layers}
         hooks[self.head] = lambda module, inputs, output: seen.__setitem__("features", inputs[0])
-        with hooked(self.module, hooks):
+        self.memory_format = settle_memory_format(self.module, images.to(self.device))
+        if self.memory_format != torch.channels_last:
+            self.first = None  # its terms give maps with channels last
+        with hooked(self.module, {name: watch(axis) for name, axis in rule.watched().items()}), \
+                hooked(self.module, hooks):  # fmt: skip
             self.module(images.to(self.device))
-        missing = [layer for layer in self.layers if layer not in self.n_filters]
+        missing = [layer for layer in self.layers if not maps[layer]]
         if missing or "features" not in seen:
             raise DataError(f"layer {(missing or [self.head])[0]!r} exists but did not run; leave it out")
+        if behind:
+            raise self._leads_nowhere(behind[0])
+        for layer, outputs in maps.items():
+            counts = [output.shape[1] for output in outputs]
+            for output in outputs:
+                _need_filters_first(rule, features_last, layer, output)
+            if len(set(counts)) > 1:
+                other = next(n for n in counts if n != counts[0])
+                raise DataError(
+                    f"layer {layer!r} runs several times, with {counts[0]} filters and with {other}; "
+                    "one set of gains cannot serve both; choose layers that run once"
+                )
         self._flat(seen["features"])
+        self.n_filters.update({layer: outputs[0].shape[1] for layer, outputs in maps.items()})
+
+    def _leads_nowhere(self, layer: str) -> DataError:
+        return DataError(
+            f"what layer {layer!r} gives does not lead to the input of head {self.head!r}, so a gain there would "
+            "change nothing that is learned from; choose a layer before the head"
+        )
 
     def _split(
         self, graph: fx.Graph, around: Mapping[str, Sequence[tuple[fx.Node, bool]]]
@@ -170,21 +214,27 @@ class CutNetwork:
         if len(heads) != 1:
             raise _NotSplitError(f"the head {self.head!r} runs {len(heads)} times")
         places: dict[fx.Node, str] = {}
+        sites: dict[str, list[fx.Node]] = {}
         for layer in self.layers:
-            sites = [node for node in nodes if node.op == "call_module" and node.target == layer]
+            sites[layer] = [node for node in nodes if node.op == "call_module" and node.target == layer]
             if layer in around:
                 if any(shared for _, shared in around[layer]):
                     raise _NotSplitError(f"what layer {layer!r} returns is read inside it too, or is what it was given")
-                sites = [node for node, _ in around[layer]]
-            if not sites:
+                sites[layer] = [node for node, _ in around[layer]]
+            if not sites[layer]:
                 raise _NotSplitError(f"layer {layer!r} is not a step of the traced graph")
-            for site in sites:
-                place = self._past_pools(site)
+        all_sites = {node for found in sites.values() for node in found}
+        for layer in self.layers:
+            for site in sites[layer]:
+                place = self._past_pools(site, all_sites)
                 if place in places:
                     raise _NotSplitError(f"layers {layer!r} and {places[place]!r} act on the same map")
                 places[place] = layer
         features = heads[0].args[0]
         needed = _ancestors(features)
+        for layer in self.layers:
+            if not any(place in needed for place, one in places.items() if one == layer):
+                raise self._leads_nowhere(layer)
         late = _descendants(places)
         early = [node for node in nodes if node not in late and node.op != "output"]
         constant = _constants(nodes)  # weights that a traced function takes: they have no rows, so the suffix has them
@@ -212,9 +262,11 @@ class CutNetwork:
         plain = type(part) is nn.Conv2d and part.groups == 1 and part.padding_mode == "zeros"
         return user if plain else None
 
-    def _past_pools(self, node: fx.Node) -> fx.Node:
+    def _past_pools(self, node: fx.Node, gained: Collection[fx.Node]) -> fx.Node:
         while self.past_pools and len(node.users) == 1:
             user = next(iter(node.users))
+            if user in gained:  # its own gain acts there
+                break
             is_pool = user.op == "call_module" and isinstance(self.module.get_submodule(str(user.target)), _POOLS)
             if user.op == "call_module" and getattr(
                 self.module.get_submodule(str(user.target)), "return_indices", False
@@ -270,6 +322,27 @@ class CutNetwork:
         return _without_dead_code(self.module, graph)
 
 
+def _need_filters_first(rule: ChannelRule, features_last: Collection[int], layer: str, output: torch.Tensor) -> None:
+    """Refuse maps whose filters are on another axis than 1, or on one that nothing in the network tells.
+
+    features_last : numbers of features of the network's maps (N, H, W, C).
+    """
+    came = f"layer {layer!r} gives {tuple(output.shape)}"
+    wanted = "gains are learned on maps (N, C, H, W) and vectors (N, C); gain a layer that gives those"
+    try:
+        axis = rule.axis(layer, output)
+    except DataError as error:
+        # the network holds both kinds of maps: this one's sizes may tell
+        first, last = output.shape[1] in rule.map_channels, output.shape[-1] in features_last
+        if first == last:
+            raise DataError(
+                f"{came}, and nothing in the network tells on which axis its filters are; {wanted}"
+            ) from error
+        axis = 1 if first else output.ndim - 1
+    if axis != 1:
+        raise DataError(f"{came}, with its filters on axis {axis}; {wanted}")
+
+
 class _NotSplitError(Exception):
     """The network cannot be cut; learning then runs all of it, with hooks, and says so."""
 
@@ -295,16 +368,20 @@ def _works_in_place(module: nn.Module, node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method") and name.endswith("_") and not name.endswith("__")
 
 
-def _pool_before_relu(module: nn.Module, graph: fx.Graph, kept: Collection[fx.Node] = ()) -> None:
+def _pool_before_relu(
+    module: nn.Module, graph: fx.Graph, kept: Collection[fx.Node] = (), pools: Collection[fx.Node] = ()
+) -> None:
     """max pooling of a ReLU = ReLU of the max pooling, values and gradients alike; the second has fewer numbers.
 
-    kept : nodes that stay where they are.
+    kept : ReLUs that stay where they are. pools : pooling that stays behind its ReLU.
     """
     for relu in list(graph.nodes):
         users = list(relu.users)
         if relu in kept or relu.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
             continue
         pool = users[0]
+        if pool in pools:
+            continue
         parts = module.get_submodule(str(relu.target)), module.get_submodule(str(pool.target))
         if type(parts[0]) is nn.ReLU and type(parts[1]) is nn.MaxPool2d and not parts[1].return_indices:
             with graph.inserting_after(pool):

@@ -29,6 +29,7 @@ def learn_full(
     at: Sequence[int] = (),
     chosen: np.ndarray | None = None,
     afterwards: Callable[[nn.Module], None] | None = None,
+    name: str | None = None,
 ) -> np.ndarray:
     """Fine-tune all base weights and one task's read-out; logits of `evaluate` after the updates in `at`.
 
@@ -37,11 +38,14 @@ def learn_full(
     images : (N, C, H, W) network input. target : (N,) bool. chosen : (M,) positions to learn from; all if None.
     evaluate : (P, C, H, W). at : update counts (0 = before learning); the end if empty.
     afterwards : called with the fine-tuned copy of the network, which is thrown away then.
+    name : of the task, for messages; its position if None.
 
     Returns
     -------
     (len(at), P) logits, or (1, P). Batch-norm statistics stay those of the base network (evaluation mode).
     """
+    if not cut.n_filters:
+        cut.prefix(images[:1])  # settles the memory format
     module = copy.deepcopy(cut.whole)
     base = [p for name, p in module.named_parameters() if not name.startswith(f"{cut.head}.")]
     for parameter in base:
@@ -54,12 +58,12 @@ def learn_full(
     mine = torch.arange(len(labels)) if chosen is None else torch.as_tensor(np.asarray(chosen))
     mine = mine.to(cut.device)
     weights = class_weights(labels[mine][None])[0]
-    images = images.to(cut.device, memory_format=torch.channels_last)
+    images = images.to(cut.device, memory_format=cut.memory_format)
     found: dict[int, np.ndarray] = {}
     steps = list(at)
     update = 0
     if 0 in steps:
-        found[0] = _full_logits(module, cut.head, evaluate, weight, bias, scale)
+        found[0] = _full_logits(module, cut.head, evaluate, weight, bias, scale, cut.memory_format)
     for update, batch in enumerate(schedule.batches(len(mine)), start=1):
         picked = mine[batch.to(cut.device)]
         z = (_head_input(module, cut.head, images[picked]) / scale) @ weight + bias
@@ -68,17 +72,18 @@ def learn_full(
         )
         if not torch.isfinite(loss):
             raise DataError(
-                f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})"
+                f"the loss of task {task if name is None else name} is not finite at update {update}; "
+                f"lower the rate ({schedule.rate})"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         if update in steps:
-            found[update] = _full_logits(module, cut.head, evaluate, weight, bias, scale)
+            found[update] = _full_logits(module, cut.head, evaluate, weight, bias, scale, cut.memory_format)
     if afterwards is not None:
         afterwards(module)
     if not steps:
-        return _full_logits(module, cut.head, evaluate, weight, bias, scale)[None]
+        return _full_logits(module, cut.head, evaluate, weight, bias, scale, cut.memory_format)[None]
     missing = [step for step in steps if step not in found]
     if missing:
         raise ConfigError(f"wanted logits after {missing[0]} updates; the schedule ends after {update}; learn longer")
@@ -98,11 +103,12 @@ def _head_input(module: nn.Module, head: str, images: torch.Tensor) -> torch.Ten
 
 
 def _full_logits(
-    module: nn.Module, head: str, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: torch.Tensor
-) -> np.ndarray:
+    module: nn.Module, head: str, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: torch.Tensor,
+    memory_format: torch.memory_format,
+) -> np.ndarray:  # fmt: skip
     out = []
     with torch.no_grad():
         for begin in range(0, len(images), 128):
-            batch = images[begin : begin + 128].to(weight.device, memory_format=torch.channels_last)
+            batch = images[begin : begin + 128].to(weight.device, memory_format=memory_format)
             out.append(((_head_input(module, head, batch) / scale) @ weight + bias).double().cpu())
     return torch.cat(out).numpy()

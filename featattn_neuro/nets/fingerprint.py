@@ -16,6 +16,7 @@ import sys
 import types
 import weakref
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,24 @@ def network_digest(module: nn.Module) -> str:
     False
     """
     walk = _Walk()
-    for name, part in module.named_modules(remove_duplicate=False):
-        walk.add(name)
-        walk.add(type(part))
-        state = {key: value for key, value in vars(part).items() if key not in _PLUMBING}
-        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            state[hooks] = list(state.get(hooks, {}).values())
-        walk.add(state)
-        transient: set[str] = getattr(part, "_non_persistent_buffers_set", set())
-        walk.add({key: part._buffers[key] for key in sorted(transient)})
+    token = _WALKED.set((*_WALKED.get(), module))
+    try:
+        for name, part in module.named_modules(remove_duplicate=False):
+            walk.add(name)
+            walk.add(type(part))
+            state = {key: value for key, value in vars(part).items() if key not in _PLUMBING}
+            for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+                state[hooks] = list(state.get(hooks, {}).values())
+            walk.add(state)
+            transient: set[str] = getattr(part, "_non_persistent_buffers_set", set())
+            walk.add({key: part._buffers[key] for key in sorted(transient)})
+    finally:
+        _WALKED.reset(token)
     return walk.hexdigest()
+
+
+_WALKED: ContextVar[tuple[nn.Module, ...]] = ContextVar("_WALKED", default=())
+"""Networks whose digest is being made: a global of the user's script may hold the very network."""
 
 
 def digest(value: Any) -> str:
@@ -206,7 +215,11 @@ class _Walk:
         elif isinstance(value, enum.Enum | torch.dtype | torch.device | torch.memory_format | os.PathLike):
             self.say(type(value).__name__, repr(value))
         elif isinstance(value, nn.Module):
-            self.say("network", network_digest(value), weights_sha256(value))
+            walked = [place for place, one in enumerate(_WALKED.get()) if one is value]
+            if walked:
+                self.say("network that holds this", walked[0])
+            else:
+                self.say("network", network_digest(value), weights_sha256(value))
         else:
             self._add_instance(value)
 

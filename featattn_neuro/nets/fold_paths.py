@@ -125,6 +125,11 @@ class FoldPaths:
             if node.op == "call_module":
                 part = id(self.parts[str(node.target)])
                 self.calls[part] = self.calls.get(part, 0) + 1
+            elif node.op == "get_attr":  # weights that a function takes: used there too, whosever they are
+                weights = _attribute(module, str(node.target))
+                for part in self.parts.values():
+                    if any(weights is own for own in part._parameters.values()):
+                        self.calls[id(part)] = self.calls.get(id(part), 0) + 1
 
     def plan(self, layer: str, gain: Tensor, direction: str = "auto") -> list[Scaling]:
         """Where `gain` (channel,) on the output of `layer` goes; `RefusedError` with the reason if it cannot.
@@ -379,6 +384,18 @@ class FoldPaths:
             site.refuse("it is not known how many channels each of the joined maps has", _KEEP)
         return terms, [w for w in widths if w is not None]
 
+    def joined(self, node: fx.Node) -> list[tuple[fx.Node, int]]:
+        """The maps that are concatenated to the value of `node`, with their channels; or itself, and 0 for all.
+
+        Empty where it is not known how many channels each map has.
+        """
+        if node.target not in _JOINS:
+            return [(node, 0)]
+        try:
+            return list(zip(*self._joined(node, _Site(node.name)), strict=True))
+        except RefusedError:
+            return []
+
     def _channels(self, node: fx.Node) -> int | None:
         """Number of channels of the value of `node`, read from the weights that make it; None if not known."""
         part = self.parts.get(str(node.target)) if node.op == "call_module" else None
@@ -427,6 +444,11 @@ def input_width(part: nn.Module) -> int:
     """
     names = ("in_channels", "in_features", "num_features", "num_channels")
     return next(int(getattr(part, name)) for name in names if hasattr(part, name))
+
+
+def _attribute(module: nn.Module, name: str) -> object:
+    owner, _, attribute = name.rpartition(".")
+    return getattr(module.get_submodule(owner), attribute)
 
 
 def _is_spatial_mean(node: fx.Node) -> bool:

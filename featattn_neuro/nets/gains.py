@@ -280,9 +280,10 @@ def with_gains(
         for name, per_call in per_site.items()
     }
     with ExitStack() as stack:
-        if any(isinstance(part, nn.LayerNorm) for part in rule.modules.values()):  # then maps (N, H, W, C) may occur
-            watchers = {name: _Watcher(rule, axis) for name, axis in rule.watched().items()}
-            stack.enter_context(hooked(module, watchers))
+        # layer norms and linear layers may give maps (N, H, W, C); without the first, the second are few
+        every = any(isinstance(part, nn.LayerNorm) for part in rule.modules.values())
+        watchers = {name: _Watcher(rule, axis) for name, axis in rule.watched().items() if every or axis == -1}
+        stack.enter_context(hooked(module, watchers))
         if any(None not in per_call for per_call in per_site.values()):
             stack.callback(module.register_forward_pre_hook(_CountingAnew(list(sites.values()))).remove)
         for name, (layer, is_input) in parts.items():
@@ -305,6 +306,10 @@ class _Watcher:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"axis": self.axis}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Watcher:
+        """A copied network tells the same rule what it gives."""
+        return _Watcher(self.rule, self.axis)
 
 
 class _CountingAnew:

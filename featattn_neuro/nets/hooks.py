@@ -95,6 +95,26 @@ def usable_device(device: str | torch.device) -> torch.device:
     return found
 
 
+def settle_memory_format(module: nn.Module, images: torch.Tensor) -> torch.memory_format:
+    """Put a network into channels-last memory, or leave it contiguous where it cannot run so; return which.
+
+    Channels last is faster, but `x.view(n, -1)` behind maps needs them contiguous. One pass in evaluation mode tells.
+
+    >>> settle_memory_format(nn.Conv2d(1, 2, 1), torch.zeros(1, 1, 2, 2))
+    torch.channels_last
+    """
+    found = torch.channels_last
+    module.to(memory_format=found)
+    with torch.no_grad(), evaluating(module):
+        try:
+            module(images.to(memory_format=found))
+        except RuntimeError:
+            found = torch.contiguous_format
+            module.to(memory_format=found)
+            module(images.to(memory_format=found))  # what was wrong with something else is raised here
+    return found
+
+
 @contextmanager
 def placed(module: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """Have `module` on `device` for a while (None: where it is); bring it back to where it was on the way out.

@@ -54,6 +54,9 @@ class Schedule:
             )
         if (self.epochs is None) == (self.updates is None):
             raise ConfigError(f"wanted epochs or updates, one of them; came {self.epochs} and {self.updates}")
+        if (self.epochs or self.updates or 0) < 1:
+            given = f"epochs {self.epochs}" if self.updates is None else f"updates {self.updates}"
+            raise ConfigError(f"wanted one pass over the images, or one update, or more; came {given}; learn longer")
 
     def batches(self, n: int) -> Iterator[torch.Tensor]:
         """Positions of each update's images: a fresh permutation per epoch, its incomplete last batch kept."""

@@ -28,12 +28,13 @@ class Parameterisation:
     layer_mean : the gains of a layer are divided by their mean (log: by their geometric mean) before they act: the
         factor that a layer's gains have in common is fixed to 1.
 
-    As text: "free", "non_negative", "bounded(0.7, 1.3)", "log", "log(0.7, 1.3)"; "+layer_mean" behind any but "free".
+    As text: "free", "non_negative", "bounded(0.7, 1.3)", "log", "log(0.7, 1.3)"; "non_negative+layer_mean",
+    "log+layer_mean".
 
     Raises
     ------
-    ConfigError : bounds that do not hold 1 between them, log with a bound of 0 or less, or the layer mean of gains that
-        may be negative (it can be 0).
+    ConfigError : bounds that do not hold 1 between them, log with a bound of 0 or less, the layer mean of gains that
+        may be negative (it can be 0), or together with bounds, which dividing by it would break.
 
     >>> Parameterisation.parse("bounded(0.7, 1.3)")
     Parameterisation(log=False, low=0.7, high=1.3, layer_mean=False)
@@ -51,8 +52,13 @@ class Parameterisation:
             raise ConfigError(f"bounds of a gain must hold 1 between them; came {self.low} to {self.high}")
         if self.log and not (self.low == -math.inf or self.low > 0):
             raise ConfigError(f"the logarithm of a gain needs a lower bound above 0; came {self.low}; use bounded")
+        if self.layer_mean and (self.high != math.inf or self.low not in (-math.inf, 0.0)):
+            raise ConfigError(
+                f"bounds do not hold once gains are divided by their layer's mean; came {self.low} to {self.high} with "
+                "layer_mean; leave one of them out"
+            )
         if self.layer_mean and not self.positive:
-            raise ConfigError("gains that may be negative can have the layer mean 0; use non_negative, bounded or log")
+            raise ConfigError("gains that may be negative can have the layer mean 0; use non_negative or log")
 
     @property
     def positive(self) -> bool:

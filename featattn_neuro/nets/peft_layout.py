@@ -109,24 +109,40 @@ def gains_from_peft(
             )
         if at_input:
             paths = paths or FoldPaths(module)
-            name = _source(paths, name)
-        if name in per_layer:
-            raise ConfigError(f"the adapter scales the output of {name!r} twice; fold it with peft instead")
-        per_layer[name] = vector
+            found = _sources(paths, name, vector)
+        else:
+            found = {name: vector}
+        for layer, gain in found.items():
+            if layer in per_layer:
+                raise ConfigError(f"the adapter scales the output of {layer!r} twice; fold it with peft instead")
+            per_layer[layer] = gain
     return _gain_set(module, per_layer)
 
 
-def _source(paths: FoldPaths, name: str) -> str:
-    """The layer whose output the layer `name`, and nothing else, reads."""
+def _sources(paths: FoldPaths, name: str, vector: np.ndarray) -> dict[str, np.ndarray]:
+    """The layers whose outputs the layer `name`, and nothing else, reads, and the part of the vector of each.
+
+    It is one layer, or several whose maps are concatenated; one that is concatenated with itself is scaled alike.
+    """
     sources = paths.readers(name)
     source = sources[0] if len(sources) == 1 else None
-    if source is None or source.op != "call_module" or len(source.users) != 1 or _calls(source) != 1:
+    pieces = [] if source is None else paths.joined(source)
+    found: dict[str, np.ndarray] = {}
+    begin = 0
+    for node, size in pieces:
+        piece = vector[begin : begin + size] if size else vector
+        begin += size
+        alone = node.op == "call_module" and len(node.users) == 1 and _calls(node) == 1
+        if not alone or not np.array_equal(found.setdefault(str(node.target), piece), piece):
+            found = {}
+            break
+    if not found:
         what = "several maps" if source is None else source.name
         raise ConfigError(
-            f"the adapter scales the input of {name!r}, which is {what}, not the output of one layer that only it "
-            "reads; merge the adapter with peft instead"
+            f"the adapter scales the input of {name!r}, which is {what}, not the output of layers that only it "
+            "reads, each scaled by one set of gains; merge the adapter with peft instead"
         )
-    return str(source.target)
+    return found
 
 
 def _calls(node: fx.Node) -> int:

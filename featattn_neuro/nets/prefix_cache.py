@@ -7,7 +7,7 @@ images that are drawn anew each time (`AugmentedRows`): then nothing can be kept
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -186,6 +186,16 @@ def check_alive(cut: CutNetwork, rows: Sequence[Any], chunk: int = 32) -> None:
 
     Reads batches only until every layer has answered, which is nearly always the first.
     """
+    starts = range(0, len(rows[0]), chunk)
+    _check_answers(cut, ([row[k : k + chunk] for row in rows] for k in starts), len(rows[0]))
+
+
+def check_alive_on(cut: CutNetwork, images: torch.Tensor, chunk: int = 32) -> None:
+    """`check_alive` of images (N, C, H, W) whose rows are not kept."""
+    _check_answers(cut, (cut.prefix(images[k : k + chunk]) for k in range(0, len(images), chunk)), len(images))
+
+
+def _check_answers(cut: CutNetwork, batches: Iterable[Sequence[Any]], count: int) -> None:
     silent = set(cut.layers)
     ones = {layer: torch.ones(1, cut.n_filters[layer], device=cut.device) for layer in cut.layers}
 
@@ -199,13 +209,13 @@ def check_alive(cut: CutNetwork, rows: Sequence[Any], chunk: int = 32) -> None:
 
     watched = {layer: watch(layer) for layer in ones}
     with torch.no_grad():
-        for begin in range(0, len(rows[0]), chunk):
-            cut.features([row[begin : begin + chunk] for row in rows], watched)
+        for batch in batches:
+            cut.features(batch, watched)
             if not silent:
                 return
     layer = next(layer for layer in cut.layers if layer in silent)
     raise DataError(
-        f"all {cut.n_filters[layer]} filters of layer {layer!r} are dead: none answers to any of the {len(rows[0])} "
+        f"all {cut.n_filters[layer]} filters of layer {layer!r} are dead: none answers to any of the {count} "
         "images, so gains there do nothing; choose another layer, or check the images and their preprocessing"
     )
 

@@ -161,6 +161,11 @@ def with_input_modules(module: nn.Module, sites: Iterable[str]) -> nn.Module:
     return changed
 
 
+def name_in_copy(changed: nn.Module, layer: str) -> str:
+    """The name of a layer in what `with_input_modules` gave: another one where its input is a module before it."""
+    return f"{layer}.layer" if isinstance(dict(changed.named_modules()).get(layer), _AfterInput) else layer
+
+
 def with_site_modules(module: nn.Module, sites: Iterable[str]) -> nn.Module:
     """`module` itself where all sites are outputs of modules; else a copy in which every site is one.
 

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.nets.checkpoints import Keeper
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.learning import Schedule, Trained, start
@@ -26,6 +27,9 @@ def learn_target_importance(
     targets: Sequence[int],
     importance: float | Sequence[float],
     schedule: Schedule,
+    *,
+    names: Sequence[str] = (),
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Non-negative gains (start 1) for each target class, the network's own softmax head frozen.
 
@@ -37,6 +41,7 @@ def learn_target_importance(
     rows : `cut.prefix(images)`. labels : (N,) index of each image's class among the head's outputs.
     targets : class of each of T gain sets, learned at once. importance : in (0, 1], one, or one for each.
     schedule : `Schedule(rate=LUO_RATE, ...)` as published; its penalty pulls gains to 1.
+    names : of the targets, for messages; their indices if empty. keeper : as in `learning.learn`.
 
     Returns
     -------
@@ -50,7 +55,8 @@ def learn_target_importance(
     if not ((weights > 0) & (weights <= 1)).all():
         raise ConfigError(f"importance of the other classes must be in (0, 1]; came {importance}")
     classes = torch.as_tensor(np.asarray(labels), device=cut.device)
-    absent = [int(t) for t in targets if not bool((classes == int(t)).any())]
+    called = list(names) or [str(target) for target in targets]
+    absent = [name for name, t in zip(called, targets, strict=True) if not bool((classes == int(t)).any())]
     if absent:
         raise DataError(f"no image of target class {absent[0]}; give images of every target")
     matrix = head.weight.detach().to(cut.device)
@@ -63,7 +69,10 @@ def learn_target_importance(
     other = torch.as_tensor(weights.copy(), dtype=matrix.dtype, device=cut.device)
     numbers = [values.requires_grad_(True) for values in state.theta.values()]
     optimiser = torch.optim.Adam(numbers, lr=schedule.rate)
+    done = update = 0 if keeper is None else keeper.restore(numbers, optimiser)
     for update, batch in enumerate(schedule.batches(len(classes)), start=1):
+        if update <= done:
+            continue
         picked = batch.to(cut.device)
         features = cut.features([row[picked].repeat(len(chosen), *[1] * (row.ndim - 1)) for row in rows], state.gains())
         z = (features @ matrix.T + bias).unflatten(0, (len(chosen), -1))
@@ -74,12 +83,19 @@ def learn_target_importance(
             [state.parameterisation.deviation(v) for v in numbers], 1
         ).square().mean(1)
         if not torch.isfinite(loss).all():
-            raise DataError(f"the loss is not finite at update {update}; lower the rate ({schedule.rate})")
+            task = called[int((~torch.isfinite(loss)).nonzero()[0])]
+            raise DataError(
+                f"the loss of task {task} is not finite at update {update}; lower the rate ({schedule.rate})"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         optimiser.step()
         for values in numbers:
             state.parameterisation.project_(values)
+        if keeper is not None:
+            keeper.note(update, numbers, optimiser)
+    if keeper is not None and update > done:
+        keeper.note(update, numbers, optimiser, last=True)
     for values in numbers:
         values.requires_grad_(False)
     return state

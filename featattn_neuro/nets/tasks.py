@@ -64,11 +64,10 @@ def declared_weights(target: np.ndarray, names: Sequence[str], kind: str, declar
             return torch.ones(1 if single else len(flags), flags.shape[1])
         each = 1.0 / counts if single else None
     else:
-        if set(declared) != set(wanted):
-            raise ConfigError(
-                f"class weights must name each of {', '.join(wanted)}; came {', '.join(map(str, declared))}; name all"
-            )
-        each = np.array([float(declared[name]) for name in wanted])
+        said = {str(name): weight for name, weight in declared.items()}  # classes that are numbers are named by text
+        if set(said) != set(wanted):
+            raise ConfigError(f"class weights must name each of {', '.join(wanted)}; came {', '.join(said)}; name all")
+        each = np.array([float(said[name]) for name in wanted])
         if not (np.isfinite(each).all() and (each > 0).all()):
             raise ConfigError(f"class weights must be positive numbers; came {dict(declared)}")
     if single:

@@ -15,14 +15,18 @@ from featattn_neuro.nets.arms import map_shapes
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.layers import stage_of
 from featattn_neuro.nets.learning import Trained, start
 from featattn_neuro.nets.parameterisations import Parameterisation
+from featattn_neuro.nets.sites import INPUT
 from featattn_neuro.schema import ACTIVATIONS, GAINS
 
 if TYPE_CHECKING:
     import xarray as xr
 
 MODES = ("bidirectional", "positive")
+"""Of gains that multiply; "additive" ones add to what goes into the nonlinearity."""
+ADDITIVE = "additive"
 NORMALISATIONS = ("layer", "filter")
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 METHODS = ("tuning", "gradient")
@@ -260,7 +264,7 @@ def additive_gains(values: xr.DataArray, mean_activity: xr.DataArray, strength: 
     if unknown:
         raise DataError(f"mean_activity names no layer {unknown[0]!r}; give the mean of every layer")
     mu = mean_activity.sel(layer=names).values
-    shift = mu * strength * np.nan_to_num(values.values, nan=0.0)
+    shift = additive_shifts(values.values, mu, strength)
     channel = values["channel"].values
     coords = {
         "task": values["task"].values,
@@ -270,6 +274,53 @@ def additive_gains(values: xr.DataArray, mean_activity: xr.DataArray, strength: 
     }
     table = {"gain": (("task", "unit"), np.ones_like(shift)), "shift": (("task", "unit"), shift)}
     return GAINS.check(xr.Dataset(table, coords, {"kind": "GAINS", "strength": float(strength)}))
+
+
+def additive_shifts(values: np.ndarray, mean_activity: np.ndarray, strength: float) -> np.ndarray:
+    """mu * beta * f, what additive attention adds to what goes into a nonlinearity; 0 where f is NaN (a dead filter).
+
+    Parameters
+    ----------
+    values : f (T, K). mean_activity : mu (K,), mean response of each filter's layer, units of its maps.
+    strength : beta >= 0, no units.
+
+    >>> additive_shifts(np.array([[0.5, -2.0, np.nan]]), np.array([3.0, 3.0, 3.0]), 2.0).tolist()
+    [[3.0, -12.0, 0.0]]
+    """
+    if not strength >= 0:
+        raise ConfigError(f"the strength of attention must be 0 or more; came {strength}")
+    return np.asarray(mean_activity) * strength * np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0)
+
+
+def activation_inputs(module: torch.nn.Module, sites: Sequence[str]) -> list[str]:
+    """Where additive attention acts: the inputs of activation modules, named as sites.
+
+    >>> activation_inputs(torch.nn.Sequential(torch.nn.ReLU()), ["0"])
+    ['0.input']
+    """
+    parts = dict(module.named_modules())
+    for site in sites:
+        if site not in parts or stage_of(parts[site]) != "activation":
+            raise ConfigError(
+                f"mode 'additive' adds to what goes into a nonlinearity; wanted activation modules such as nn.ReLU; "
+                f"came {site!r}; name those, or take another mode"
+            )
+    return [site + INPUT for site in sites]
+
+
+def layer_means(cut: CutNetwork, responses: np.ndarray) -> np.ndarray:
+    """(K,) mean of responses (N, K) over images and filters of each filter's layer."""
+    ends = np.cumsum([cut.n_filters[layer] for layer in cut.layers])
+    parts = np.split(responses, ends[:-1], axis=1)
+    return np.concatenate([np.full(part.shape[1], part.mean()) for part in parts])
+
+
+def with_shifts(cut: CutNetwork, detector: Detector, shifts: np.ndarray) -> Trained:
+    """A frozen read-out with given numbers (T, K) that are added at the K filters of the sites, after a `prefix`."""
+    state = start(cut, detector, gain=False, shift=True)
+    widths = [cut.n_filters[layer] for layer in cut.layers]
+    parts = torch.as_tensor(shifts, dtype=torch.float32, device=cut.device).split(widths, dim=1)
+    return replace(state, shift=dict(zip(cut.layers, parts, strict=True)))
 
 
 def quadrant_factor(shape: Sequence[int], quadrant: str, strength: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from featattn_neuro.errors import DataError
-from featattn_neuro.nets.hooks import preserved
+from featattn_neuro.nets.hooks import preserved, settle_memory_format
 
 
 def train_classifier(
@@ -30,8 +30,8 @@ def train_classifier(
     """
     generator = torch.Generator().manual_seed(seed)
     target = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=device)
-    images = images.to(device, memory_format=torch.channels_last)
-    module.to(device).to(memory_format=torch.channels_last)
+    module.to(device)
+    images = images.to(device, memory_format=settle_memory_format(module, images[:2].to(device)))
     module.train()
     optimiser = torch.optim.Adam(module.parameters(), lr=rate)
     for epoch in range(epochs):

@@ -44,7 +44,7 @@ CAPTIONS = {
     "gains": "How large the learned gains are (arm gain, frozen head). Grey: 5–30 % up or down, the size reported for "
     "attention in visual cortex.",
     "doses": "Performance with the learned log gains scaled: how much gain is needed. Grey: a SD of log gain as in "
-    "visual cortex, 5–30 % up or down..",
+    "visual cortex, 5–30 % up or down.",
     "live_filters": "Filters that respond with any variance in each class of every task. The others are counted and "
     "left out.",
     "gain_selectivity": "One network ({network}): gain of every live filter against its |d′|, colours are tasks. "

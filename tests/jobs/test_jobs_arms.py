@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from featattn_neuro.io.store import load_kind
 from featattn_neuro.jobs import runner
 from featattn_neuro.jobs.config import ARMS, MORE_ARMS
+from featattn_neuro.jobs.context import network_job
 from tests.jobs.conftest import Started, changed, make_images, write_config
 
 NETWORKS = """
@@ -51,7 +53,7 @@ def arms_config(tiny: dict[str, Any]) -> dict[str, Any]:
         **{arm: {"rates": [0.03, 0.1], "penalties": [0.001]} for arm in LEARNED},
         "adabn": {},
         "tuning": {"strengths": [0.0, 0.5, 3.0]},
-        "gradient": {"strengths": [0.5], "clip": False, "mode": "positive"},
+        "gradient": {"strengths": [0.5, 0.0], "mode": "additive", "normalise": "filter", "sign": 1},
     }
     arms["feature_spatial"]["combination"] = "additive"
     arms["bounded"]["parameterisation"] = "bounded(0.8, 1.2)"
@@ -114,12 +116,18 @@ def test_every_arm_of_a_run(
     assert (numbers["shift_head"], numbers["gain_shift"], numbers["gain_shift_head"]) == (41, 56, 69)
     assert (numbers["spatial"], numbers["feature_spatial"]) == (144 + 36, 144 + 36 + 28)
     assert (numbers["norm_affine"], numbers["norm_affine_head"]) == (32, 45)
+    text = runner.resolve(Path("mine.yaml"))[1]
     # with everything taken off again nothing of the reference task is lost, exactly, and nothing trained stays
     off = table["reference_score_off"]
     base = table.loc[table["arm"] == "ungained"]
     assert base["reference_score"].isna().all()
     for name in ("with_norm", "without"):
-        assert len(set(off[(table["network"] == name) & off.notna()])) == 1
+        job = network_job(text, "results", name)
+        singles = job.splits["P"]
+        with torch.no_grad():  # these networks have an output per class, and were told of all classes
+            answers = job.build().module(torch.as_tensor(singles.pixels())).argmax(1).numpy()
+        wanted = np.mean(np.array(job.classes)[answers] == np.array(singles.label))
+        assert set(off[(table["network"] == name) & off.notna()]) == {wanted}
     assert off[table["arm"] == "full"].isna().all()
     assert table.loc[table["arm"] == "full", "reference_score"].notna().all()
     assert (table.loc[table["arm"] == "probe", "reference_score"] == off[table["arm"] == "probe"]).all()
@@ -128,13 +136,20 @@ def test_every_arm_of_a_run(
     assert theory["strength"].isin([0.0, 0.5, 3.0]).all()
     means = theory.groupby(["network", "arm"])[["auc", "auc_best_on_test"]].mean()
     assert (means["auc_best_on_test"] >= means["auc"] - 1e-12).all()
+    derived = load_kind(Path("results/arms/without/gradient.gains.nc"), "GAINS")
+    assert set(derived["layer"].values.tolist()) == {"2.input", "5.input"}
+    assert (derived.attrs["mode"], derived.attrs["clipped"]) == ("additive", "no")
+    assert bool((derived["shift"] != 0).any()) == (derived.attrs["strength"] > 0)
     # one criterion for all arms of a network and task
     with_curves = table.dropna(subset=["criterion_updates"])
     assert with_curves.groupby(["network", "task"])["criterion_updates"].nunique().eq(1).all()
     assert set(table[table["area_updates"].notna() & (table["network"] == "with_norm")]["arm"]) == {
         "probe", "gain_head", "full", "norm_affine",
     }  # fmt: skip
-    bounded = load_kind(Path("results/gains/without.nc"), "GAINS")["gain"].sel(arm="bounded")
+    together = load_kind(Path("results/gains/without.nc"), "GAINS")
+    assert together.attrs["network_name"] == "without"
+    assert not {"parameterisation", "head_rule", "arm"} & set(together.attrs)  # of single arms
+    bounded = together["gain"].sel(arm="bounded")
     assert float(bounded.min()) >= 0.8 - 1e-6
     assert float(bounded.max()) <= 1.2 + 1e-6
     doses = pd.read_csv("results/tables/doses.csv")
@@ -154,7 +169,7 @@ def test_every_arm_of_a_run(
     assert "doses.png" in Path("results/report.html").read_text(encoding="utf-8")
     assert "not_applicable" in Path("results/tables/arms.csv").read_text()
     assert json.loads(Path("results/facts.json").read_text())["config"]
-    resolved, text = runner.resolve(Path("mine.yaml"))
+    resolved, _ = runner.resolve(Path("mine.yaml"))
     assert runner._work(resolved, text, Path("results")).pending == []
 
 

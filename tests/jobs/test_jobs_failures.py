@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -345,6 +346,12 @@ def test_our_own_mistakes_keep_their_traceback(
     assert {"network.network_0", "arm_gain.network_0"} <= done
     resolved, text = runner.resolve(config)
     assert not done & {stage.id for stage in runner._work(resolved, text, tmp_path / "out").pending}
+
+
+def test_a_loss_that_is_not_finite_names_class_arm_and_network(tiny: dict[str, Any], refused: Run, tmp_path: Path):
+    for arm in ("gain", "full"):
+        said = refused(changed(tiny, networks__train__count=1, **{f"arms__{arm}__rates": [1e30]}), out=tmp_path / arm)
+        assert re.search(rf"network 'network_0', arm '{arm}': the loss of task [a-z]+ is not finite at update \d", said)
 
 
 def test_a_bug_is_not_taken_for_a_full_disk(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ from torch import nn
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adabn import adapt_batch_norm, has_batch_norm
 from featattn_neuro.nets.adapters import build_network
-from featattn_neuro.nets.arms import ARM_RULES, arm_network, arm_rule, arm_start, map_shapes, norm_sites
+from featattn_neuro.nets.arms import ARM_RULES, arm_network, arm_rule, arm_start, map_shapes, norm_obstacle, norm_sites
 from featattn_neuro.nets.detectors import Detector, feature_scale
 from featattn_neuro.nets.fine_tuning import learn_full
 from featattn_neuro.nets.learning import Schedule, features_of, fit_tasks, logits
@@ -150,6 +150,29 @@ def test_norms_are_found_and_absent() -> None:
     detector = Detector(np.ones((1, features.shape[1])), np.zeros(1), np.ones(features.shape[1]))
     state = arm_start(arm_rule("norm_affine"), cut, detector, timm, images)
     np.testing.assert_allclose(features_of(cut, rows, state)[0], features, rtol=1e-3, atol=1e-3)
+
+
+def test_norms_of_other_kinds_are_learned_or_in_the_way() -> None:
+    from torchvision.models.convnext import LayerNorm2d
+
+    parts = [nn.Conv2d(1, 4, 3), LayerNorm2d(4), nn.ReLU(), nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4)]
+    net = nn.Sequential(*parts, nn.InstanceNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    generator = torch.Generator().manual_seed(0)
+    for part in (net[1], net[3], net[4]):
+        for values in (part.weight.data, part.bias.data):
+            values.copy_(torch.rand(4, generator=generator) + 0.5)
+    assert norm_sites(net) == {"1": "1", "3": "3", "4": "4"}
+    images = torch.rand(3, 1, 8, 8)
+    cut = arm_network(net, [], "8", "norm")
+    assert cut is not None
+    rows = cut.prefix(images)
+    detector = Detector(np.ones((1, 4)), np.zeros(1), np.ones(4))
+    state = arm_start(arm_rule("norm_affine"), cut, detector, net, images)
+    np.testing.assert_allclose(features_of(cut, rows, state)[0], head_inputs(net, "8", images), rtol=1e-4, atol=1e-5)
+    mixed = nn.Sequential(*net[:8], nn.LayerNorm(4), nn.Linear(4, 2))
+    assert arm_network(mixed, [], "9", "norm") is None
+    assert norm_obstacle(mixed) == "layer norm '8' has its weights along the last axis"
+    assert norm_obstacle(nn.Sequential(nn.LayerNorm(4, elementwise_affine=False))) == ""
 
 
 def test_arms_by_name_and_setting() -> None:

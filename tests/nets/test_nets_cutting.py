@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,15 @@ from torch import Tensor, nn
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.arms import arm_network
 from featattn_neuro.nets.cutting import CutNetwork, _scale, require_head
+from featattn_neuro.nets.detectors import Detector
+from featattn_neuro.nets.fine_tuning import learn_full
 from featattn_neuro.nets.gains import with_gains
-from featattn_neuro.nets.training import head_inputs
+from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.modulation import Modulation
+from featattn_neuro.nets.training import head_inputs, train_classifier
 
 
 def random_gains(cut: CutNetwork, tasks: int = 1, seed: int = 0) -> dict[str, Tensor]:
@@ -81,6 +88,28 @@ def test_relu_after_max_pooling_is_exact() -> None:
         plain.sum().backward()
         moved.sum().backward()
         assert torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("sites", [["pool"], ["relu", "pool"]])
+def test_a_gained_pool_stays_behind_its_relu(sites: list[str]) -> None:
+    net = nn.Sequential(OrderedDict(
+        conv=nn.Conv2d(1, 3, 3), relu=nn.ReLU(), pool=nn.MaxPool2d(2), conv2=nn.Conv2d(3, 4, 3), mean=GlobalMean(),
+        head=nn.Linear(4, 2),
+    )).eval()  # fmt: skip
+    images = torch.randn(5, 1, 12, 12)
+    cut = CutNetwork(net, sites, "head", shifts=True)
+    assert cut.cached, cut.reason
+    rows = cut.prefix(images)
+    acts = {site: Modulation(torch.tensor([[0.0, 2.0, 0.5]]), torch.tensor([[-0.3, -0.1, 0.4]])) for site in sites}
+    with torch.no_grad():
+        maps = net.relu(net.conv(images))
+        maps = net.pool(acts["relu"](maps) if "relu" in acts else maps)
+        wanted = net.mean(net.conv2(acts["pool"](maps)))
+        torch.testing.assert_close(cut.features(rows, acts), wanted, rtol=1e-5, atol=1e-6)
+    gain = torch.zeros(1, 3, requires_grad=True)  # projected onto its bound; it must be able to leave it
+    rest = {site: torch.ones(1, 3) for site in sites}
+    gradient = torch.autograd.grad(cut.features(rows, {**rest, "pool": gain}).sum(), gain)[0]
+    assert bool((gradient != 0).all())
 
 
 @pytest.mark.parametrize("layers", [["relu1", "relu2", "relu3"], ["conv3"]])
@@ -174,7 +203,6 @@ class Awkward(nn.Module):
         ("read again", ["conv2"], "again after step 'relu'"),
         ("method in place", ["conv2"], "again after step 'relu_'"),
         ("control flow", ["relu", "conv2"], "torch.fx cannot trace it"),
-        ("plain", ["conv2", "pool"], "act on the same map"),
     ],
 )
 def test_what_cannot_be_cut_runs_whole_and_says_why(kind: str, layers: list[str], reason: str, gain_set: Any) -> None:
@@ -271,3 +299,145 @@ def test_a_gained_block_with_gained_layers_inside_is_cut_too() -> None:
         for handle in handles:
             handle.remove()
         torch.testing.assert_close(cut.features(rows, gains), seen[0], rtol=1e-4, atol=1e-5)
+
+
+# -- channels last, views, heads
+
+
+class LastBlock(nn.Module):
+    """A convolution, then a block on maps (N, H, W, C) as ConvNeXt has it, with a layer norm or without."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.stem, self.relu = nn.Conv2d(1, 6, 3), nn.ReLU()
+        self.norm = nn.LayerNorm(6) if norm else nn.Identity()
+        self.fc1, self.act, self.fc2 = nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 6)
+        self.block, self.mean, self.head = nn.Identity(), GlobalMean(), nn.Linear(6, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.relu(self.stem(images))
+        inner = self.fc2(self.act(self.fc1(self.norm(maps.permute(0, 2, 3, 1)))))
+        return self.head(self.mean(self.block(maps + inner.permute(0, 3, 1, 2))))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_maps_with_filters_last_are_refused_and_others_are_not(norm: bool, gain_set: Any) -> None:
+    net, images = LastBlock(norm).eval(), torch.rand(3, 1, 6, 6)
+    for layer in ("fc1", "act", "fc2", "act.input"):
+        inside = arm_network(net, [layer], "head", "positive")
+        assert inside is not None
+        with pytest.raises(DataError, match=r"gives \(2, 4, 4, \d+\), with its filters on axis 3; gains are learned"):
+            inside.prefix(images)
+    cut = CutNetwork(net, ["relu", "block"], "head")
+    rows = cut.prefix(images)
+    assert cut.n_filters == {"relu": 6, "block": 6}
+    gains = random_gains(cut)
+    wanted = through_hooks(net, "head", images, gains, gain_set)
+    np.testing.assert_allclose(cut.features(rows, gains).numpy(), wanted, rtol=1e-5, atol=1e-6)
+    with with_gains(net, gain_set({"act": np.linspace(0.0, 2.0, 10)})), torch.no_grad():
+        found = net(images)
+    with hooked(net, {"act": lambda part, inputs, output: output * torch.linspace(0.0, 2.0, 10)}), torch.no_grad():
+        torch.testing.assert_close(found, net(images))
+
+
+def test_maps_of_which_nothing_tells_the_axis_are_refused() -> None:
+    net = LastBlock(norm=True).eval()
+    with pytest.raises(DataError, match=r"\(2, 6, 6, 6\), and nothing in the network tells on which axis its filters"):
+        CutNetwork(net, ["block"], "head").prefix(torch.rand(2, 1, 8, 8))
+
+
+def test_gains_on_a_square_map_of_a_linear_layer_act_on_its_features(gain_set: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), Last(), nn.Linear(4, 4), nn.ReLU()).eval()
+    images = torch.randn(2, 1, 6, 6)  # maps (N, 4, 4, 4)
+    gain = np.array([0.0, 1.0, 2.0, 3.0])
+    with torch.no_grad(), with_gains(net, gain_set({"2": gain})):
+        found = net[:3](images)
+    with torch.no_grad():
+        torch.testing.assert_close(found, net[:3](images) * torch.tensor(gain, dtype=torch.float32))
+    with (
+        torch.no_grad(), with_gains(net, gain_set({"3": gain})),
+        pytest.raises(DataError, match="say where the filters are"),
+    ):  # fmt: skip
+        net(images)
+
+
+class Last(nn.Module):
+    """(N, C, H, W) to (N, H, W, C)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1)
+
+
+class LeNet(nn.Module):
+    """Convolutions, pooling and a view, as in the first tutorials."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 5, 3)
+        self.fc, self.head = nn.Linear(5 * 2 * 2, 6), nn.Linear(6, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = torch.max_pool2d(torch.relu(self.conv1(images)), 2)
+        maps = torch.max_pool2d(torch.relu(self.conv2(maps)), 2)
+        return self.head(torch.relu(self.fc(maps.view(len(images), -1))))
+
+
+def test_a_network_that_views_its_maps_is_cut_learned_on_and_trained(gain_set: Any) -> None:
+    net, images = LeNet().eval(), torch.rand(12, 1, 14, 14)
+    target = np.arange(12)[None] % 2 == 0
+    for layers in (["conv1"], ["conv2"], ["conv1", "conv2"]):
+        cut = CutNetwork(net, layers, "head")
+        rows, gains = cut.prefix(images), random_gains(cut)
+        assert cut.memory_format == torch.contiguous_format
+        wanted = through_hooks(net, "head", images, gains, gain_set)
+        np.testing.assert_allclose(cut.features(rows, gains).numpy(), wanted, rtol=1e-5, atol=1e-6)
+        detector = Detector(np.ones((1, 6)), np.zeros(1), np.ones(6))
+        schedule = Schedule(rate=0.1, epochs=2, batch_size=6)
+        fit = fit_tasks(cut, rows, target, start(cut, detector), schedule, train_gains=True, train_head=False)
+        assert all(bool((gain != 1).any()) for gain in fit.state.gains().values())
+    full = learn_full(
+        CutNetwork(net, ["conv2"], "head"), images, target[0], detector, 0, schedule, evaluate=images
+    )  # fmt: skip
+    assert np.isfinite(full).all()
+    train_classifier(net, images, target[0].astype(int), epochs=1, batch_size=6, rate=0.01, seed=0)
+    assert net.conv1.weight.is_contiguous()
+
+
+def test_another_error_of_the_network_is_not_taken_for_one_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        CutNetwork(LeNet().eval(), ["conv1"], "head").prefix(torch.rand(2, 1, 20, 20))
+
+
+def test_what_the_head_takes_is_a_site_and_what_it_gives_is_none(gain_set: Any) -> None:
+    net, images = build_network("digits_cnn").module.eval(), torch.rand(3, 1, 28, 28)
+    cut = arm_network(net, ["relu2", "head.input"], "head", "positive")
+    assert cut is not None
+    assert cut.cached, cut.reason
+    rows, gains = cut.prefix(images), random_gains(cut)
+    assert cut.n_filters == {"relu2": 32, "head.input": 64}
+    plain = {"relu2": gains["relu2"], "head.input": torch.ones(1, 64)}
+    with torch.no_grad():
+        wanted = cut.features(rows, plain) * gains["head.input"]
+        torch.testing.assert_close(cut.features(rows, gains), wanted)
+    outside = through_hooks(net, "head", images, {"relu2": gains["relu2"]}, gain_set)
+    np.testing.assert_allclose(cut.features(rows, plain).numpy(), outside, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"what the head 'head' gives .* is no gain of filters; gain 'head.input'"):
+        CutNetwork(net, ["head"], "head")
+    behind = nn.Sequential(OrderedDict(net=net, soft=nn.Softmax(1)))
+    for sites in (["soft"], ["net.relu1", "soft"]):
+        with pytest.raises(DataError, match=r"layer 'soft' gives does not lead to the input of head 'net\.head'"):
+            CutNetwork(behind, sites, "net.head")
+    hidden = nn.Sequential(OrderedDict(net=Untraced(net), soft=nn.Softmax(1)))
+    with pytest.raises(DataError, match="layer 'soft' gives does not lead to the input of head"):
+        CutNetwork(hidden, ["soft"], "net.net.head").prefix(images)
+
+
+class Untraced(nn.Module):
+    """A network that torch.fx cannot follow."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images if images.sum() < 1e9 else images / 2)

@@ -319,6 +319,23 @@ def test_weights_that_are_used_twice_or_in_another_way_are_refused() -> None:
     conv = nn.Conv2d(4, 4, 3, padding=1)
     with pytest.raises(ConfigError, match="are used 2 times"):
         fold_gains(nn.Sequential(conv, conv, nn.ReLU()), gain_set({"2": [2.0] * 4}))
+
+    class Again(nn.Module):
+        """A function takes the weights of a layer too, under its own name or another."""
+
+        def __init__(self, tied: bool) -> None:
+            super().__init__()
+            self.conv, self.other, self.relu = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.ReLU()
+            if tied:
+                self.other.weight = self.conv.weight
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return nn.functional.conv2d(self.relu(self.conv(maps)), self.conv.weight * 2) + self.other(maps)
+
+    for tied, layer in ((False, "relu"), (True, "relu"), (True, "other")):
+        with pytest.raises(ConfigError, match="are used 2 times"):
+            fold_gains(Again(tied).eval(), gain_set({layer: [2.0] * 4}), direction="backward")
+    check_fold(Again(tied=False), drawn({"other": 4}), IMAGES)
     spectral = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)), nn.ReLU())
     with pytest.raises(ConfigError, match=r"cannot be (folded|traced)"):
         fold_gains(spectral, gain_set({"1": [2.0] * 4}))

@@ -274,12 +274,19 @@ def test_schedules() -> None:
     updates = list(Schedule(rate=1, batch_size=4, epochs=None, updates=5, seed=1).batches(10))
     assert all(torch.equal(a, b) for a, b in zip(epochs[:5], updates, strict=True))
     assert [len(b) for b in Schedule(rate=1, batch_size=60, epochs=1).batches(3)] == [3]
-    assert list(Schedule(rate=1, epochs=0).batches(3)) == []
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"rate": 0.0}, {"rate": 1.0, "penalty": -1.0}, {"rate": 1.0, "batch_size": 0}, {"rate": 1.0, "updates": 3}],
+    [
+        {"rate": 0.0},
+        {"rate": 1.0, "penalty": -1.0},
+        {"rate": 1.0, "batch_size": 0},
+        {"rate": 1.0, "updates": 3},
+        {"rate": 1.0, "epochs": 0},
+        {"rate": 1.0, "epochs": -1},
+        {"rate": 1.0, "epochs": None, "updates": 0},
+    ],
 )
 def test_schedules_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="wanted"):

@@ -52,6 +52,8 @@ def test_text_and_numbers_there_and_back(text: str) -> None:
         ("bounded", "wanted free"), ("bounded(a, b)", "wanted free"), ("free(0, 1)", "wanted free"),
         ("exp", "wanted free"),
         ("bounded(1.1, 2)", "hold 1 between"), ("log(0, 2)", "above 0"), ("free+layer_mean", "layer mean 0"),
+        ("bounded(0.7, 1.3)+layer_mean", "bounds do not hold once"),
+        ("log(0.5, 2)+layer_mean", "bounds do not hold once"),
     ],
 )  # fmt: skip
 def test_what_is_no_parameterisation(text: str, message: str) -> None:

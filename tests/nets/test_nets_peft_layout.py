@@ -108,3 +108,32 @@ def test_what_is_no_adapter_of_this_network_is_refused(gain_set: Any, tmp_path: 
         gains_from_peft({"lora": np.ones(1)}, config, module)
     with pytest.raises(StoreError, match=r"there is no adapter_model.safetensors in"):
         fa.import_gains(tmp_path, model=module)
+
+
+class Joined(nn.Module):
+    """Maps concatenated with themselves, or with others."""
+
+    def __init__(self, itself: bool) -> None:
+        super().__init__()
+        self.itself = itself
+        self.conv, self.relu6, self.other, self.gelu = nn.Conv2d(1, 3, 1), nn.ReLU6(), nn.Conv2d(1, 2, 1), nn.GELU()
+        self.last = nn.Conv2d(6 if itself else 5, 2, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.relu6(self.conv(images))
+        return self.last(torch.cat([maps, maps if self.itself else self.gelu(self.other(images))], 1))
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_concatenated_maps_come_back(itself: bool, gain_set: Any) -> None:
+    module = Joined(itself).eval()
+    gains = gain_set({"relu6": some(3)} if itself else {"relu6": some(3), "gelu": some(2)})
+    tensors, config = peft_layout(module, gains)
+    (key,) = tensors
+    back = gains_from_peft(tensors, config, module)
+    assert back["layer"].values.tolist() == gains["layer"].values.tolist()
+    np.testing.assert_array_equal(back["gain"].values, gains["gain"].values)
+    if itself:  # two factors on one map are no gain of it
+        odd = {key: tensors[key] * np.arange(1.0, 7.0).reshape(1, 6, 1, 1)}
+        with pytest.raises(ConfigError, match=r"input of 'last', which is cat, .* merge the adapter"):
+            gains_from_peft(odd, config, module)

@@ -268,3 +268,12 @@ def test_sites_by_name(images: Tensor) -> None:
         split_site(net, "add")
     with pytest.raises(ConfigError, match="relu7"):
         select_sites(net, "relu7.input")
+
+
+def test_a_copy_made_inside_with_gains_runs_whatever_tells_its_axes(gain_set: Any) -> None:
+    """Linear layers and layer norms are watched; the copy is watched too."""
+    for norm in (nn.LayerNorm(6), nn.Identity()):
+        net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm, nn.Linear(6, 2))
+        images = torch.rand(2, 1, 8, 8)
+        with with_gains(net.eval(), gain_set({"1": np.linspace(0, 2, 6)})), torch.no_grad():
+            assert torch.equal(copy.deepcopy(net)(images), net(images))

@@ -98,3 +98,30 @@ def test_batch_sizes_agree_to_rounding(name: str) -> None:
 
 def content(folder: Any) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class Holder(nn.Module):
+    """A network that reads an attribute which is called as a global of this file, and that global holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = nn.Conv2d(3, 2, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.held(images)
+
+
+held: Any = None
+
+
+def test_a_global_may_hold_the_very_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    from featattn_neuro.nets.fingerprint import digest, network_digest
+
+    net = Holder().eval()
+    wanted = network_digest(net)
+    assert wanted == network_digest(Holder().eval())
+    for holding in (net, [net], {"inner": net.held}, nn.Sequential(net)):
+        monkeypatch.setitem(globals(), "held", holding)
+        found = network_digest(net)
+        assert found == network_digest(net) != wanted
+        assert digest(net) == digest(net)
