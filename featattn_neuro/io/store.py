@@ -115,7 +115,7 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
             opened = xr.open_dataset(path, engine="h5netcdf", chunks={}, cache=False)
         else:
             opened = _open_zarr(path)
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
         ) from error
