@@ -18,7 +18,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class RecordingStore:
             raise self.failure
         if self.path.suffix == ".zarr":
             self._seal()
-            files._move_over(self.folder, self.path)
+            _give_name(self.folder, self.path)
             return files.open_kind(self.path)
         self._seal(keep_state=True)
         with open_recording(self.folder) as recorded:
@@ -155,7 +155,6 @@ class RecordingStore:
         manifests.write_manifest(self.folder, key=self.key, chunks=chunks, files=self.files, unreadable=unreadable)
         if not keep_state:
             (self.folder / _STATE).unlink()
-            (self.folder / _PROGRESS).unlink()
 
 
 @dataclass
@@ -207,23 +206,21 @@ def recording_store(
     files._suffix(path)
     if not path.parent.is_dir():
         raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
+    folder = path.with_name(f".{path.name}.recording")
+    _settle(folder, path)
     if _holds(path, key, inputs, overwrite=overwrite):
+        _remove_leftover(folder, path, key)
         yield None
         return
-    folder = path.with_name(f".{path.name}.recording")
     with _locked(folder, path):
         if _holds(path, key, inputs, overwrite=overwrite):  # finished by another process in between
             _empty(folder)
-            folder.rmdir()
             yield None
             return
-        if not (folder / _STATE).exists() and path.suffix == ".zarr":
-            if _sealed_key(folder) == key:
-                (folder / _PROGRESS).unlink(missing_ok=True)  # killed between the last word and the name
-                files._move_over(folder, path)
-                yield None
-                return
-            _empty(folder)
+        if _sealed_key(folder, path) == key:
+            _give_name(folder, path)
+            yield None
+            return
         _check_unfinished(folder, path, key, overwrite=overwrite)
         sink = RecordingStore(path, folder, key=key, inputs=inputs, block_bytes=block_bytes or BLOCK_BYTES)
         try:
@@ -254,7 +251,17 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # not empty: to be taken up again; not there: it has its name
+            folder.rmdir()
         os.close(handle)
+
+
+def _remove_leftover(folder: Path, path: Path, key: str) -> None:
+    """What a process left that was killed when its file was written already."""
+    state = _read(folder / _STATE)
+    if state is not None and _key_of(state) == key:
+        with suppress(StoreError), _locked(folder, path):  # another process is at it: it will tidy up itself
+            _empty(folder)
 
 
 def _holds(path: Path, key: str, inputs: Mapping[str, str], *, overwrite: bool) -> bool:
@@ -283,7 +290,7 @@ def _check_unfinished(folder: Path, path: Path, key: str, *, overwrite: bool) ->
     text = _read(folder / _STATE)
     if text is None:
         return
-    if json.loads(text).get("key") != key:
+    if _key_of(text) != key:
         if not overwrite:
             raise StoreError(
                 f"{str(path)!r} was begun with other weights, stimuli, layers or versions and not finished; choose "
@@ -292,11 +299,36 @@ def _check_unfinished(folder: Path, path: Path, key: str, *, overwrite: bool) ->
         _empty(folder)
 
 
-def _sealed_key(folder: Path) -> str | None:
-    """The key of a recording that was killed between its last word and its name."""
+def _settle(folder: Path, path: Path) -> None:
+    """Where nothing has the name: give it to a whole recording that was to have it, or back to the one replaced."""
+    if path.exists() or not (folder.is_dir() or files._aside(path).is_dir()):
+        return
+    with _locked(folder, path):
+        if _sealed_key(folder, path) is None:
+            files._recover(path)
+        else:
+            _give_name(folder, path)
+
+
+def _sealed_key(folder: Path, path: Path) -> str | None:
+    """The key of a recording whose process was killed between its last word and its name; None = there is none."""
+    if (folder / _STATE).exists() or path.suffix != ".zarr":
+        return None
     try:
         return str(manifests.read_manifest(folder)["key"])
     except StoreError:
+        return None
+
+
+def _give_name(folder: Path, path: Path) -> None:
+    (folder / _PROGRESS).unlink(missing_ok=True)
+    files._move_over(folder, path)
+
+
+def _key_of(state: str) -> Any:
+    try:
+        return json.loads(state)["key"]
+    except (ValueError, TypeError, KeyError):  # damaged: no recording's
         return None
 
 

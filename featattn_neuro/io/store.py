@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -293,7 +294,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed."""
     if not path.parent.is_dir():
         raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
+    _tidy(path)
+    temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
         yield temporary
         _move_over(temporary, path)
@@ -322,16 +324,54 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _move_over(temporary: Path, path: Path) -> None:
-    if temporary.is_dir() and path.is_dir():
-        # a folder that is not empty cannot be replaced in one step: the old one steps aside first
-        aside = temporary.with_suffix(".replaced")
-        os.replace(path, aside)
+    if not temporary.is_dir():
         os.replace(temporary, path)
-        _remove(aside)
-    elif temporary.is_dir() and path.exists():
+        return
+    if path.exists() and not path.is_dir():
         raise StoreError(f"wanted a zarr folder at {str(path)!r}; there is a file of that name; remove or rename it")
-    else:
-        os.replace(temporary, path)
+    aside = _aside(path)
+    if path.is_dir():
+        # a folder that is not empty cannot be replaced in one step: the old one steps aside first
+        _remove(aside)  # of a process that was killed while it removed it
+        os.replace(path, aside)
+    os.replace(temporary, path)
+    _remove(aside)
+
+
+def _aside(path: Path) -> Path:
+    """Where a folder is while another takes its place."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _recover(path: Path) -> None:
+    """Put a folder back that had stepped aside when its process was killed."""
+    if not path.exists() and _aside(path).is_dir():
+        os.replace(_aside(path), path)
+
+
+def _tidy(path: Path) -> None:
+    """What killed processes of this machine left beside `path`: a folder that stepped aside, half-written files."""
+    _recover(path)
+    name = rf"\.\.?{re.escape(path.name)}\.{_machine()}-([0-9]+)-[0-9a-f]{{8}}\..+"
+    for entry in os.listdir(path.parent):
+        found = re.fullmatch(name, entry)
+        if found is not None and not _is_running(int(found[1])):
+            _remove(path.with_name(entry))
+
+
+def _machine() -> str:
+    """Stands in names of temporary files: a process number says nothing of processes on another machine."""
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -361,6 +401,11 @@ def _named(kind: Kind | str) -> Kind:
 
 
 def _check_file(path: Path, suffix: str) -> None:
+    if not path.exists() and _aside(path).exists():
+        raise StoreError(
+            f"wanted a results file; a process was killed while it replaced the one at {str(path)!r}; make it again, "
+            f"or rename the old one, {_aside(path).name!r}"
+        )
     if not path.exists():
         raise StoreError(f"wanted a results file; there is none at {str(path)!r}; check the path")
     if suffix == ".zarr":
