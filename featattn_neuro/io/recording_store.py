@@ -35,6 +35,9 @@ from featattn_neuro.schema import RecordingHeader
 BLOCK_BYTES = 8 << 20
 """About how many bytes are gathered before they are written, and the most that one chunk holds uncompressed."""
 
+BLOCK_STIMULI = 512
+"""About how many stimuli are gathered at most, so that little is lost of a recording of few units that is killed."""
+
 _PROGRESS, _STATE, _MADE = "progress.jsonl", "state.json", ".made"
 _QUEUED_BLOCKS = 1
 
@@ -333,10 +336,11 @@ def _key_of(state: str) -> Any:
 
 
 def _block_rows(header: RecordingHeader, block_bytes: int) -> int:
-    """Stimuli per block: whole batches, about `block_bytes` of values, no more than there are."""
+    """Stimuli per block: whole batches, about `block_bytes` of values or `BLOCK_STIMULI`, no more than there are."""
     batch = header.batch_size * sum(header.widths) * len(header.reductions) * np.dtype(header.dtype).itemsize
     wanted = max(1, block_bytes // max(batch, 1))
-    return header.batch_size * min(wanted, -(-header.n_stimuli // header.batch_size))
+    most = min(header.n_stimuli, BLOCK_STIMULI)
+    return header.batch_size * min(wanted, -(-most // header.batch_size))
 
 
 def _layer_chunks(header: RecordingHeader, rows: int, block_bytes: int) -> list[LayerChunks]:

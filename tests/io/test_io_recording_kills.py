@@ -158,3 +158,24 @@ def test_killed_after_netcdf_was_written_the_unfinished_folder_goes(tmp_path, mo
     assert names(tmp_path) == [".k.nc.recording", "k.nc"]
     record(out)
     assert names(tmp_path) == ["k.nc"]
+
+
+def test_a_recording_of_few_units_is_taken_up_near_where_it_was_killed(tmp_path):
+    pixels = np.random.default_rng(0).standard_normal((2000, 1, 2, 2)).astype(np.float32)
+    images, net = load_stimuli(pixels, label=None), nn.Sequential(nn.Conv2d(1, 10, 1)).eval()
+    stopped: list[int] = []
+
+    def stop(done, total):
+        stopped.append(done)
+        if done >= 1900:
+            raise Kill
+
+    fn.record(net, images, "0", out=tmp_path / "whole.zarr").close()
+    with pytest.raises(Kill):
+        fn.record(net, images, "0", out=tmp_path / "cut.zarr", progress=stop)
+    taken_up: list[int] = []
+    fn.record(net, images, "0", out=tmp_path / "cut.zarr", progress=lambda done, total: taken_up.append(done)).close()
+    assert stopped[-1] - (taken_up[0] - 32) < 512
+    assert content(tmp_path / "cut.zarr") == content(tmp_path / "whole.zarr")
+    chunks = [path for path in (tmp_path / "whole.zarr" / "response_0000" / "c").rglob("*") if path.is_file()]
+    assert len(chunks) == 4, "not many small files"
