@@ -97,7 +97,7 @@ class RecordingStore:
             _give_name(self.folder, self.path)
             return files.open_kind(self.path)
         self._seal(keep_state=True)
-        with open_recording(self.folder) as recorded:
+        with open_recording(self.folder, self.block_bytes) as recorded:  # in small pieces: memory is not to grow
             files.save_kind(recorded, self.path)
         shutil.rmtree(self.folder)
         return files.open_kind(self.path)
@@ -469,8 +469,8 @@ def _stored_layer(path: Path, name: str) -> StoredLayer:
     return StoredLayer(path, layer, stimuli)
 
 
-def open_recording(path: Path) -> xr.Dataset:
-    """A finished recording as ACTIVATIONS; values are read when they are used, chunk by chunk."""
+def open_recording(path: Path, block_bytes: int | None = None) -> xr.Dataset:
+    """A finished recording as ACTIVATIONS; values are read when they are used, about `block_bytes` at once."""
     import zarr
 
     from featattn_neuro.io.regions import region_array, whole_region
@@ -498,7 +498,8 @@ def open_recording(path: Path) -> xr.Dataset:
         attrs=layout["attrs"],
     )
     return header.dataset(
-        region_array(whole_region(arrays), token), {int(i): reason for i, reason in manifest["unreadable"].items()}
+        region_array(whole_region(arrays), token, block_bytes),
+        {int(i): reason for i, reason in manifest["unreadable"].items()},
     )
 
 
