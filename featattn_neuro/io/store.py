@@ -23,10 +23,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError
+from featattn_neuro.io.recording_chunks import crc32c
 from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Kind, kind_of
 
 SUFFIXES = (".nc", ".zarr")
@@ -34,7 +36,8 @@ SUFFIXES = (".nc", ".zarr")
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _NETCDF3_MAGIC = b"CDF"
-_COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True}
+_TEXT_CHECKSUM = "text_checksum"
+_COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 
 
 def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
@@ -48,7 +51,8 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
 
     Returns
     -------
-    The path as given. The file has one attribute more than the Dataset: `provenance`, see `provenance`.
+    The path as given. The file has two attributes more than the Dataset: `provenance`, see `provenance`, and
+    `text_checksum`, over text and attributes; numbers of netCDF have the checksums of HDF5.
 
     Raises
     ------
@@ -67,13 +71,15 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
     suffix = _suffix(path)
     checked = kind_of(dataset).check(dataset)
     ready = _plain(checked).assign_attrs(provenance=provenance())
+    ready.attrs[_TEXT_CHECKSUM] = _text_checksum(ready)
     with _replacing(path) as temporary:
         if suffix == ".nc":
             encoding = {
                 name: dict(_COMPRESSION) for name, v in ready.variables.items() if v.dtype.kind in "fiub" and v.ndim
             }
             _reserve(temporary, _upper_size(ready))
-            with _spaces_in_names():
+            # one block after the other: HDF5 takes one at a time anyway, and those that wait would fill the memory
+            with _spaces_in_names(), dask.config.set(scheduler="synchronous"):
                 ready.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
         else:
             # format 2 is what every zarr reader knows; its text encoding is settled, that of format 3 is not yet
@@ -111,15 +117,11 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
     path = Path(path)
     suffix = _suffix(path)
     _check_file(path, suffix)
-    try:
+    with _reading(path):
         if suffix == ".nc":
             opened = xr.open_dataset(path, engine="h5netcdf", chunks={}, cache=False)
         else:
             opened = _open_zarr(path)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
-        ) from error
     try:
         _check_version(path, opened.attrs)
         try:
@@ -132,7 +134,14 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
                 f"wanted a Dataset of kind {wanted.name}; {str(path)!r} holds kind {declared.name}; "
                 f"pass the {wanted.name} file"
             )
-        result = wanted.check(_plain(metadata_as_coordinates(opened, wanted)))
+        with _reading(path):
+            read = _plain(metadata_as_coordinates(opened, wanted))
+        if read.attrs.pop(_TEXT_CHECKSUM, None) not in (None, _text_checksum(read)):  # None: an older file
+            raise StoreError(
+                f"text or attributes of {str(path)!r} are not what was written (the checksum differs): it is damaged, "
+                "or was edited by other means; write it again"
+            )
+        result = wanted.check(read)
     except BaseException:
         opened.close()
         raise
@@ -149,13 +158,8 @@ def load_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
     Traceback (most recent call last):
     featattn_neuro.errors.StoreError: wanted a results file; there is none at 'nowhere.zarr'; check the path
     """
-    with open_kind(path, kind) as opened:
-        try:
-            result = opened.load()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise StoreError(
-                f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
-            ) from error
+    with open_kind(path, kind) as opened, _reading(Path(path)):
+        result = opened.load()
     # ranges are only checked on values in memory
     return kind_of(result).check(result)
 
@@ -287,6 +291,24 @@ def _spaces_in_names() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*has a space in its name.*")
         yield
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say of what HDF5, zarr and xarray raise on damaged files which file it was."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
+        ) from error
+
+
+def _text_checksum(dataset: xr.Dataset) -> str:
+    """CRC-32C of all text: HDF5 has no checksums for text of variable length, nor for attributes."""
+    attrs = {str(name): value for name, value in dataset.attrs.items() if name != _TEXT_CHECKSUM}
+    text = {str(n): v.values.ravel().tolist() for n, v in dataset.variables.items() if v.dtype.kind == "U"}
+    return crc32c(json.dumps([attrs, text], sort_keys=True).encode()).hex()
 
 
 @contextmanager
