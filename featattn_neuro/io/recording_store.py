@@ -2,10 +2,10 @@
 
 Layout of a finished folder NAME.zarr (zarr format 3): an array `response_0000`, … (reduction, stimulus, unit of the
 layer) per recorded layer, so that no chunk crosses a layer; coordinates as arrays; `chunks.json` with size and CRC-32C
-of every chunk. While it is made the folder is `.NAME.recording`; a name that does not start with a dot is a whole
-recording. Blocks of stimuli are written one after the other; a line of `progress.jsonl` says that a block is there.
-Killed at any moment, the blocks that are whole are kept and the others made again. The folder is locked with flock,
-which ends with its process.
+of every file (`recording_manifest`). While it is made the folder is `.NAME.recording`; a name that does not start with
+a dot is a whole recording. Blocks of stimuli are written one after the other; a line of `progress.jsonl` says that a
+block is there. Killed at any moment, the blocks that are whole are kept and the others made again. The folder is locked
+with flock, which ends with its process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,18 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import StoreError
+from featattn_neuro.io import recording_manifest as manifests
 from featattn_neuro.io import store as files
 from featattn_neuro.io.recording_chunks import LayerChunks, StoredLayer, is_whole, zarr_codecs
 from featattn_neuro.schema import RecordingHeader
 
-FORMAT = 1
 BLOCK_BYTES = 8 << 20
 """About how many bytes are gathered before they are written, and the most that one chunk holds uncompressed."""
 
-_CHUNKS, _PROGRESS, _STATE = "chunks.json", "progress.jsonl", "state.json"
+BLOCK_STIMULI = 512
+"""About how many stimuli are gathered at most, so that little is lost of a recording of few units that is killed."""
+
+_PROGRESS, _STATE, _MADE = "progress.jsonl", "state.json", ".made"
 _QUEUED_BLOCKS = 1
 
 
@@ -48,6 +51,7 @@ class RecordingStore:
     def __init__(self, path: Path, folder: Path, *, key: str, inputs: Mapping[str, str], block_bytes: int) -> None:
         self.path, self.folder, self.key, self.inputs, self.block_bytes = path, folder, key, dict(inputs), block_bytes
         self.done: dict[int, dict[str, Any]] = {}
+        self.files: dict[str, list[Any]] = {}
         self.pending: list[tuple[int, Sequence[np.ndarray], Mapping[int, str]]] = []
         self.failure: BaseException | None = None
         self.thread: threading.Thread | None = None
@@ -59,14 +63,15 @@ class RecordingStore:
         """Make the arrays, or find what an earlier process left; return the ranges of stimuli still wanted."""
         self.header = header
         self.rows = _block_rows(header, self.block_bytes)
-        state = json.dumps({"format": FORMAT, "key": self.key, "rows": self.rows}, sort_keys=True)
+        state = json.dumps({"format": manifests.FORMAT, "key": self.key, "rows": self.rows}, sort_keys=True)
         with _writing(self.path):
             if _read(self.folder / _STATE) == state:
                 self.done = _verified(self.folder)
             else:
                 _empty(self.folder)
-                _create(self.folder, header, self.rows, self.block_bytes, self.key, self.inputs)
-                files.write_text_atomic(self.folder / _STATE, state)
+            # also when a recording is taken up: what became of these files is not to get into the finished one
+            self.files = _lay_out(self.folder, header, self.rows, self.block_bytes, self.key, self.inputs)
+            files.write_text_atomic(self.folder / _STATE, state)
             self._rewrite_progress()
         self.layers = _layer_chunks(header, self.rows, self.block_bytes)
         self.thread = threading.Thread(target=self._run, name="recording-writer", daemon=True)
@@ -91,11 +96,10 @@ class RecordingStore:
         with _writing(self.path):
             if self.path.suffix == ".zarr":
                 self._seal()
-                files._move_over(self.folder, self.path)
+                _give_name(self.folder, self.path)
                 return files.open_kind(self.path)
-            if not (self.folder / _CHUNKS).exists():
-                self._seal(keep_state=True)
-            with open_recording(self.folder) as recorded:
+            self._seal(keep_state=True)
+            with open_recording(self.folder, self.block_bytes) as recorded:  # in small pieces: memory is not to grow
                 files.save_kind(recorded, self.path)
             shutil.rmtree(self.folder)
             return files.open_kind(self.path)
@@ -150,11 +154,9 @@ class RecordingStore:
         entries = [self.done[start] for start in sorted(self.done)]
         chunks = {key: value for entry in entries for key, value in entry["chunks"].items()}
         unreadable = {key: value for entry in entries for key, value in entry["unreadable"].items()}
-        manifest = {"format": FORMAT, "key": self.key, "chunks": chunks, "unreadable": unreadable}
-        files.write_text_atomic(self.folder / _CHUNKS, json.dumps(manifest, sort_keys=True, indent=1))
+        manifests.write_manifest(self.folder, key=self.key, chunks=chunks, files=self.files, unreadable=unreadable)
         if not keep_state:
             (self.folder / _STATE).unlink()
-            (self.folder / _PROGRESS).unlink()
 
 
 @dataclass
@@ -207,23 +209,21 @@ def recording_store(
     files._suffix(path)
     if not path.parent.is_dir():
         raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
+    folder = path.with_name(f".{path.name}.recording")
+    _settle(folder, path)
     if _holds(path, key, inputs, overwrite=overwrite):
+        _remove_leftover(folder, path, key)
         yield None
         return
-    folder = path.with_name(f".{path.name}.recording")
     with _locked(folder, path):
         if _holds(path, key, inputs, overwrite=overwrite):  # finished by another process in between
             _empty(folder)
-            folder.rmdir()
             yield None
             return
-        if is_recording(folder) and not (folder / _STATE).exists() and path.suffix == ".zarr":
-            if json.loads((folder / _CHUNKS).read_text(encoding="utf-8"))["key"] == key:
-                (folder / _PROGRESS).unlink(missing_ok=True)  # killed between the last word and the name
-                files._move_over(folder, path)
-                yield None
-                return
-            _empty(folder)
+        if _sealed_key(folder, path) == key:
+            _give_name(folder, path)
+            yield None
+            return
         _check_unfinished(folder, path, key, overwrite=overwrite)
         sink = RecordingStore(path, folder, key=key, inputs=inputs, block_bytes=block_bytes or BLOCK_BYTES)
         try:
@@ -272,7 +272,17 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # not empty: to be taken up again; not there: it has its name
+            folder.rmdir()
         os.close(handle)
+
+
+def _remove_leftover(folder: Path, path: Path, key: str) -> None:
+    """What a process left that was killed when its file was written already."""
+    state = _read(folder / _STATE)
+    if state is not None and _key_of(state) == key:
+        with suppress(StoreError), _locked(folder, path):  # another process is at it: it will tidy up itself
+            _empty(folder)
 
 
 def _holds(path: Path, key: str, inputs: Mapping[str, str], *, overwrite: bool) -> bool:
@@ -301,7 +311,7 @@ def _check_unfinished(folder: Path, path: Path, key: str, *, overwrite: bool) ->
     text = _read(folder / _STATE)
     if text is None:
         return
-    if json.loads(text).get("key") != key:
+    if _key_of(text) != key:
         if not overwrite:
             raise StoreError(
                 f"{str(path)!r} was begun with other weights, stimuli, layers or versions and not finished; choose "
@@ -310,11 +320,45 @@ def _check_unfinished(folder: Path, path: Path, key: str, *, overwrite: bool) ->
         _empty(folder)
 
 
+def _settle(folder: Path, path: Path) -> None:
+    """Where nothing has the name: give it to a whole recording that was to have it, or back to the one replaced."""
+    if path.exists() or not (folder.is_dir() or files._aside(path).is_dir()):
+        return
+    with _locked(folder, path):
+        if _sealed_key(folder, path) is None:
+            files._recover(path)
+        else:
+            _give_name(folder, path)
+
+
+def _sealed_key(folder: Path, path: Path) -> str | None:
+    """The key of a recording whose process was killed between its last word and its name; None = there is none."""
+    if (folder / _STATE).exists() or path.suffix != ".zarr":
+        return None
+    try:
+        return str(manifests.read_manifest(folder)["key"])
+    except StoreError:
+        return None
+
+
+def _give_name(folder: Path, path: Path) -> None:
+    (folder / _PROGRESS).unlink(missing_ok=True)
+    files._move_over(folder, path)
+
+
+def _key_of(state: str) -> Any:
+    try:
+        return json.loads(state)["key"]
+    except (ValueError, TypeError, KeyError):  # damaged: no recording's
+        return None
+
+
 def _block_rows(header: RecordingHeader, block_bytes: int) -> int:
-    """Stimuli per block: whole batches, about `block_bytes` of values, no more than there are."""
+    """Stimuli per block: whole batches, about `block_bytes` of values or `BLOCK_STIMULI`, no more than there are."""
     batch = header.batch_size * sum(header.widths) * len(header.reductions) * np.dtype(header.dtype).itemsize
     wanted = max(1, block_bytes // max(batch, 1))
-    return header.batch_size * min(wanted, -(-header.n_stimuli // header.batch_size))
+    most = min(header.n_stimuli, BLOCK_STIMULI)
+    return header.batch_size * min(wanted, -(-most // header.batch_size))
 
 
 def _layer_chunks(header: RecordingHeader, rows: int, block_bytes: int) -> list[LayerChunks]:
@@ -324,6 +368,24 @@ def _layer_chunks(header: RecordingHeader, rows: int, block_bytes: int) -> list[
         per_filter = rows * step * len(header.reductions) * dtype.itemsize
         filters = min(width // step, max(1, block_bytes // per_filter))
         found.append(LayerChunks(_layer_name(i), len(header.reductions), width, rows, filters * step, dtype))
+    return found
+
+
+def _lay_out(
+    folder: Path, header: RecordingHeader, rows: int, block_bytes: int, key: str, inputs: Mapping[str, str]
+) -> dict[str, list[Any]]:
+    """Put metadata and coordinates in their places, beside chunks that are there; return their sizes and checksums."""
+    made = folder / _MADE
+    files._remove(made)
+    _create(made, header, rows, block_bytes, key, inputs)
+    found = {}
+    for path in sorted(made.rglob("*")):
+        if path.is_file():
+            name = str(path.relative_to(made))
+            found[name] = manifests.measured(path.read_bytes())
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, folder / name)
+    files._remove(made)
     return found
 
 
@@ -349,11 +411,12 @@ def _create(
             array = group.create_array(
                 name, shape=values.shape, chunks=(max(1, min(len(values), 1 << 18)),), dtype=values.dtype,
                 compressors=zarr_codecs(values.dtype), dimension_names=(dim,),
+                config={"write_empty_chunks": True},  # zeros too: then a file that is not there is one that was lost
             )  # fmt: skip
             array[:] = values
         group.attrs.update(
             {
-                "format": FORMAT,
+                "format": manifests.FORMAT,
                 "layers": len(header.widths),
                 "reductions": list(header.reductions),
                 "coordinates": {name: dim for name, (dim, _) in header.coordinates.items()},
@@ -385,7 +448,7 @@ def _verified(folder: Path) -> dict[int, dict[str, Any]]:
     for torn in folder.glob(".*.partial"):  # small files that were being written
         torn.unlink()
     keep = {str(folder / key) for entry in done.values() for key in entry["chunks"]}
-    for array in folder.glob("response_*"):
+    for array in folder.glob("response_[0-9]*"):
         for place, _, names in os.walk(array / "c"):
             for name in names:
                 if os.path.join(place, name) not in keep:
@@ -394,40 +457,26 @@ def _verified(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a folder holds a recording in this module's layout."""
-    return (path / _CHUNKS).is_file()
+    """Whether a folder holds a recording in this module's layout, be it damaged."""
+    return (path / manifests.NAME).is_file() or (path / _layer_name(0)).is_dir()
 
 
 def verify_recording(path: str | Path) -> int:
-    """Compare every chunk of a finished recording with its manifest; return their number.
+    """Compare every file of a finished recording with its manifest; return the number of chunks of its responses.
 
     Raises
     ------
-    StoreError : no recording, or a chunk that is missing or damaged; the first is named.
+    StoreError : no recording, or a file that is missing or damaged; the first is named.
     """
     path = Path(path)
     if not is_recording(path):
         raise StoreError(f"wanted a recording (.zarr); there is none at {str(path)!r}; check the path")
-    chunks = json.loads((path / _CHUNKS).read_text(encoding="utf-8"))["chunks"]
-    for key, wanted in chunks.items():
+    manifest = manifests.read_manifest(path)
+    manifests.checked_files(path, manifest["files"])
+    for key, wanted in manifest["chunks"].items():
         if not is_whole(path / key, *wanted):
             raise StoreError(f"chunk {key} of {str(path)!r} is missing or damaged; record again with overwrite=True")
-    return len(chunks)
-
-
-def _check_present(path: Path, chunks: Mapping[str, Sequence[Any]]) -> None:
-    """`StoreError` if a chunk file is not there or has another size; zarr reads a missing one as its fill value."""
-    place = f"{path}/"
-    for key, (size, _) in chunks.items():
-        try:
-            found = os.stat(place + key).st_size
-        except FileNotFoundError:
-            found = -1
-        if found != size:
-            raise StoreError(
-                f"chunk {key} of {str(path)!r} is {'missing' if found < 0 else 'cut short'}; copy the folder again, or "
-                "record again with overwrite=True"
-            )
+    return len(manifest["chunks"])
 
 
 def _stored_layer(path: Path, name: str) -> StoredLayer:
@@ -438,19 +487,21 @@ def _stored_layer(path: Path, name: str) -> StoredLayer:
     return StoredLayer(path, layer, stimuli)
 
 
-def open_recording(path: Path) -> xr.Dataset:
-    """A finished recording as ACTIVATIONS; values are read when they are used, chunk by chunk."""
+def open_recording(path: Path, block_bytes: int | None = None) -> xr.Dataset:
+    """A finished recording as ACTIVATIONS; values are read when they are used, about `block_bytes` at once."""
     import zarr
 
     from featattn_neuro.io.regions import region_array, whole_region
 
+    manifest = manifests.read_manifest(path)
+    manifests.checked_files(path, manifest["files"])
+    manifests.present_chunks(path, manifest["chunks"])
     with _quiet():
         group: Any = zarr.open_group(path, mode="r")
         layout: dict[str, Any] = dict(group.attrs)
-        if layout["format"] > FORMAT:
-            raise StoreError(f"{str(path)!r} was written by a newer featattn_neuro: update the package")
-        manifest = json.loads((path / _CHUNKS).read_text(encoding="utf-8"))
-        _check_present(path, manifest["chunks"])
+        if manifest["format"] == 1:
+            for name in layout["coordinates"]:
+                manifests.warn_of_absent(path, name)
         coordinates = {name: (dim, group[name][:]) for name, dim in layout["coordinates"].items()}
     arrays = [_stored_layer(path, _layer_name(i)) for i in range(layout["layers"])]
     token = f"{manifest['key'][:32]}-{os.stat(path).st_mtime_ns}"
@@ -465,7 +516,8 @@ def open_recording(path: Path) -> xr.Dataset:
         attrs=layout["attrs"],
     )
     return header.dataset(
-        region_array(whole_region(arrays), token), {int(i): reason for i, reason in manifest["unreadable"].items()}
+        region_array(whole_region(arrays), token, block_bytes),
+        {int(i): reason for i, reason in manifest["unreadable"].items()},
     )
 
 

@@ -87,13 +87,13 @@ class Region:
         found = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         return found.reshape(self.shape)
 
-    def chunks(self) -> tuple[tuple[int, ...], ...]:
-        """Blocks that are read at once: of one layer, and of as many whole chunks as `BLOCK_BYTES` hold."""
+    def chunks(self, block_bytes: int | None = None) -> tuple[tuple[int, ...], ...]:
+        """Blocks that are read at once: of one layer, and of as many whole chunks as `block_bytes` hold."""
         lengths = [high - low for low, high in self.spans]
         edges = np.cumsum([0] + [layer.shape[2] for layer in self.layers])
         inside = [int(edge) for edge in edges if self.spans[2][0] < edge < self.spans[2][1]]
         widths = np.diff([self.spans[2][0], *inside, self.spans[2][1]]).tolist()
-        together = max(1, BLOCK_BYTES // max(1, lengths[0] * max(widths) * self.dtype.itemsize))
+        together = max(1, (block_bytes or BLOCK_BYTES) // max(1, lengths[0] * max(widths) * self.dtype.itemsize))
         step = self.layers[0].layer.rows
         rows = together // step * step if together >= step else together
         whole = ((lengths[0],), _blocks(self.spans[1], rows), tuple(widths))
@@ -134,6 +134,7 @@ class RegionArray(da.Array):
 
     region: Region
     token: str
+    block_bytes: int | None
 
     def __getitem__(self, index: Any) -> Any:
         key = index if isinstance(index, tuple) else (index,)
@@ -142,7 +143,7 @@ class RegionArray(da.Array):
         if not plain or len(key) > self.ndim or len(lists) > 1:
             return super().__getitem__(index)
         if not lists:
-            return region_array(self.region.narrowed(key), self.token)
+            return region_array(self.region.narrowed(key), self.token, self.block_bytes)
         axis = lists[0]
         slices = as_slices(key[axis], self.shape[axis])
         if slices is None or not all(isinstance(one, slice) for one in (*key[:axis], *key[axis + 1 :])):
@@ -155,13 +156,13 @@ def _is_basic(one: Any) -> bool:
     return isinstance(one, int | np.integer) or (isinstance(one, slice) and one.step in (None, 1))
 
 
-def region_array(region: Region, token: str) -> RegionArray:
-    """The values of a region, read when they are used; `token` names the recording."""
+def region_array(region: Region, token: str, block_bytes: int | None = None) -> RegionArray:
+    """The values of a region, read when they are used; `token` names the recording; blocks as in `Region.chunks`."""
     name = f"{token}-{region.spans}-{region.dropped}"
     meta = np.empty((0,) * region.ndim, region.dtype)
-    made = da.from_array(region, region.chunks(), name=name, asarray=False, fancy=False, meta=meta)
+    made = da.from_array(region, region.chunks(block_bytes), name=name, asarray=False, fancy=False, meta=meta)
     found = RegionArray(made.dask, made.name, made.chunks, meta=made._meta)
-    found.region, found.token = region, token
+    found.region, found.token, found.block_bytes = region, token, block_bytes
     return found
 
 

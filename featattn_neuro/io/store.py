@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -22,10 +23,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError
+from featattn_neuro.io.recording_chunks import crc32c
 from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Kind, kind_of
 
 SUFFIXES = (".nc", ".zarr")
@@ -33,7 +36,8 @@ SUFFIXES = (".nc", ".zarr")
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _NETCDF3_MAGIC = b"CDF"
-_COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True}
+_TEXT_CHECKSUM = "text_checksum"
+_COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 
 
 def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
@@ -47,7 +51,8 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
 
     Returns
     -------
-    The path as given. The file has one attribute more than the Dataset: `provenance`, see `provenance`.
+    The path as given. The file has two attributes more than the Dataset: `provenance`, see `provenance`, and
+    `text_checksum`, over text and attributes; numbers of netCDF have the checksums of HDF5.
 
     Raises
     ------
@@ -66,13 +71,15 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
     suffix = _suffix(path)
     checked = kind_of(dataset).check(dataset)
     ready = _plain(checked).assign_attrs(provenance=provenance())
+    ready.attrs[_TEXT_CHECKSUM] = _text_checksum(ready)
     with _replacing(path) as temporary:
         if suffix == ".nc":
             encoding = {
                 name: dict(_COMPRESSION) for name, v in ready.variables.items() if v.dtype.kind in "fiub" and v.ndim
             }
             reserve_space(temporary, _upper_size(ready))
-            with _spaces_in_names():
+            # one block after the other: HDF5 takes one at a time anyway, and those that wait would fill the memory
+            with _spaces_in_names(), dask.config.set(scheduler="synchronous"):
                 ready.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
         else:
             # format 2 is what every zarr reader knows; its text encoding is settled, that of format 3 is not yet
@@ -110,15 +117,11 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
     path = Path(path)
     suffix = _suffix(path)
     _check_file(path, suffix)
-    try:
+    with _reading(path):
         if suffix == ".nc":
             opened = xr.open_dataset(path, engine="h5netcdf", chunks={}, cache=False)
         else:
             opened = _open_zarr(path)
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise StoreError(
-            f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
-        ) from error
     try:
         _check_version(path, opened.attrs)
         try:
@@ -131,7 +134,14 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
                 f"wanted a Dataset of kind {wanted.name}; {str(path)!r} holds kind {declared.name}; "
                 f"pass the {wanted.name} file"
             )
-        result = wanted.check(_plain(metadata_as_coordinates(opened, wanted)))
+        with _reading(path):
+            read = _plain(metadata_as_coordinates(opened, wanted))
+        if read.attrs.pop(_TEXT_CHECKSUM, None) not in (None, _text_checksum(read)):  # None: an older file
+            raise StoreError(
+                f"text or attributes of {str(path)!r} are not what was written (the checksum differs): it is damaged, "
+                "or was edited by other means; write it again"
+            )
+        result = wanted.check(read)
     except BaseException:
         opened.close()
         raise
@@ -148,13 +158,8 @@ def load_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
     Traceback (most recent call last):
     featattn_neuro.errors.StoreError: wanted a results file; there is none at 'nowhere.zarr'; check the path
     """
-    with open_kind(path, kind) as opened:
-        try:
-            result = opened.load()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise StoreError(
-                f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
-            ) from error
+    with open_kind(path, kind) as opened, _reading(Path(path)):
+        result = opened.load()
     # ranges are only checked on values in memory
     return kind_of(result).check(result)
 
@@ -289,11 +294,30 @@ def _spaces_in_names() -> Iterator[None]:
 
 
 @contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say of what HDF5, zarr and xarray raise on damaged files which file it was."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
+        ) from error
+
+
+def _text_checksum(dataset: xr.Dataset) -> str:
+    """CRC-32C of all text: HDF5 has no checksums for text of variable length, nor for attributes."""
+    attrs = {str(name): value for name, value in dataset.attrs.items() if name != _TEXT_CHECKSUM}
+    text = {str(n): v.values.ravel().tolist() for n, v in dataset.variables.items() if v.dtype.kind == "U"}
+    return crc32c(json.dumps([attrs, text], sort_keys=True).encode()).hex()
+
+
+@contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed."""
     if not path.parent.is_dir():
         raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
+    _tidy(path)
+    temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
         yield temporary
         _move_over(temporary, path)
@@ -322,16 +346,54 @@ def reserve_space(path: Path, size: int) -> None:
 
 
 def _move_over(temporary: Path, path: Path) -> None:
-    if temporary.is_dir() and path.is_dir():
-        # a folder that is not empty cannot be replaced in one step: the old one steps aside first
-        aside = temporary.with_suffix(".replaced")
-        os.replace(path, aside)
+    if not temporary.is_dir():
         os.replace(temporary, path)
-        _remove(aside)
-    elif temporary.is_dir() and path.exists():
+        return
+    if path.exists() and not path.is_dir():
         raise StoreError(f"wanted a zarr folder at {str(path)!r}; there is a file of that name; remove or rename it")
-    else:
-        os.replace(temporary, path)
+    aside = _aside(path)
+    if path.is_dir():
+        # a folder that is not empty cannot be replaced in one step: the old one steps aside first
+        _remove(aside)  # of a process that was killed while it removed it
+        os.replace(path, aside)
+    os.replace(temporary, path)
+    _remove(aside)
+
+
+def _aside(path: Path) -> Path:
+    """Where a folder is while another takes its place."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _recover(path: Path) -> None:
+    """Put a folder back that had stepped aside when its process was killed."""
+    if not path.exists() and _aside(path).is_dir():
+        os.replace(_aside(path), path)
+
+
+def _tidy(path: Path) -> None:
+    """What killed processes of this machine left beside `path`: a folder that stepped aside, half-written files."""
+    _recover(path)
+    name = rf"\.\.?{re.escape(path.name)}\.{_machine()}-([0-9]+)-[0-9a-f]{{8}}\..+"
+    for entry in os.listdir(path.parent):
+        found = re.fullmatch(name, entry)
+        if found is not None and not _is_running(int(found[1])):
+            _remove(path.with_name(entry))
+
+
+def _machine() -> str:
+    """Stands in names of temporary files: a process number says nothing of processes on another machine."""
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -361,6 +423,11 @@ def _named(kind: Kind | str) -> Kind:
 
 
 def _check_file(path: Path, suffix: str) -> None:
+    if not path.exists() and _aside(path).exists():
+        raise StoreError(
+            f"wanted a results file; a process was killed while it replaced the one at {str(path)!r}; make it again, "
+            f"or rename the old one, {_aside(path).name!r}"
+        )
     if not path.exists():
         raise StoreError(f"wanted a results file; there is none at {str(path)!r}; check the path")
     if suffix == ".zarr":

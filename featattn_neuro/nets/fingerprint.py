@@ -1,37 +1,27 @@
 """What a recording depends on, as one hash: weights, structure and code of the network, preprocessing, plan, versions.
 
 A key that misses a dependence gives stale results; one that holds too much only costs a recording. So everything that
-can be reached from the network is hashed, code included, and what cannot be hashed is refused.
+can be reached from the network is hashed, code included, and what cannot be hashed is refused (`content_walk`).
 """
 
 from __future__ import annotations
 
-import enum
 import functools
 import hashlib
 import importlib.metadata
-import os
-import pickle
 import sys
-import types
 import weakref
-from collections.abc import Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as hooked_by_torch
 
-from featattn_neuro.errors import ConfigError
+from featattn_neuro.nets.content_walk import ContentWalk
 from featattn_neuro.nets.plan import RecordingPlan
 from featattn_neuro.nets.weights import weights_sha256
-
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "PIL", "builtins", "collections", "functools", "math", "typing")
-"""Packages whose code is fixed by the versions in the key; other code is hashed itself."""
-
-_PLUMBING = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", "_is_full_backward_hook"}
 
 
 def network_digest(module: nn.Module) -> str:
@@ -44,34 +34,20 @@ def network_digest(module: nn.Module) -> str:
     >>> network_digest(nn.Sequential(nn.ReLU())) == network_digest(nn.Sequential(nn.Tanh()))
     False
     """
-    walk = _Walk()
-    token = _WALKED.set((*_WALKED.get(), module))
-    try:
-        for name, part in module.named_modules(remove_duplicate=False):
-            walk.add(name)
-            walk.add(type(part))
-            state = {key: value for key, value in vars(part).items() if key not in _PLUMBING}
-            for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-                state[hooks] = list(state.get(hooks, {}).values())
-            walk.add(state)
-            transient: set[str] = getattr(part, "_non_persistent_buffers_set", set())
-            walk.add({key: part._buffers[key] for key in sorted(transient)})
-    finally:
-        _WALKED.reset(token)
+    walk = ContentWalk()
+    walk.add_network(module)
+    for name in ("_global_forward_hooks", "_global_forward_pre_hooks"):  # those that torch runs on every module
+        walk.add(list(getattr(hooked_by_torch, name).values()))
     return walk.hexdigest()
 
 
-_WALKED: ContextVar[tuple[nn.Module, ...]] = ContextVar("_WALKED", default=())
-"""Networks whose digest is being made: a global of the user's script may hold the very network."""
-
-
 def digest(value: Any) -> str:
-    """sha256 over any plain value, array, tensor, dataclass or function (its code, defaults and closure).
+    """sha256 over any plain value, array, tensor, dataclass or function (its code and all that it reaches).
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}), digest(1) == digest(1.0)
-    (True, False)
+    (False, False)
     """
-    walk = _Walk()
+    walk = ContentWalk()
     walk.add(value)
     return walk.hexdigest()
 
@@ -153,144 +129,7 @@ def _own_code() -> str:
     """sha256 over this package's source files: a changed working copy has no new version."""
     package = Path(__file__).resolve().parents[1]
     found = hashlib.sha256()
-    for folder in ("nets", "io"):
+    for folder in ("schema", "arrays", "nets", "io", "api"):
         for path in sorted((package / folder).glob("*.py")):
             found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
-
-
-class _Walk:
-    """Feeds one hash with everything that can be reached from a value; each object once."""
-
-    def __init__(self) -> None:
-        self.hash = hashlib.sha256()
-        self.seen: dict[int, int] = {}
-        self.kept: list[Any] = []  # alive while their ids stand for them
-
-    def hexdigest(self) -> str:
-        return self.hash.hexdigest()
-
-    def say(self, *words: object) -> None:
-        self.hash.update(("\x1f".join(map(str, words)) + "\x1e").encode())
-
-    def add(self, value: Any) -> None:
-        """One value and all that it holds."""
-        if value is None or isinstance(value, bool | int | float | complex | str | bytes | type(...)):
-            self.say(type(value).__name__, repr(value))
-            return
-        if id(value) in self.seen:
-            self.say("again", self.seen[id(value)])
-            return
-        self.seen[id(value)] = len(self.seen)
-        self.kept.append(value)
-        self._add_object(value)
-
-    def _add_object(self, value: Any) -> None:
-        if isinstance(value, Tensor | np.ndarray):
-            self._add_array(value)
-        elif isinstance(value, Mapping):
-            self.say("mapping", type(value).__name__, len(value))
-            for key in sorted(value, key=repr):
-                self.add(key)
-                self.add(value[key])
-        elif isinstance(value, list | tuple):
-            self.say("sequence", type(value).__name__, len(value))
-            for one in value:
-                self.add(one)
-        elif isinstance(value, set | frozenset):
-            self.say("set", *sorted(digest(one) for one in value))
-        elif isinstance(value, type):
-            self._add_class(value)
-        elif isinstance(value, types.FunctionType):
-            self._add_function(value)
-        elif isinstance(value, types.MethodType):
-            self.add(value.__func__)
-            self.add(value.__self__)
-        elif isinstance(value, types.BuiltinFunctionType | np.ufunc):
-            self.say("builtin", getattr(value, "__module__", ""), value.__name__)
-        elif isinstance(value, types.ModuleType):
-            self.say("module", value.__name__)
-        elif isinstance(value, functools.partial):
-            self.add((value.func, value.args, value.keywords))
-        elif isinstance(value, enum.Enum | torch.dtype | torch.device | torch.memory_format | os.PathLike):
-            self.say(type(value).__name__, repr(value))
-        elif isinstance(value, nn.Module):
-            walked = [place for place, one in enumerate(_WALKED.get()) if one is value]
-            if walked:
-                self.say("network that holds this", walked[0])
-            else:
-                self.say("network", network_digest(value), weights_sha256(value))
-        else:
-            self._add_instance(value)
-
-    def _add_array(self, value: Any) -> None:
-        array = value.detach().cpu().contiguous().view(-1) if isinstance(value, Tensor) else np.ascontiguousarray(value)
-        self.say("array", type(value).__name__, value.dtype, tuple(value.shape))
-        raw = array.view(torch.uint8).numpy() if isinstance(array, Tensor) else array
-        self.hash.update(raw.tobytes())
-
-    def _add_class(self, kind: type) -> None:
-        self.say("class", kind.__module__, kind.__qualname__)
-        if _fixed(kind.__module__):
-            return
-        for base in kind.__bases__:
-            self.add(base)
-        for name in sorted(vars(kind)):
-            member = vars(kind)[name]
-            member = getattr(member, "__func__", getattr(member, "fget", getattr(member, "func", member)))
-            if isinstance(member, types.FunctionType | bool | int | float | str | tuple | None):
-                self.say(name)
-                self.add(member)
-
-    def _add_function(self, function: types.FunctionType) -> None:
-        self.say("function", function.__module__, function.__qualname__)
-        if _fixed(function.__module__) and function.__closure__ is None:
-            return
-        self._add_code(function.__code__)
-        self.add(function.__defaults__)
-        self.add(function.__kwdefaults__)
-        for cell in function.__closure__ or ():
-            try:
-                self.add(cell.cell_contents)
-            except ValueError:  # a cell that is not filled yet
-                self.say("empty cell")
-        if not _fixed(function.__module__):
-            for name in function.__code__.co_names:
-                if name in function.__globals__:
-                    self.say(name)
-                    self.add(function.__globals__[name])
-
-    def _add_code(self, code: types.CodeType) -> None:
-        self.hash.update(code.co_code)
-        self.say(code.co_names, code.co_varnames)
-        for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):
-                self._add_code(constant)
-            else:
-                self.add(constant)
-
-    def _add_instance(self, value: Any) -> None:
-        self.add(type(value))
-        if "__getstate__" in vars(type(value)) and _fixed(type(value).__module__):  # our own: says what counts
-            self.add(value.__getstate__())
-            return
-        state = dict(getattr(value, "__dict__", {}))
-        for kind in type(value).__mro__:
-            slots = getattr(kind, "__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(value, name) and name not in ("__dict__", "__weakref__"):
-                    state[name] = getattr(value, name)
-        if state:
-            self.add(state)
-            return
-        try:
-            self.hash.update(pickle.dumps(value, protocol=5))
-        except Exception as error:  # pickle raises what the objects' own methods raise
-            raise ConfigError(
-                f"a {type(value).__name__} in the network, its hooks or its preprocessing cannot be part of a content "
-                f"key ({error}); record without out= and cache=, or take it out"
-            ) from error
-
-
-def _fixed(module: str | None) -> bool:
-    return (module or "").split(".")[0] in (*_LIBRARIES, "featattn_neuro")

@@ -206,6 +206,28 @@ class _Stop:
             raise KeyboardInterrupt
 
 
+def test_netcdf_is_written_in_small_pieces_one_after_the_other(tmp_path, monkeypatch):
+    from featattn_neuro.io import regions
+
+    sizes, at_once, original = [], [], regions.Region.read
+
+    def read(self):
+        at_once.append(self)
+        assert len(at_once) == 1, "two blocks in memory"
+        found = original(self)
+        time.sleep(0.005)
+        sizes.append(found.nbytes)
+        at_once.pop()
+        return found
+
+    monkeypatch.setattr(regions.Region, "read", read)
+    monkeypatch.setattr(stores, "BLOCK_BYTES", 20_000)
+    options = {"reduce": "none", "batch_size": 4}
+    fn.record(killed.network(), killed.stimuli(), ["0", "1", "2"], out=tmp_path / "a.nc", **options).close()
+    assert len(sizes) > 30
+    assert max(sizes) <= 20_000
+
+
 def test_fault_22_blocks_and_reader_are_tested_together(tmp_path, monkeypatch):
     wanted = fn.record(killed.network(), killed.stimuli(), ["0", "2"], batch_size=4)
     for size in (1, 4000, 1 << 20):

@@ -184,3 +184,53 @@ def test_checksum_and_atomic_writes(tmp_path):
     with pytest.raises(StoreError, match="cannot be read"):
         store.file_sha256(tmp_path / "nowhere")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf's, of a file it cannot open
+def test_a_flipped_byte_of_netcdf_is_never_silent(tmp_path, small):
+    numbers = np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32)
+    labels = [f"label {i}" for i in range(40)]
+    large = xr.Dataset(
+        {"response": (("stimulus", "unit"), numbers)},
+        {"stimulus": [f"s{i}" for i in range(40)], "label": ("stimulus", labels), "unit": [f"c/{i}" for i in range(30)],
+         "layer": ("unit", ["c"] * 30), "channel": ("unit", range(30))},
+        {"kind": "ACTIVATIONS", "network_name": "a network"},
+    )  # fmt: skip
+    path, damaged = store.save_kind(large, tmp_path / "a.nc"), tmp_path / "b.nc"
+    whole, wanted, refused = path.read_bytes(), store.load_kind(path), 0
+    assert "text_checksum" not in wanted.attrs
+    for place in range(0, len(whole), len(whole) // 150):
+        data = bytearray(whole)
+        data[place] ^= 1
+        damaged.write_bytes(data)
+        try:
+            found = store.load_kind(damaged)
+        except (StoreError, SchemaError):
+            refused += 1
+        else:
+            assert found.identical(wanted), f"byte {place} was flipped and nothing said it"
+    assert refused > 30
+
+
+def test_changed_text_or_numbers_of_netcdf_are_named(tmp_path, small):
+    import h5py
+
+    path = store.save_kind(small.assign_coords(label=("stimulus", ["cat", "dog"])), tmp_path / "a.nc")
+    with h5py.File(path) as opened:
+        assert opened["response"].fletcher32
+        place = opened["response"].id.get_chunk_info(0).byte_offset
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[place + 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=r"a\.nc' cannot be read .*damaged"):
+        store.load_kind(path)
+    path.write_bytes(whole.replace(b"dog", b"dot"))
+    with pytest.raises(StoreError, match=r"text or attributes of .*a\.nc.* are not what was written"):
+        store.open_kind(path)
+
+
+def test_files_without_a_checksum_of_their_text_open(tmp_path, small, monkeypatch):
+    wanted = store.load_kind(store.save_kind(small, tmp_path / "a.nc"))
+    small.assign_attrs(wanted.attrs).to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
+    assert store.load_kind(tmp_path / "old.nc").identical(wanted)

@@ -1,0 +1,327 @@
+"""A stale hit is impossible: whatever code can reach is in the key of a cached recording, or caching is refused."""
+
+from __future__ import annotations
+
+import collections
+import enum
+import functools
+import importlib
+import importlib.metadata
+import logging
+import operator
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import fx, nn
+
+import featattn_neuro as fn
+from featattn_neuro.errors import ConfigError
+from featattn_neuro.nets.fingerprint import digest, network_digest
+
+GAIN = 2.0
+LOG = logging.getLogger(__name__)
+
+HELPERS = """
+    FACTOR = 2.0
+    TABLE = [2.0]
+
+    def scale(x):
+        return x * FACTOR
+"""
+NETWORK = """
+    import torch
+    from torch import nn
+    import key_helpers
+
+    GAIN = 2.0
+
+    def gained(x):
+        return x * GAIN
+
+    class Plain(nn.Module):
+        SCALE, TENSOR, TABLE = [2.0], torch.tensor(2.0), {"a": 2.0}
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(3, 2, 1), nn.Identity()
+            self.steps = {"a": 2.0, "b": 3.0}
+
+        def forward(self, x):
+            return self.out(self.after(self.conv(x)))
+
+    class ClassList(Plain):
+        def after(self, x):
+            return x * self.SCALE[0]
+
+    class ClassTensor(Plain):
+        def after(self, x):
+            return x * self.TENSOR
+
+    class ClassDictionary(Plain):
+        def after(self, x):
+            return x * self.TABLE["a"]
+
+    class ThroughModule(Plain):
+        def after(self, x):
+            return key_helpers.scale(x)
+
+    class ConstantOfModule(Plain):
+        def after(self, x):
+            return x * key_helpers.FACTOR
+
+    class ModuleAsValue(Plain):
+        def after(self, x):
+            return getattr(key_helpers, "sca" + "le")(x)
+
+    class ImportsInside(Plain):
+        def after(self, x):
+            from key_helpers import scale
+            return scale(x)
+
+    class Comprehension(Plain):
+        def after(self, x):
+            return torch.stack([one * GAIN for one in x])
+
+    class Lambda(Plain):
+        def after(self, x):
+            return (lambda y: gained(y))(x)
+
+    class OrderOfSteps(Plain):
+        def after(self, x):
+            for factor in self.steps.values():
+                x = (x + factor) * factor
+            return x
+
+    class ByName(Plain):
+        def after(self, x):
+            return globals()["gain" + "ed"](x)
+"""
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A network's module and one that it uses, as files of a user."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (("key_helpers", HELPERS), ("key_network", NETWORK)):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+    importlib.invalidate_caches()
+    yield importlib.import_module("key_network"), importlib.import_module("key_helpers")
+    for name in ("key_network", "key_helpers"):
+        del sys.modules[name]
+
+
+def images():
+    return fn.load_stimuli(np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype(np.float32), label=None)
+
+
+def _runs(net: Any, cache: Any, layers: str = "out", **options: Any) -> tuple[bool, Any]:
+    calls: list[Any] = []
+    found = fn.record(net, images(), layers, cache=cache, progress=lambda *a: calls.append(a), **options)
+    return bool(calls), found.load()
+
+
+def _set(place: str, name: str, value: Any) -> Any:
+    return lambda network, helpers, net: setattr({"network": network, "helpers": helpers}[place], name, value)
+
+
+CHANGES = {
+    "ClassList": lambda network, helpers, net: operator.setitem(network.Plain.SCALE, 0, 5.0),
+    "ClassTensor": lambda network, helpers, net: network.Plain.TENSOR.fill_(5.0),
+    "ClassDictionary": lambda network, helpers, net: network.Plain.TABLE.update(a=5.0),
+    "ThroughModule": _set("helpers", "scale", lambda x: x * 7),
+    "ConstantOfModule": _set("helpers", "FACTOR", 7.0),
+    "ModuleAsValue": _set("helpers", "FACTOR", 7.0),
+    "ImportsInside": _set("helpers", "FACTOR", 7.0),
+    "Comprehension": _set("network", "GAIN", 7.0),
+    "Lambda": _set("network", "GAIN", 7.0),
+    "OrderOfSteps": lambda network, helpers, net: setattr(net, "steps", {"b": 3.0, "a": 2.0}),
+    "ByName": _set("network", "GAIN", 7.0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_code_reaches_is_in_the_key(modules, tmp_path, name):
+    network, helpers = modules
+    net = getattr(network, name)().eval()
+    assert _runs(net, tmp_path)[0]
+    assert not _runs(net, tmp_path)[0], "the same recording is made once"
+    CHANGES[name](network, helpers, net)
+    ran, second = _runs(net, tmp_path)
+    assert ran, "something changed and the old recording was given"
+    np.testing.assert_array_equal(second.response, fn.record(net, images(), "out").response)
+
+
+def test_an_edited_helper_file_is_in_the_key(modules, tmp_path):
+    network, helpers = modules
+    net = network.ThroughModule().eval()
+    before = network_digest(net)
+    (tmp_path / "key_helpers.py").write_text(textwrap.dedent(HELPERS).replace("x * FACTOR", "x * FACTOR * 3"))
+    importlib.invalidate_caches()
+    importlib.reload(helpers)
+    assert network_digest(net) != before
+
+
+def test_a_reduction_is_followed_like_the_network(tmp_path, monkeypatch):
+    def reduction(maps):
+        return torch.stack([GAIN * one.mean((1, 2)) for one in maps])
+
+    net = nn.Sequential(nn.Conv2d(3, 2, 1)).eval()
+    assert _runs(net, tmp_path, "0", reduce=reduction)[0]
+    assert not _runs(net, tmp_path, "0", reduce=reduction)[0]
+    monkeypatch.setitem(globals(), "GAIN", 3.0)
+    assert _runs(net, tmp_path, "0", reduce=reduction)[0]
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy", "featattn_neuro"])
+def test_versions_are_in_the_key(tmp_path, monkeypatch, package):
+    net = nn.Sequential(nn.Conv2d(3, 2, 1)).eval()
+    assert _runs(net, tmp_path, "0")[0]
+    assert not _runs(net, tmp_path, "0")[0]
+    known = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == package else known(name))
+    assert _runs(net, tmp_path, "0")[0], "another version, and the old recording was given"
+
+
+@pytest.mark.parametrize("folder", ["schema", "arrays", "nets", "io", "api"])
+def test_the_packages_own_code_is_in_the_key(tmp_path, monkeypatch, folder):
+    from featattn_neuro.nets import fingerprint
+
+    for one in ("schema", "arrays", "nets", "io", "api"):
+        (tmp_path / one).mkdir()
+        (tmp_path / one / "a.py").write_text("A = 1")
+    monkeypatch.setattr(fingerprint, "__file__", str(tmp_path / "nets" / "fingerprint.py"))
+    before = fingerprint._own_code.__wrapped__()
+    (tmp_path / folder / "a.py").write_text("A = 2")
+    assert fingerprint._own_code.__wrapped__() != before
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def _subclass(kind: type, content: Any, extra: float) -> Any:
+    made = type("Mine", (kind,), {})(content)
+    made.extra = extra
+    return made
+
+
+@functools.wraps(torch.relu)
+def _in_disguise(x):
+    return x * GAIN
+
+
+def _function(factor: float, attribute: float = 0.0) -> Any:
+    def inner(x: Any, by: float = factor) -> Any:
+        return x * by
+
+    inner.attribute = attribute  # type: ignore[attr-defined]
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.array([[1], "a"], object), np.array([[2], "a"], object)),
+        (collections.deque([_function(1.0)]), collections.deque([_function(2.0)])),
+        (collections.defaultdict(lambda: 1.0), collections.defaultdict(lambda: 2.0)),
+        (_subclass(list, [1], 1.0), _subclass(list, [1], 2.0)),
+        (_subclass(float, 1.0, 1.0), _subclass(float, 2.0, 1.0)),
+        ({"a": 1}.get, {"a": 2}.get),
+        (_function(1.0, 1.0), _function(1.0, 2.0)),
+        ([0], (0,)),
+        (functools.partial(_function(1.0), by=1), functools.partial(_function(1.0), by=2)),
+        (torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j])),
+    ],
+    ids=["objects", "deque", "default", "list", "float", "bound", "attribute", "kind", "partial", "conjugate"],
+)
+def test_values_that_differ_have_another_digest(one, other):
+    assert digest(one) == digest(one)
+    assert digest(one) != digest(other)
+
+
+def test_a_function_is_known_by_where_it_was_written(monkeypatch):
+    before = digest(_in_disguise)  # its __module__ is torch's
+    monkeypatch.setitem(globals(), "GAIN", 3.0)
+    assert digest(_in_disguise) != before
+
+
+def test_patches_of_installed_classes_and_hooks_on_all_modules_are_seen(monkeypatch):
+    net = nn.Sequential(nn.ReLU())
+    before = network_digest(net)
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.ReLU, "forward", lambda self, x: x * 2)
+        assert network_digest(net) != before
+    assert network_digest(net) == before
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: output * 2)
+    assert network_digest(net) != before
+    handle.remove()
+    assert network_digest(net) == before
+
+
+def test_networks_that_hold_themselves_and_traced_ones_have_a_digest():
+    net = nn.Sequential(nn.Conv2d(1, 1, 1))
+    net.whole = [net]
+    net.forward = net[0].forward
+    assert network_digest(net) == network_digest(net)
+    halved = nn.Sequential(nn.ReLU())
+    traced, same, other = (fx.symbolic_trace(one) for one in (halved, halved, nn.Sequential(nn.ReLU(), nn.ReLU())))
+    assert network_digest(traced) == network_digest(same) != network_digest(other)
+
+
+def test_the_key_is_the_same_in_another_process():
+    import subprocess
+
+    script = (
+        "import re, torchvision; from featattn_neuro.nets.fingerprint import digest, network_digest;"
+        "net = torchvision.models.mobilenet_v3_small(weights=None); resize = torchvision.transforms.Resize(3);"
+        "print(network_digest(net), digest([resize, re.compile('a')]))"
+    )
+    found = {
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(found) == 1
+
+
+def _evaluates(x: Any) -> Any:
+    return eval("x * GAIN")
+
+
+def _any_module(x: Any) -> Any:
+    return sys.modules["math"].floor(x)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (threading.Lock(), "a lock .* cannot be part of a content key"),
+        ({"a": {"b": threading.Lock()}}, r"reached through 'a' > 'b'\) cannot be part"),
+        (np.frompyfunc(lambda x: x, 1, 1), "np.vectorize"),
+        (_evaluates, "'eval' .*it runs code that cannot be read"),
+        (_any_module, r"'sys.modules' .*import it instead"),
+        (torch.ones(2).to_sparse(), "a Tensor .* record without out= and cache="),
+    ],
+    ids=["lock", "inside", "ufunc", "eval", "modules", "sparse"],
+)
+def test_what_cannot_be_hashed_is_refused(value, words):
+    with pytest.raises(ConfigError, match=words):
+        digest(value)
+
+
+def test_a_member_of_a_class_that_cannot_be_hashed_refuses_the_cache_alone(tmp_path):
+    class Locked(nn.Module):
+        LOCK = threading.Lock()
+
+        def forward(self, x: Any) -> Any:
+            LOG.debug("a logger changes nothing")
+            return x
+
+    with pytest.raises(ConfigError, match=r"Locked\.LOCK.*record without out= and cache="):
+        _runs(nn.Sequential(Locked()), tmp_path, "0")
+    assert fn.record(nn.Sequential(Locked()), images(), "0").sizes["stimulus"] == 3
+    assert digest(Colour.RED) == digest(Colour.RED)
