@@ -324,7 +324,7 @@ def _settle(folder: Path, path: Path) -> None:
     """Where nothing has the name: give it to a whole recording that was to have it, or back to the one replaced."""
     if path.exists() or not (folder.is_dir() or files._aside(path).is_dir()):
         return
-    with _locked(folder, path):
+    with _locked(folder, path), _writing(path):
         if _sealed_key(folder, path) is None:
             files._recover(path)
         else:
