@@ -15,7 +15,7 @@ from torch import nn
 from featattn_neuro.errors import ConfigError, StoreError
 from featattn_neuro.nets.adapters import Network, build_network
 from featattn_neuro.nets.architectures import ARCHITECTURES, CifarResNet, DigitsCNN, build_architecture
-from featattn_neuro.nets.layers import run_layers
+from featattn_neuro.nets.listing import run_layers
 
 
 def zip_images(path: Path, names: list[str]) -> list[np.ndarray]:
