@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
@@ -47,7 +47,7 @@ def checked_axes(given: ChannelAxis, names: Iterable[str]) -> ChannelAxis:
         for layer in given:
             choose(layer, known, "layer in channel_axis")
     for axis in given.values() if isinstance(given, Mapping) else () if given is None else (given,):
-        if not isinstance(axis, Integral) or isinstance(axis, bool):
+        if not isinstance(axis, int | np.integer) or isinstance(axis, bool):
             raise ConfigError(f"channel_axis must be a whole number, such as 1 or -1; came {axis!r}; name one axis")
     return given
 

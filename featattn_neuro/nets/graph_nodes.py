@@ -20,6 +20,7 @@ from torchvision import ops
 from torchvision.models.feature_extraction import NodePathTracer
 
 from featattn_neuro.errors import ConfigError
+from featattn_neuro.nets.chance import random_state, random_state_kept
 from featattn_neuro.nets.hooks import evaluating
 from featattn_neuro.nets.layers import stage_of
 
@@ -111,14 +112,22 @@ class NodeGraph:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        cpu = torch.device("cpu")
         try:
-            with evaluating(module):
+            with evaluating(module), random_state_kept(cpu):
+                before = random_state(cpu)
                 tracer, graph, self.whole = trace_what_can_be(_Tracer, module, module)
+                drawn = random_state(cpu) != before
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             raise ConfigError(
                 f"torch.fx cannot trace this network ({type(error).__name__}: {error}); functional operations cannot "
                 "be recorded, name modules only"
             ) from error
+        if drawn:
+            raise ConfigError(
+                "the network draws random numbers that its torch.fx graph would hold fast; functional operations "
+                "cannot be recorded; name modules only, or switch its noise off"
+            )
         self.graph = fx.GraphModule(module, graph)
         # GraphModule copies the graph: nodes keep their order
         copies = dict(zip(graph.nodes, self.graph.graph.nodes, strict=True))

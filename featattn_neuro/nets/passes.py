@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featattn_neuro.errors import DataError
+from featattn_neuro.nets.chance import random_state
 from featattn_neuro.nets.channels import ChannelRule, channels_first, declared_axis, no_filters, without_filters
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.loading import Batch
@@ -163,10 +163,10 @@ class Runner:
         DataError : a layer that was named cannot be recorded; nothing is left of what patterns mean; values depend on
             the other images of a batch, or on chance.
         """
-        before = _random_state(self.device)
+        before = random_state(self.device)
         with self._watching():
             seen = self._look(images)
-        drawn = _random_state(self.device) != before
+        drawn = random_state(self.device) != before
         values, guessed = self.collector.take(), self.collector.guessed
         self._leave_out(seen, images)
         seen = {key: output for key, output in seen.items() if key[0] not in self.left_out}
@@ -330,24 +330,3 @@ def _other_rows(layer: str, came: int, rows: int) -> DataError:
         f"layer {layer!r} gives {came} rows for {rows} images (windows or patches folded into the batch, or images on "
         "the second axis); choose a layer around it"
     )
-
-
-def _random_state(device: torch.device) -> tuple[Any, ...]:
-    """The state of all global generators, to be compared."""
-    name, keys, position, *rest = np.random.get_state()  # noqa: NPY002 - what a network may draw from
-    cuda = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
-    torch_state = torch.get_rng_state().numpy().tobytes()
-    return torch_state, cuda, name, np.asarray(keys).tobytes(), position, rest, random.getstate()
-
-
-@contextmanager
-def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Give the global generators of Python, numpy and torch back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what is kept
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002

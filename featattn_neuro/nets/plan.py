@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -117,7 +117,7 @@ def make_plan(
     reductions = parse_reductions(reduce)
     choose(dtype, STORAGE_DTYPES, "storage dtype")
     choose(compute_dtype, COMPUTE_DTYPES, "compute dtype")
-    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
+    if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, a whole number; came {batch_size!r}; 32 is usual")
     _check_compute(module, compute_dtype)
     modules: list[str] = []

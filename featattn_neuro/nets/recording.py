@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.batches import StimulusSource
+from featattn_neuro.nets.chance import random_state_kept
 from featattn_neuro.nets.channels import ChannelAxis
 from featattn_neuro.nets.loading import Batch, PaddedBatches, first_input, load_batches
-from featattn_neuro.nets.passes import Runner, random_state_kept
+from featattn_neuro.nets.passes import Runner
 from featattn_neuro.nets.plan import RecordingPlan, make_plan
 from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.selection import Layers
@@ -128,7 +129,7 @@ def run_plan(
     corrupt : "error" or "skip": images that cannot be read are listed in `skipped` and left out.
     timing : filled with the seconds in which the network ran ("compute") and waited for images ("waiting").
     """
-    if not isinstance(workers, int) or workers < 0:
+    if not isinstance(workers, int | np.integer) or workers < 0:
         raise ConfigError(f"workers must be a number of processes, 0 or more; came {workers!r}; leave it out")
     runner = Runner(module, plan, device)
     clock = {"compute": 0.0, "waiting": 0.0}

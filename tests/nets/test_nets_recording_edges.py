@@ -238,6 +238,15 @@ def test_chance_is_refused_where_it_reaches_what_is_recorded(draw):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("draw", [lambda x: x + torch.rand(1), lambda x: x * float(np.random.rand())])  # noqa: NPY002
+def test_chance_that_the_graph_would_hold_fast_is_refused(draw):
+    net = Along(nn.Conv2d(3, 4, 1), lambda maps: draw(maps) + 1)
+    state = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    with pytest.raises(ConfigError, match=r"draws random numbers that its .* graph would hold fast"):
+        fn.record(net, images(), "add")
+    assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == state  # noqa: NPY002
+
+
 def test_a_network_that_keeps_a_tensor_of_its_forward_learns_after_recording():
     class Keeps(nn.Module):
         def __init__(self):
