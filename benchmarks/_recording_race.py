@@ -66,8 +66,7 @@ def race(name: str, parts: Sequence[str], *, runs: int, quick: bool) -> dict[str
     _bound(seconds, MEANS, 1.05)
     _bound(seconds, REDUCTIONS, 1.3)
     for peer in [one for one in _contestants(seconds) if one.startswith("peer")] if "means" in parts else ():
-        faster = np.median(np.array(seconds[MEANS]) / np.array(seconds[peer]))
-        print(f"{MEANS} / {peer}: {faster:.3f} (bound 1 beyond the noise)")
+        _bound(seconds, MEANS, 1, against=peer)
     return seconds
 
 
@@ -104,17 +103,22 @@ def _contestants(seconds: dict[str, list[float]]) -> list[str]:
     return [name for name in seconds if not name.endswith(" (processor)")]
 
 
-def _quartiles(seconds: dict[str, list[float]], name: str) -> np.ndarray:
-    return np.percentile(np.array(seconds[name]) / np.array(seconds["bare"]), [25, 50, 75])
+def _quartiles(seconds: dict[str, list[float]], name: str, against: str = "bare") -> np.ndarray:
+    return np.percentile(np.array(seconds[name]) / np.array(seconds[against]), [25, 50, 75])
 
 
-def _bound(seconds: dict[str, list[float]], name: str, bound: float) -> None:
+def _bound(seconds: dict[str, list[float]], name: str, bound: float, against: str = "bare") -> None:
     if name not in seconds:
         return
     low, _, high = _quartiles(seconds, "bare again")
-    noise, median = max(1 - low, high - 1, 0.0), _quartiles(seconds, name)[1]
+    noise = max(1 - low, high - 1, 0.0)
+    first, median, third = _quartiles(seconds, name, against)
     verdict = "within" if median <= bound else "within the noise of" if median <= bound + noise else "ABOVE"
-    print(f"{name}: {median:.3f}, {verdict} {bound} (noise: middle half of bare against bare, ±{noise:.3f})")
+    what = name if against == "bare" else f"{name} / {against}"
+    print(
+        f"{what}: {median:.3f} ({first:.3f}–{third:.3f}), {verdict} {bound} "
+        f"(noise: middle half of bare against bare, ±{noise:.3f})"
+    )
 
 
 def _network(name: str) -> tuple[nn.Module, list[str], Entry]:

@@ -390,6 +390,21 @@ BREAKAGES = (
         "tests/nets/test_nets_recording_faults.py::test_fault_16_an_ambiguous_channel_axis_is_refused",
     ),
     Breakage(
+        f"{_NETS}/channels.py", "the colours of the image taken for filters",
+        "given_by_a_layer | (set(taken) - set(taken[:1]))", "given_by_a_layer | set(taken)",
+        "tests/nets/test_nets_recording_edges.py::test_heads_are_not_filters_also_where_there_are_as_many_as_colours",
+    ),
+    Breakage(
+        f"{_NETS}/passes.py", "as many tokens as images taken for images",
+        "if layer in open_ones and len(output) != len(fewer)", "if layer in open_ones and not len(fewer)",
+        "tests/nets/test_nets_recording_edges.py::test_as_many_tokens_as_images_do_not_pass_for_images",
+    ),
+    Breakage(
+        f"{_NETS}/passes.py", "noise in the network not looked for",
+        "drawn = random_state(self.device) != before", "drawn = False",
+        "tests/nets/test_nets_recording_edges.py::test_chance_is_refused_where_it_reaches_what_is_recorded",
+    ),
+    Breakage(
         f"{_NETS}/permuted_scores.py", "dead filters permuted with the live ones",
         "excess[:, rng.permutation(keep)]", "excess[:, rng.permutation(excess.shape[1])[keep]]",
         "tests/measures/test_measures_localisation.py::test_permuted_gains_are_maps_of_permuted_gains",

@@ -222,6 +222,24 @@ def test_layers_prints_name_type_stage_shape_filters_and_calls(image_folders, mo
     assert heading.split() == ["name", "type", "stage", "output", "shape", "filters", "calls"]
     assert first.split()[:3] == ["conv", "Conv2d", "conv"]
     assert first.split()[-2:] == ["10", "1"]
+    (image_folders / "flattens.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Conv2d(1, 10, 3), nn.Flatten(2))\n"
+    )
+    assert featattn("layers", "flattens:make") == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[-2:] == ["?", "1"]
+    assert featattn("layers", "torchvision:squeezenet1_1", "--stage", "conv") == 0  # no weights are asked for
+    assert "classifier.1" in capsys.readouterr().out
+
+
+def test_recording_says_which_layers_of_a_pattern_it_leaves_out(image_folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(image_folders)
+    (image_folders / "idle.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.used, self.idle = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)\n"
+        "    def forward(self, x):\n        return self.used(x)\n"
+    )
+    assert featattn("record", "idle:Net", "test", "--layers", "conv", "--out", tmp_path / "a.nc") == 0
+    assert "layers left out: idle (did not run)" in capsys.readouterr().err
 
 
 def test_recording_takes_its_options_to_the_store(image_folders, tmp_path, monkeypatch, capsys):

@@ -70,7 +70,10 @@ def record(
     layers : dotted names, globs ("layer3.*.relu*"), regular expressions ("re:layer[12]\\..*"), stages ("conv",
         "activation"), types (nn.Conv2d or "Conv2d"), functions (name, module) -> bool, or several of these. A text that
         means no module is looked up among the functional operations of the torch.fx graph, named as torchvision's
-        `get_graph_node_names` does ("layer1.0.add", "relu_1"); all layers are then recorded through that graph.
+        `get_graph_node_names` does ("layer1.0.add", "relu_1"); all layers are then recorded through that graph. An
+        operation that is called there as a module is has "()" behind its name ("relu()" beside a module "relu").
+        Layers that only a pattern means are left out where they do not run or give no filters (auxiliary heads, blocks
+        that return several maps); layers that are named must be there.
     reduce : "mean", "max", "sum", "sd", "centre" of maps, "first" of a sequence (the class token of a vision
         transformer), a quantile ("q0.9") over positions, or a function of maps (N, C, H, W) to (N, C); several give a
         dimension `reduction`. "none" keeps every position as a unit, with coordinates `y` and `x`.
@@ -95,12 +98,15 @@ def record(
     ACTIVATIONS : `response(stimulus, unit)`, units of the layers' outputs; `unit` has coordinates `layer`, `channel`,
         `call`, `stage` (`node` for the graph); `stimulus` its content ids, `label` and `path` where they are known,
         and the columns of `metadata`. Attributes: `recorded_through` ("module hooks" or "torch.fx graph"),
-        `preprocessing`, `channel_rule`, `compute_dtype`, `batch_size`. Opened lazily with `out` or `cache`.
+        `preprocessing`, `channel_rule`, `compute_dtype`, `batch_size`; `layers_left_out`, with the reasons, where a
+        pattern meant layers that could not be recorded. Opened lazily with `out` or `cache`.
 
     Raises
     ------
     ConfigError : unknown layer (nearest names are listed). DataError : a layer without filters, unequal image sizes,
-        metadata that do not fit the stimuli.
+        metadata that do not fit the stimuli, a value that `dtype` cannot hold; a network whose values depend on the
+        other images (batch norm without running statistics; batch_size=1 does) or on chance: one that draws from the
+        global random generators is shown the first batch twice, and refused if a recorded layer gives other values.
     StoreError : `out` holds another recording, or another process is writing it.
 
     >>> import numpy as np

@@ -35,16 +35,27 @@ def layers(
     stage: Annotated[str | None, typer.Option(help="Only this stage: conv, activation, …")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a network's layers in the order in which they run: name, type, stage, output shape, filters, calls."""
+    """List a network's layers in the order in which they run: name, type, stage, output shape, filters, calls.
+
+    No weights are needed. A question mark: recording wants to be told where the filters are (--channel-axis).
+    """
     from featattn_neuro import api
     from featattn_neuro.errors import choose
 
-    found = api.list_layers(api.load_model(model, weights=weights, seed=seed))
+    # a list of layers needs no weights
+    found = api.list_layers(model if weights is None else api.load_model(model, weights=weights, seed=seed))
     if stage is not None:
         choose(stage, dict.fromkeys(layer.stage for layer in found), "stage")
     rows = [asdict(layer) for layer in found if stage in (None, layer.stage)]
     if not as_json:
-        rows = [{**row, "output_shape": " × ".join(map(str, row["output_shape"]))} for row in rows]
+        rows = [
+            {
+                **row,
+                "output_shape": " × ".join(map(str, row["output_shape"])),
+                "filters": "?" if row["filters"] is None else row["filters"],
+            }
+            for row in rows
+        ]
     print_rows(rows, as_json=as_json)
 
 
@@ -117,6 +128,9 @@ def record(
         )
     skipped = recorded["skipped"].values.tolist() if "skipped" in recorded else []
     recorded.close()
+    left_out = recorded.attrs.get("layers_left_out")
+    if left_out:
+        typer.echo(f"layers left out: {left_out}", err=True)
     if skipped:
         typer.echo(f"left out, could not be read: {', '.join(skipped)}", err=True)
     typer.echo(str(out))

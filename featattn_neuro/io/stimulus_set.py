@@ -104,7 +104,7 @@ class Stimuli:
             where = np.flatnonzero(self.id == twice)[:2]
             raise DataError(
                 f"{self.describe(where[0])} and {self.describe(where[1])} of {self.name} are identical; "
-                "remove one, or pass duplicates='drop'"
+                "remove one, or load them with load_stimuli(..., duplicates='drop')"
             )
 
     def _one_each(self, column: str, values: NDArray[Any]) -> None:

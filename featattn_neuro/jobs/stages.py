@@ -125,7 +125,7 @@ def _reference_facts(job: NetworkJob) -> dict[str, Any]:
     module, singles = job.network.module, job.splits["P"]
     inputs = job.single_images("P")
     outputs = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for start_ in range(0, len(inputs), 100):
             outputs.append(module(inputs[start_ : start_ + 100]))
     found = torch.cat(outputs).numpy()

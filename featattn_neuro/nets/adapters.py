@@ -16,7 +16,8 @@ from torch import nn
 
 from featattn_neuro.errors import ConfigError, FeatattnError, StoreError, choose
 from featattn_neuro.nets.architectures import ARCHITECTURES, build_architecture
-from featattn_neuro.nets.layers import LayerInfo, find_head, find_module, run_layers
+from featattn_neuro.nets.layers import find_head, find_module
+from featattn_neuro.nets.listing import LayerInfo, run_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.weights import put_weights, read_weights, rename_by_order, weights_sha256
 
@@ -80,10 +81,14 @@ def bare_network(model: nn.Module | Network) -> Network:
         raise ConfigError(
             f"wanted an nn.Module, or what load_model returns; came {type(model).__name__}; load the model first"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError(
+            "wanted an nn.Module whose layers can be hooked; came a ScriptModule; give the module that it was made from"
+        )
     return Network(type(model).__name__, model, source="given as an nn.Module")
 
 
-def list_layers(model: nn.Module | Network, *, input_shape: Sequence[int] | None = None) -> list[LayerInfo]:
+def list_layers(model: str | nn.Module | Network, *, input_shape: Sequence[int] | None = None) -> list[LayerInfo]:
     """Return the layers of `model` in the order in which they give their output in one pass on a blank image.
 
     A layer comes before the block it is in; layers that do not run are left out. Hooks are removed and train/eval modes
@@ -91,7 +96,7 @@ def list_layers(model: nn.Module | Network, *, input_shape: Sequence[int] | None
 
     Parameters
     ----------
-    model : an `nn.Module` or a `Network`.
+    model : an `nn.Module` or a `Network`; or the name of a network, which then has random weights: none are needed.
     input_shape : (C, H, W) of the image. None: that of the network; where it is unknown, the usual shapes are tried
         (224, 32, 28, 96 pixels; 3 channels, 1).
 
@@ -105,13 +110,15 @@ def list_layers(model: nn.Module | Network, *, input_shape: Sequence[int] | None
     ...     nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), input_shape=(1, 5, 5))]
     [('0', 'conv', (4, 3, 3)), ('1', 'activation', (4, 3, 3))]
     """
-    if isinstance(model, Network):
-        return run_layers(model.module, input_shape if input_shape is not None else model.input_shape)
-    if isinstance(model, nn.Module):
-        return run_layers(model, input_shape)
-    raise ConfigError(
-        f"wanted an nn.Module, or what load_model returns; came {type(model).__name__}; load the model first"
-    )
+    if isinstance(model, str):
+        model = build_network(model, weights="random" if _takes_random_weights(model) else None)
+    network = bare_network(model)
+    return run_layers(network.module, input_shape if input_shape is not None else network.input_shape)
+
+
+def _takes_random_weights(name: str) -> bool:
+    """Whether a name is one of ours, torchvision's or timm's, and not that of a function, which gives its own."""
+    return ":" not in name or name.partition(":")[0] in ("torchvision", "timm")
 
 
 def build_network(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.layers import stage_of
 
 ChannelAxis = int | Mapping[str, int] | None
@@ -17,16 +18,51 @@ ChannelAxis = int | Mapping[str, int] | None
 def declared_axis(part: nn.Module) -> int | None:
     """The channel axis that a module's class fixes: 1 for convolutions and batch norms, -1 for linear and layer norm.
 
+    A layer norm over several dimensions, maps (C, H, W) for instance, fixes none.
+
     >>> declared_axis(nn.Conv2d(1, 1, 1)), declared_axis(nn.Linear(1, 1)), declared_axis(nn.ReLU())
     (1, -1, None)
+    >>> declared_axis(nn.LayerNorm(8)), declared_axis(nn.LayerNorm((8, 5, 5)))
+    (-1, None)
     """
     if isinstance(part, nn.modules.batchnorm._NormBase | nn.GroupNorm) or stage_of(part) == "conv":
         return 1
     # timm's LayerNorm2d derives from LayerNorm and works on (N, C, H, W)
     if type(part).__name__.endswith("2d"):
         return 1
-    if isinstance(part, nn.Linear | nn.LayerNorm):
+    if isinstance(part, nn.Linear) or (isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1):
         return -1
+    return None
+
+
+def checked_axes(given: ChannelAxis, names: Iterable[str]) -> ChannelAxis:
+    """`given` if it is a whole number, or whole numbers by names that are among `names`.
+
+    Raises
+    ------
+    ConfigError : anything else; the nearest names are printed.
+    """
+    if isinstance(given, Mapping):
+        known = list(names)
+        for layer in given:
+            choose(layer, known, "layer in channel_axis")
+    for axis in given.values() if isinstance(given, Mapping) else () if given is None else (given,):
+        if not isinstance(axis, int | np.integer) or isinstance(axis, bool):
+            raise ConfigError(f"channel_axis must be a whole number, such as 1 or -1; came {axis!r}; name one axis")
+    return given
+
+
+def without_filters(output: Any) -> str | None:
+    """What came, where an output is nothing that filters can be found in; None where it is.
+
+    >>> import torch
+    >>> without_filters((1, 2)), without_filters(torch.zeros(2, 3))
+    ('tuple', None)
+    """
+    if not isinstance(output, Tensor):
+        return type(output).__name__
+    if output.ndim not in (2, 3, 4) or not output.is_floating_point():
+        return f"{tuple(output.shape)}, {output.dtype}"
     return None
 
 
@@ -42,7 +78,8 @@ class ChannelRule:
       batch norms give (N, C, T) with as many channels, and no sequence has as many features. Maps (N, C, H, W)
       flattened to (N, C, H W) are neither.
     - (N, C, H, W): axis 1, unless the network also works on maps (N, H, W, C), or on sequences while no convolution or
-      norm has as many channels (attention weights, heads).
+      norm has as many channels (attention weights, heads). The colours of the image, which the first convolution takes,
+      are none of these channels: three heads are not three filters.
     """
 
     def __init__(self, module: nn.Module, given: ChannelAxis = None) -> None:
@@ -51,7 +88,9 @@ class ChannelRule:
         self.channels_last_seen = False
         self.sequence_features: set[int] = set()
         self.series_channels: set[int] = set()
-        self.map_channels = {size for part in self.modules.values() for size in _channel_counts(part)}
+        taken = [part.in_channels for part in self.modules.values() if stage_of(part) == "conv"]
+        given_by_a_layer = {size for part in self.modules.values() for size in _channel_counts(part)}
+        self.map_channels = given_by_a_layer | (set(taken) - set(taken[:1]))
 
     def watched(self) -> dict[str, int]:
         """Layers whose outputs `watch` wants to see before any axis is asked for, and the axis of their channels."""
@@ -69,12 +108,9 @@ class ChannelRule:
 
     def axis(self, layer: str, output: Any) -> int:
         """Axis (from the front) of the filters in `output` of `layer`; `DataError` if there is none or it is open."""
-        if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
-            came = f"{tuple(output.shape)}, {output.dtype}" if isinstance(output, Tensor) else type(output).__name__
-            raise DataError(
-                f"layer {layer!r} must give maps (N, C, H, W), sequences (N, T, C) or vectors (N, C) of floating-point "
-                f"numbers; came {came}; choose a layer inside it"
-            )
+        came = without_filters(output)
+        if came is not None:
+            raise no_filters(layer, came)
         given = self.given.get(layer) if isinstance(self.given, Mapping) else self.given
         if given is not None:
             if not given % output.ndim >= 1:
@@ -106,6 +142,14 @@ class ChannelRule:
         return 1
 
 
+def no_filters(layer: str, came: str) -> DataError:
+    """The error for a layer that gives nothing that filters can be found in."""
+    return DataError(
+        f"layer {layer!r} must give maps (N, C, H, W), sequences (N, T, C) or vectors (N, C) of floating-point "
+        f"numbers; came {came}; choose a layer inside it"
+    )
+
+
 def _open_axis(layer: str, output: Tensor, reason: str) -> DataError:
     return DataError(
         f"layer {layer!r} gives {tuple(output.shape)}, {reason}; say where the filters are, "
@@ -114,10 +158,10 @@ def _open_axis(layer: str, output: Tensor, reason: str) -> DataError:
 
 
 def _channel_counts(part: nn.Module) -> tuple[int, ...]:
-    """Numbers of channels that a module with channels on axis 1 takes and gives."""
+    """Numbers of channels that a module with channels on axis 1 gives."""
     if declared_axis(part) != 1:
         return ()
-    names = ("in_channels", "out_channels", "num_features", "num_channels")
+    names = ("out_channels", "num_features", "num_channels")
     counts = [getattr(part, name, None) for name in names] + list(getattr(part, "normalized_shape", ()))
     return tuple(count for count in counts if isinstance(count, int))
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
-from featattn_neuro.nets.channels import ChannelAxis, ChannelRule
+from featattn_neuro.nets.channels import ChannelAxis, ChannelRule, checked_axes
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.modulation import COMBINATIONS
 from featattn_neuro.nets.operations import acting_on
@@ -268,6 +268,7 @@ def with_gains(
     per_site: dict[str, dict[int | None, SiteGains]] = {}
     for (layer, call), site in site_gains(gains, task).items():
         per_site.setdefault(layer, {})[call] = site
+    checked_axes(channel_axis, dict.fromkeys([*(name for name in rule.modules if name), *per_site]))
     operations = operation_sites(module, per_site)
     single = [name for name in operations if None not in per_site[name]]
     if single:

@@ -2,12 +2,15 @@
 
 A module can be hooked; `F.relu(x)` and `a + b` cannot. They are nodes of the traced graph, which is run node by node
 on the network's own modules, so that each value is seen when it is made and before anything works on it in place.
+
+Where torchvision gives an operation the name of a module (`F.relu(x)` before a module `relu`), the name is the
+module's, as everywhere else, and the operation is called `relu()`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ from torchvision import ops
 from torchvision.models.feature_extraction import NodePathTracer
 
 from featattn_neuro.errors import ConfigError
+from featattn_neuro.nets.chance import random_state, random_state_kept
 from featattn_neuro.nets.hooks import evaluating
 from featattn_neuro.nets.layers import stage_of
 
@@ -27,14 +31,23 @@ _ACTIVATIONS = (
 
 
 class _Tracer(NodePathTracer):
-    """torchvision's tracer with its default leaf rules; notes which node each call of a module returned."""
+    """torchvision's tracer with its default leaf rules; notes which node each call of a module returned.
 
-    def __init__(self) -> None:
-        super().__init__(autowrap_modules=(math, ops), leaf_modules=_leaf_operations())
+    whole : further types of modules that are kept as one node.
+    failed : the innermost module whose forward could not be followed.
+    """
+
+    def __init__(self, whole: Iterable[type[nn.Module]] = ()) -> None:
+        super().__init__(autowrap_modules=(math, ops), leaf_modules=[*_leaf_operations(), *whole])
         self.returned: dict[str, list[fx.Node]] = {}
+        self.failed: nn.Module | None = None
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        output = super().call_module(m, forward, args, kwargs)
+        try:
+            output = super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or m
+            raise
         if isinstance(output, fx.Proxy):
             self.returned.setdefault(self.path_of_module(m), []).append(output.node)
         return output
@@ -42,6 +55,35 @@ class _Tracer(NodePathTracer):
 
 def _leaf_operations() -> list[type[nn.Module]]:
     return [part for part in vars(ops).values() if isinstance(part, type) and issubclass(part, nn.Module)]
+
+
+def trace_what_can_be(
+    make: Callable[[list[type[nn.Module]]], _Tracer], root: nn.Module, network: nn.Module
+) -> tuple[_Tracer, fx.Graph, list[type[nn.Module]]]:
+    """Trace `root`; modules whose forward torch.fx cannot follow (padding that hangs on the size of the input) are kept
+    as one node, with all others of their type, which are returned too.
+
+    Raises
+    ------
+    Exception : what torch.fx raises where the forward of the network itself cannot be followed.
+    """
+    whole: list[type[nn.Module]] = []
+    while True:
+        tracer = make(whole)
+        try:
+            return tracer, tracer.trace(root), whole
+        except Exception:
+            failed = tracer.failed
+            if failed is None or failed is network or type(failed) in whole:
+                raise
+            whole.append(type(failed))
+
+
+def own_names(named: Mapping[str, fx.Node], modules: Iterable[str]) -> dict[str, fx.Node]:
+    """Nodes by a name that no module has: an operation that is called as a module is gets "()" behind its name."""
+    taken = set(modules)
+    operations = ("call_function", "call_method")
+    return {name + "()" * (node.op in operations and name in taken): node for name, node in named.items()}
 
 
 @dataclass(frozen=True)
@@ -70,32 +112,53 @@ class NodeGraph:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        tracer = _Tracer()
+        cpu = torch.device("cpu")
         try:
-            with evaluating(module):
-                graph = tracer.trace(module)
+            with evaluating(module), random_state_kept(cpu):
+                before = random_state(cpu)
+                tracer, graph, self.whole = trace_what_can_be(_Tracer, module, module)
+                drawn = random_state(cpu) != before
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             raise ConfigError(
                 f"torch.fx cannot trace this network ({type(error).__name__}: {error}); functional operations cannot "
                 "be recorded, name modules only"
             ) from error
+        if drawn:
+            raise ConfigError(
+                "the network draws random numbers that its torch.fx graph would hold fast; functional operations "
+                "cannot be recorded; name modules only, or switch its noise off"
+            )
         self.graph = fx.GraphModule(module, graph)
         # GraphModule copies the graph: nodes keep their order
         copies = dict(zip(graph.nodes, self.graph.graph.nodes, strict=True))
         self.node_names = {copies[n]: name for n, name in tracer.node_to_qualname.items() if n in copies}
         self.returned = {name: [copies[n] for n in nodes if n in copies] for name, nodes in tracer.returned.items()}
+        self.nodes = own_names(
+            {name: node for node, name in self.node_names.items()},
+            [name for name, _ in module.named_modules(remove_duplicate=False)],
+        )
 
     @property
     def names(self) -> list[str]:
-        """Names of all nodes in order of execution, as `torchvision.models.feature_extraction` gives them."""
-        return [name for node, name in self.node_names.items() if node.op not in ("placeholder", "output", "get_attr")]
+        """Names of all nodes in order of execution, as `torchvision.models.feature_extraction` gives them; but an
+        operation that it calls as a module is called has "()" behind its name.
+        """
+        return [name for name, node in self.nodes.items() if node.op not in ("placeholder", "output", "get_attr")]
+
+    def why_not(self, name: str) -> str:
+        """Why a module is none of the nodes."""
+        around = [name.rsplit(".", k)[0] for k in range(1, name.count(".") + 1)]
+        kept = next((one for one in around if type(self.module.get_submodule(one)) in self.whole), None)
+        if kept is not None:
+            return f"lies in {kept!r}, whose forward torch.fx cannot follow"
+        return "does not run, or gives no tensor"
 
     def sites_of(self, name: str) -> list[tuple[fx.Node, Site]]:
         """The nodes that a module's name, or a node's name, stands for."""
         if name in self.returned:
             stage = stage_of(self.module.get_submodule(name))
             return [(node, Site(name, stage, call)) for call, node in enumerate(self.returned[name])]
-        node = next(node for node, known in self.node_names.items() if known == name)
+        node = self.nodes[name]
         if node.op == "call_module":  # "relu_1": a later call of module "relu"
             layer = str(node.target)
             return [(node, Site(layer, stage_of(self.module.get_submodule(layer)), self.returned[layer].index(node)))]

@@ -1,9 +1,8 @@
-"""What a network is made of: its layers in order of execution, its head, its graph."""
+"""What a network is made of: sorts of layers, its head, its graph."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,29 +22,6 @@ _CONVOLUTIONS = (
     nn.ConvTranspose3d,
 )
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """One layer of a network as it ran.
-
-    Parameters
-    ----------
-    name : dotted module name.
-    type : class of the module.
-    stage : "conv", "norm", "activation", "pool", "linear", "block" (has layers inside) or "other".
-    output_shape : of the first call's output, without the batch dimension; () if it is no tensor.
-    filters : number of channels of the output: first dimension of `output_shape`, or the last where the output is a
-        sequence of tokens; 0 if it is no tensor.
-    calls : how often the module ran in one pass.
-    """
-
-    name: str
-    type: str
-    stage: str
-    output_shape: tuple[int, ...]
-    filters: int
-    calls: int
 
 
 def stage_of(module: nn.Module) -> str:
@@ -83,42 +59,6 @@ def find_module(module: nn.Module, name: str, *, what: str = "layer") -> nn.Modu
     return dict(module.named_modules())[choose(name, [n for n, _ in module.named_modules() if n], what)]
 
 
-def run_layers(module: nn.Module, input_shape: Sequence[int] | None = None) -> list[LayerInfo]:
-    """Return the layers of `module` in the order of their first output in one pass on a blank image.
-
-    A layer comes before the block it is in. Layers that do not run are left out. Hooks are removed and modes restored
-    afterwards, also when the network raises.
-
-    Parameters
-    ----------
-    input_shape : (C, H, W); None: the usual ones are tried (224, 32, 28, 96 pixels; 3 channels, 1).
-
-    Raises
-    ------
-    ConfigError : the network does not take the shape, or none of the usual ones.
-    """
-    names = {id(part): name for name, part in module.named_modules() if name}
-    found: dict[str, LayerInfo] = {}
-
-    def note(part: nn.Module, _inputs: Any, output: Any) -> None:
-        name = names[id(part)]
-        if name in found:
-            found[name] = replace(found[name], calls=found[name].calls + 1)
-            return
-        shape = _shape(output)
-        filters = 0 if not shape else shape[-1] if len(shape) == 2 else shape[0]
-        found[name] = LayerInfo(name, type(part).__name__, stage_of(part), shape, filters, 1)
-
-    handles = []
-    try:
-        handles += [part.register_forward_hook(note) for name, part in module.named_modules() if name]
-        run_blank(module, input_shape, before=found.clear)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(found.values())
-
-
 def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, before: Any = None) -> Any:
     """Return the output of `module` for one blank image, in eval mode, without gradient.
 
@@ -128,7 +68,7 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
 
     Raises
     ------
-    ConfigError : as `run_layers`.
+    ConfigError : the network does not take the shape, or none of the usual ones.
     """
     example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     failure: Exception | None = None
@@ -145,10 +85,6 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
         f"the network does not take {tried} ({type(failure).__name__}: {failure}); "
         "give input_shape=(channels, height, width) of its inputs"
     ) from failure
-
-
-def _shape(output: Any) -> tuple[int, ...]:
-    return tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
 
 
 class LeafTracer(fx.Tracer):

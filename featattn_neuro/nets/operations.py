@@ -20,7 +20,7 @@ from typing import Any
 from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError
-from featattn_neuro.nets.graph_nodes import _stage, _Tracer
+from featattn_neuro.nets.graph_nodes import _stage, _Tracer, own_names, trace_what_can_be
 from featattn_neuro.nets.hooks import evaluating
 
 _REPLAY = "_featattn_replay"
@@ -122,8 +122,8 @@ class _WrittenTracer(_Tracer):
     alone : the one module that is entered; None = all that recording enters.
     """
 
-    def __init__(self, alone: nn.Module | None = None) -> None:
-        super().__init__()
+    def __init__(self, alone: nn.Module | None = None, whole: Iterable[type[nn.Module]] = ()) -> None:
+        super().__init__(whole)
         self.alone = alone
         self.entered: dict[str, list[Arguments | None]] = {}
 
@@ -146,13 +146,19 @@ def written_forward(kind: type) -> Callable[..., Any]:
 
 def _trace(tracer: _WrittenTracer, call: _Call) -> tuple[fx.Graph, dict[str, fx.Node]]:
     """The graph, and its operations by name below the called module."""
-    graph = tracer.trace(call)
+    return tracer.trace(call), _named(tracer, call.owner)
+
+
+def _named(tracer: _Tracer, owner: nn.Module) -> dict[str, fx.Node]:
+    """The operations of a traced module by name below it."""
     named = {
         name.removeprefix("owner."): node
         for node, name in tracer.node_to_qualname.items()
         if node.op in ("call_function", "call_method")
     }
-    return graph, named
+    modules = owner.named_modules(remove_duplicate=False)
+    # what stands for an operation has its name
+    return own_names(named, [name for name, part in modules if not isinstance(part, OperationOutput)])
 
 
 @dataclass(frozen=True)
@@ -180,15 +186,18 @@ class Operations:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        tracer = _WrittenTracer()
         try:
             with evaluating(module):
-                _, self._nodes = _trace(tracer, _Call(module, Arguments()))
+                tracer, _, _ = trace_what_can_be(
+                    lambda whole: _WrittenTracer(whole=whole), _Call(module, Arguments()), module
+                )
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             raise ConfigError(
                 f"torch.fx cannot trace this network ({type(error).__name__}: {error}), so no functional operation can "
                 "be named; name modules only"
             ) from error
+        assert isinstance(tracer, _WrittenTracer)
+        self._nodes = _named(tracer, module)
         self._entered = {name.removeprefix("owner").removeprefix("."): v for name, v in tracer.entered.items()}
 
     @property

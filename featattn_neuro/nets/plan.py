@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, choose
-from featattn_neuro.nets.channels import ChannelAxis
+from featattn_neuro.nets.channels import ChannelAxis, checked_axes
 from featattn_neuro.nets.graph_nodes import NodeGraph, Site
 from featattn_neuro.nets.layers import stage_of
 from featattn_neuro.nets.reductions import MAPS, Reducer, Reduction, parse_reductions
@@ -44,6 +45,8 @@ class RecordingPlan:
     channel_axis : the caller's word on where the filters are, if any.
     graph : the traced network where operations are recorded; None = hooks on modules.
     nodes : the graph's node of each site.
+    optional : layers that only patterns mean; where one does not run, or gives no filters, it is left out.
+    left_out : layers of patterns that the graph does not reach, and why.
     """
 
     sites: tuple[Site, ...]
@@ -54,6 +57,8 @@ class RecordingPlan:
     channel_axis: ChannelAxis = None
     graph: NodeGraph | None = field(default=None, compare=False)
     nodes: tuple[fx.Node, ...] = field(default=(), compare=False)
+    optional: frozenset[str] = frozenset()
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -86,6 +91,8 @@ class RecordingPlan:
             "compute_dtype": self.compute_dtype,
             "channel_axis": self.channel_axis,
             "path": self.path,
+            "optional": sorted(self.optional),
+            "left_out": self.left_out,
         }
 
 
@@ -110,13 +117,16 @@ def make_plan(
     reductions = parse_reductions(reduce)
     choose(dtype, STORAGE_DTYPES, "storage dtype")
     choose(compute_dtype, COMPUTE_DTYPES, "compute dtype")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1; came {batch_size}")
+    if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, a whole number; came {batch_size!r}; 32 is usual")
+    _check_compute(module, compute_dtype)
     modules: list[str] = []
+    named: set[str] = set()
     operations: list[str] = []
     chosen: list[fx.Node] = []
     graph: NodeGraph | None = None
     known = dict(module.named_modules())
+    every_name = {name for name, _ in module.named_modules(remove_duplicate=False)}
     for pattern in as_patterns(layers):
         found = match_modules(module, pattern, known)
         if not found:
@@ -125,16 +135,38 @@ def make_plan(
             if not nodes:
                 raise no_match(pattern, dict.fromkeys([*(n for n in known if n), *graph.names]))
             operations += nodes
+            if nodes == [pattern]:
+                named.update(site.layer for _, site in graph.sites_of(nodes[0]))
         modules += found
+        if pattern in every_name:
+            named.update(found)
+    left_out: dict[str, str] = {}
     if graph is None:
         wanted = set(modules)
         ordered = [name for name in known if name in wanted]
         sites = [Site(name, stage_of(known[name])) for name in ordered]
     else:
-        sites, chosen = _sites(graph, [*modules, *operations])
+        left_out = {name: graph.why_not(name) for name in modules if name not in graph.returned}
+        for name in left_out:
+            if name in named or len(left_out) == len({*modules, *operations}):
+                raise ConfigError(f"layer {name!r} {left_out[name]}; leave it out, or the functional operations")
+        sites, chosen = _sites(graph, [name for name in [*modules, *operations] if name not in left_out])
+    checked_axes(channel_axis, dict.fromkeys([*(n for n in known if n), *operations]))
     return RecordingPlan(
-        tuple(sites), reductions, batch_size, dtype, compute_dtype, channel_axis, graph, tuple(chosen)
+        tuple(sites), reductions, int(batch_size), dtype, compute_dtype, channel_axis, graph, tuple(chosen),
+        frozenset(site.layer for site in sites) - named, tuple(left_out.items()),
     )  # fmt: skip
+
+
+def _check_compute(module: nn.Module, compute_dtype: str) -> None:
+    """Autocast turns float32 into something narrower, and leaves other types as they are."""
+    types = {part.dtype for part in module.parameters() if part.is_floating_point()} - {torch.float32}
+    if compute_dtype != "float32" and types:
+        came = str(next(iter(types))).removeprefix("torch.")
+        raise ConfigError(
+            f"compute_dtype={compute_dtype!r} casts a float32 network while it runs; this one holds {came} weights; "
+            "leave compute_dtype out, or call float() on the network"
+        )
 
 
 def _graph(module: nn.Module, pattern: LayerPattern) -> NodeGraph:
@@ -150,8 +182,6 @@ def _graph(module: nn.Module, pattern: LayerPattern) -> NodeGraph:
 def _sites(graph: NodeGraph, names: list[str]) -> tuple[list[Site], list[fx.Node]]:
     found: dict[Site, fx.Node] = {}
     for name in names:
-        if name not in graph.returned and name not in graph.node_names.values():
-            raise ConfigError(f"layer {name!r} exists but does not run; leave it out")
         found.update({site: node for node, site in graph.sites_of(name)})
     place = {node: k for k, node in enumerate(graph.node_names)}
     # a container and its last layer return the same node, the layer inside first

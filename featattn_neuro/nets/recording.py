@@ -5,24 +5,23 @@ The loop knows nothing of files. Values go to a `Sink`: into memory here, into a
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.batches import StimulusSource
-from featattn_neuro.nets.channels import ChannelAxis, ChannelRule, channels_first
-from featattn_neuro.nets.graph_nodes import Site
-from featattn_neuro.nets.hooks import evaluating, hooked
+from featattn_neuro.nets.chance import random_state_kept
+from featattn_neuro.nets.channels import ChannelAxis
 from featattn_neuro.nets.loading import Batch, PaddedBatches, first_input, load_batches
-from featattn_neuro.nets.plan import COMPUTE_DTYPES, STORAGE_DTYPES, RecordingPlan, make_plan
-from featattn_neuro.nets.reductions import Reducer, reduced
+from featattn_neuro.nets.passes import Runner
+from featattn_neuro.nets.plan import RecordingPlan, make_plan
+from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.selection import Layers
 from featattn_neuro.nets.units import RecordedLayer, unit_coordinates
 from featattn_neuro.schema import RecordingHeader
@@ -63,169 +62,6 @@ class MemorySink:
 
     def finish(self) -> xr.Dataset:
         return self.header.dataset(self.response, self.unreadable)
-
-
-class _Collector:
-    """Takes the wanted outputs of one pass; every value is a copy, so that nothing in place can reach it."""
-
-    def __init__(self, plan: RecordingPlan, rule: ChannelRule) -> None:
-        self.plan, self.rule = plan, rule
-        self.dtype = STORAGE_DTYPES[plan.dtype]
-        self.values: dict[tuple[str, int], Tensor] = {}
-        self.calls: dict[str, int] = {}
-        self.rows = 0
-        self.shapes: dict[tuple[str, int], Any] | None = None
-        self.axes: dict[tuple[str, int], int | None] = {}
-
-    def collect(self, layer: str, output: Any, call: int | None = None) -> None:
-        """Keep one output, reduced; `call` counts by itself unless given."""
-        if call is None:
-            call = self.calls.get(layer, 0)
-            self.calls[layer] = call + 1
-        if self.shapes is not None:
-            # only once every layer has run is it known which axes are open: until then an axis is a guess
-            self.shapes[layer, call] = output.to("meta", copy=True) if isinstance(output, Tensor) else output
-            try:
-                axis = self.rule.axis(layer, output)
-                self.values[layer, call] = self._kept(layer, output, axis)
-                self.axes[layer, call] = axis
-            except DataError:  # if there is something wrong, the pass that comes then says so
-                self.axes[layer, call] = None
-            return
-        self.values[layer, call] = self._kept(layer, output, self.rule.axis(layer, output))
-
-    def _kept(self, layer: str, output: Tensor, axis: int) -> Tensor:
-        """(reduction, N, units) of one output, never sharing memory with it."""
-        if output.shape[0] != self.rows:
-            raise DataError(
-                f"layer {layer!r} gives {output.shape[0]} rows for {self.rows} images (windows or patches folded into "
-                "the batch); choose a layer around it"
-            )
-        maps = channels_first(output.detach(), axis)
-        if self.plan.keeps_maps:
-            kept = maps.to(self.dtype, memory_format=torch.contiguous_format, copy=True).flatten(1)[None]
-        else:
-            kept = reduced(self.plan.reductions, maps).to(self.dtype)
-        if self.plan.dtype == "float16" and bool((kept.isinf() & maps.isfinite().all()).any()):
-            raise DataError(f"layer {layer!r} exceeds what float16 can hold (65504); store float32")
-        return kept
-
-    def take(self) -> dict[tuple[str, int], Tensor]:
-        """What was collected, (layer, call) to (reduction, N, units); starts the next pass empty."""
-        values, self.values, self.calls = self.values, {}, {}
-        return values
-
-
-class _Runner:
-    """Runs the network on batches and gives the collected values, in the order that the first pass fixed."""
-
-    def __init__(self, module: nn.Module, plan: RecordingPlan, device: torch.device) -> None:
-        self.module, self.plan, self.device = module, plan, device
-        self.rule = ChannelRule(module, plan.channel_axis)
-        self.collector = _Collector(plan, self.rule)
-        weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-        self.input_dtype = torch.float32 if weight is None else weight.dtype
-        self.keys: list[tuple[str, int]] = []
-
-    @contextmanager
-    def ready(self) -> Iterator[None]:
-        """Hooks on, evaluation mode, no gradients, compute dtype; all given back on the way out."""
-        compute = COMPUTE_DTYPES[self.plan.compute_dtype]
-        cast = nullcontext() if compute == torch.float32 else torch.autocast(self.device.type, dtype=compute)
-        with evaluating(self.module), torch.inference_mode(), cast, hooked(self.module, self._hooks()):
-            yield
-
-    def _hooks(self) -> dict[str, Any]:
-        if self.plan.graph is not None:
-            return {}
-        return {
-            layer: lambda module, inputs, output, layer=layer: self.collector.collect(layer, output)
-            for layer in self.plan.layers
-        }
-
-    def forward(self, images: Tensor) -> None:
-        """One pass, to fill the collector."""
-        batch = images.to(self.device, self.input_dtype)
-        self.collector.rows = len(batch)
-        if self.plan.graph is None:
-            self.module(batch)
-            return
-        sites: dict[fx.Node, list[Site]] = {}
-        for node, site in zip(self.plan.nodes, self.plan.sites, strict=True):
-            sites.setdefault(node, []).append(site)
-
-        def collect(node: fx.Node, value: Any) -> None:
-            for site in sites.get(node, ()):
-                self.collector.collect(site.layer, value, site.call)
-
-        self.plan.graph.run(batch, collect)
-
-    def learn(self, images: Tensor) -> tuple[list[RecordedLayer], dict[tuple[str, int], Tensor] | None]:
-        """Shapes of everything recorded, from the first pass, and its values, if what it took to be the axes of filters
-        holds now that every layer has run.
-        """
-        watch = {
-            name: lambda module, inputs, output, axis=axis: self.rule.watch(axis, output)
-            for name, axis in self.rule.watched().items()
-        }
-        self.collector.shapes = {}
-        with hooked(self.module, watch):
-            self.forward(images)
-        shapes = {key: self._shape(key[0], shape) for key, shape in self.collector.shapes.items()}
-        self.collector.shapes = None
-        values, guessed = self.collector.take(), self.collector.axes
-        holds = all(guessed[key] == shape[0] for key, shape in shapes.items())
-        return self._recorded(shapes), values if holds else None
-
-    def _shape(self, layer: str, output: Tensor) -> tuple[int, ...]:
-        axis = self.rule.axis(layer, output)
-        return (axis, *channels_first(output, axis).shape[1:])
-
-    def _recorded(self, shapes: dict[tuple[str, int], tuple[int, ...]]) -> list[RecordedLayer]:
-        found = []
-        for site in self.plan.sites:
-            calls = [call for layer, call in shapes if layer == site.layer]
-            if not calls:
-                raise DataError(f"layer {site.layer!r} exists but did not run on these stimuli; leave it out")
-            here = calls if self.plan.graph is None else [site.call]
-            total = len(calls) if self.plan.graph is None else self.plan.graph.calls(site.layer)
-            for call in here:
-                axis, channels, *positions = shapes[site.layer, call]
-                self.keys.append((site.layer, call))
-                found.append(
-                    RecordedLayer(site.layer, site.stage, call, total, channels, tuple(positions), axis)
-                )  # fmt: skip
-        if self.plan.graph is not None:
-            names = [self.plan.graph.node_names[node] for node in self.plan.nodes]
-            found = [one.at(node) for one, node in zip(found, names, strict=True)]
-        return found
-
-    def values(self, batch: Batch) -> list[np.ndarray]:
-        """(reduction, count, units) of each recorded layer for one batch."""
-        assert batch.images is not None
-        self.forward(batch.images)
-        return self.arrays(self.collector.take(), batch.count)
-
-    def arrays(self, found: dict[tuple[str, int], Tensor], count: int) -> list[np.ndarray]:
-        """What one pass collected, as `values` gives it: without the rows that pad the batch."""
-        if set(found) != set(self.keys):
-            raise DataError(
-                "a layer ran a different number of times on different batches; record it alone, or leave it out"
-            )
-        return [found[key][:, :count].cpu().numpy() for key in self.keys]
-
-
-@contextmanager
-def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Give the global generators of Python, numpy and torch back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what is kept
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def record_activations(
@@ -293,7 +129,9 @@ def run_plan(
     corrupt : "error" or "skip": images that cannot be read are listed in `skipped` and left out.
     timing : filled with the seconds in which the network ran ("compute") and waited for images ("waiting").
     """
-    runner = _Runner(module, plan, device)
+    if not isinstance(workers, int | np.integer) or workers < 0:
+        raise ConfigError(f"workers must be a number of processes, 0 or more; came {workers!r}; leave it out")
+    runner = Runner(module, plan, device)
     clock = {"compute": 0.0, "waiting": 0.0}
     with ExitStack() as stack:
         stack.enter_context(random_state_kept(device))
@@ -305,7 +143,8 @@ def run_plan(
         recorded, known = runner.learn(image[None] if first is None or first.images is None else first.images)
         clock["waiting"] += got - since
         clock["compute"] += time.perf_counter() - got
-        ranges = sink.begin(_header(plan, recorded, stimuli, dict(attrs or {})))
+        stack.enter_context(runner.recording())
+        ranges = sink.begin(_header(plan, recorded, stimuli, {**(attrs or {}), **runner.left_out_attribute()}))
         starts = [start for low, high in ranges for start in range(low, high, plan.batch_size)]
         source = PaddedBatches(
             stimuli, preprocess, starts, plan.batch_size, shape=image.shape, skip=corrupt == "skip"
@@ -356,7 +195,6 @@ def _header(
     attrs: dict[str, str | int | float],
 ) -> RecordingHeader:
     widths = tuple(one.units(maps=plan.keeps_maps) for one in recorded)
-    last = sorted({one.layer for one in recorded if one.axis != 1})
     return RecordingHeader(
         widths=widths,
         steps=tuple(width // one.channels for width, one in zip(widths, recorded, strict=True)),
@@ -373,7 +211,17 @@ def _header(
             **attrs,
             "batch_size": plan.batch_size,
             "recorded_through": plan.path,
-            "channel_rule": "axis 1" + (f", last axis in {', '.join(last)}" if last else ""),
+            "channel_rule": _channel_rule(recorded),
             "compute_dtype": plan.compute_dtype,
         },
     )
+
+
+def _channel_rule(recorded: Sequence[RecordedLayer]) -> str:
+    """Where the filters were, in words: axis 1 but for the layers that are named."""
+    layers: dict[str, set[str]] = {}
+    for one in recorded:
+        if one.axis != 1:
+            place = "last axis" if one.axis == len(one.positions) + 1 else f"axis {one.axis}"
+            layers.setdefault(place, set()).add(one.layer)
+    return ", ".join(["axis 1", *(f"{place} in {', '.join(sorted(layers[place]))}" for place in sorted(layers))])

@@ -175,12 +175,12 @@ class _Quantile:
 
 @dataclass(frozen=True)
 class _checked:  # noqa: N801 - reads as a verb where it is used
-    """A caller's function; its result must be (N, C) and must not be a view of the maps."""
+    """A caller's function, on a copy: it may work in place; its result must be (N, C) and no view of the maps."""
 
     function: Callable[[Tensor], Tensor]
 
     def __call__(self, maps: Tensor) -> Tensor:
-        value = self.function(maps)
+        value = self.function(maps.clone())
         if not isinstance(value, Tensor) or value.shape != maps.shape[:2]:
             came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise DataError(

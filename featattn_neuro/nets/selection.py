@@ -20,10 +20,22 @@ REGULAR_EXPRESSION = "re:"
 
 
 def as_patterns(layers: Layers) -> list[LayerPattern]:
-    """One pattern or several, as a list; `ConfigError` if there is none."""
-    patterns: list[Any] = [layers] if isinstance(layers, str) or callable(layers) else list(layers)
+    """One pattern or several, as a list; `ConfigError` if there is none, or one that is no text, type or function."""
+    single = isinstance(layers, str) or callable(layers)
+    patterns: list[Any] = [layers] if single or not isinstance(layers, Iterable) else list(layers)
     if not patterns:
         raise ConfigError("wanted at least one layer; came none; name a layer, a glob or a stage such as 'conv'")
+    for pattern in patterns:
+        if not isinstance(pattern, str) and not callable(pattern):
+            raise ConfigError(
+                f"wanted layers by name, pattern, type or function; came {pattern!r}; name a layer, or a stage such as "
+                "'conv'"
+            )
+        if isinstance(pattern, nn.Module):
+            raise ConfigError(
+                f"wanted layers by name, pattern, type or function; came a module ({type(pattern).__name__}); give its "
+                "name, see list_layers(model)"
+            )
     return patterns
 
 

@@ -58,7 +58,7 @@ def head_inputs(module: nn.Module, head: str, images: torch.Tensor, *, chunk: in
     handle = part.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0].detach().clone()))
     out = []
     try:
-        with preserved(module), torch.inference_mode():
+        with preserved(module), torch.no_grad():
             for start in range(0, len(images), chunk):
                 batch = images[start : start + chunk]
                 count = len(batch)

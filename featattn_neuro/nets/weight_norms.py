@@ -36,6 +36,6 @@ def filter_weight_norms(module: nn.Module, layers: Sequence[str], images: torch.
         return hook
 
     wanted = [n for n, part in module.named_modules() if isinstance(part, nn.Conv2d) or n in layers]
-    with evaluating(module), torch.inference_mode(), hooked(module, {name: note(name) for name in wanted}):
+    with evaluating(module), torch.no_grad(), hooked(module, {name: note(name) for name in wanted}):
         module(images)
     return found

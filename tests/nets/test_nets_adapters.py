@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from featattn_neuro.errors import ConfigError, StoreError
 from featattn_neuro.nets.adapters import Network, as_network, build_network, list_layers
-from featattn_neuro.nets.layers import find_head, run_layers, stage_of
+from featattn_neuro.nets.layers import find_head, stage_of
+from featattn_neuro.nets.listing import run_layers
 from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.weights import read_weights, rename_by_order, weights_sha256
 
@@ -311,8 +312,18 @@ def test_usual_shapes_are_tried_and_unused_layers_left_out() -> None:
     assert list_layers(grey)[0].output_shape == (2, 26, 26)
     with pytest.raises(ConfigError, match="any usual shape"):
         run_layers(Untraceable(17))
-    with pytest.raises(ConfigError, match="came str"):
-        list_layers("digits_cnn")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="came int"):
+        list_layers(3)  # type: ignore[arg-type]
+
+
+def test_a_list_by_name_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [layer.name for layer in list_layers("cifar_resnet20")][:2] == ["conv1", "bn1"]
+    assert list_layers("torchvision:alexnet")[0].filters == 64
+    (tmp_path / "lists_a_network.py").write_text("from torch import nn\nnet = nn.Sequential(nn.Conv2d(1, 2, 3))\n")
+    monkeypatch.chdir(tmp_path)
+    assert [layer.name for layer in list_layers("lists_a_network:net")] == ["0"]
+    with pytest.raises(ConfigError, match="did you mean 'digits_cnn'"):
+        list_layers("digit_cnn")
 
 
 def test_half_and_double_precision() -> None:

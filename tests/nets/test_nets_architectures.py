@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+import featattn_neuro as fn
 from featattn_neuro.errors import ConfigError, StoreError
 from featattn_neuro.nets.adapters import Network, build_network
 from featattn_neuro.nets.architectures import ARCHITECTURES, CifarResNet, DigitsCNN, build_architecture
-from featattn_neuro.nets.layers import run_layers
+from featattn_neuro.nets.listing import run_layers
 
 
 def zip_images(path: Path, names: list[str]) -> list[np.ndarray]:
@@ -117,14 +118,22 @@ def test_public_cifar_weights_recognise_images(depth: int, shared_data: Path) ->
     assert correct(network, zip_images(archive, names), labels) >= 0.77
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0_recognises_photographs(shared_data: Path) -> None:
-    """On 50 of the 1000 photographs; on all: .872, as the original package efficientnet_lite_pytorch 0.1.0 gives."""
-    archive = shared_data / "images" / "imagenet_sample_256.zip"
-    names = zip_names(archive, ".jpeg")
-    network = build_network("efficientnet_lite0", weights=lite0_file())
-    images, labels = zip_images(archive, names[::20]), np.arange(1000)[::20]
-    assert len(names) == 1000
-    assert correct(network, images, labels) >= 0.8
+    """Through `record`, on all 1000 photographs: 872 are right.
+
+    That is what the original package, efficientnet_lite_pytorch 0.1.0, gives. The .88 that was expected of these
+    weights was not reproduced: other preprocessing gives less (squeezed to 256 x 256 .843, shorter side 224 .857, the
+    mean and SD of ImageNet .768).
+    """
+    zip_names(shared_data / "images" / "imagenet_sample_256.zip", ".jpeg")
+    network = fn.load_model("efficientnet_lite0", weights=lite0_file())
+    stimuli = fn.load_stimuli("imagenet_sample", label=None)
+    recorded = fn.record(network, stimuli, network.head or "", batch_size=8, workers=0)
+    recorded = recorded.isel(stimulus=np.argsort(recorded.path.values))  # sorted by name = number of the class
+    assert recorded.response.shape == (1000, 1000)
+    right = int((recorded.response.values.argmax(1) == np.arange(1000)).sum())
+    assert abs(right - 872) <= 3
 
 
 def test_efficientnet_lite0_is_the_variant_the_file_belongs_to() -> None:

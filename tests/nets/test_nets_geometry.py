@@ -15,7 +15,7 @@ from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import PaddedShortcut
 from featattn_neuro.nets.geometry import Grid, layer_grid, layer_grids, measured_field
-from featattn_neuro.nets.layers import run_layers
+from featattn_neuro.nets.listing import run_layers
 
 
 def made_positive(net: nn.Module) -> nn.Module:
