@@ -215,7 +215,7 @@ def check_gains(module: nn.Module, rows: GainRows, image: Tensor) -> None:
     ------
     ConfigError : a layer that the network does not have. DataError : another number of filters.
     """
-    with evaluating(module), torch.inference_mode(), with_gains(module, rows.row(0)):
+    with evaluating(module), torch.no_grad(), with_gains(module, rows.row(0)):
         run_network(module, image[None])
 
 
@@ -253,7 +253,7 @@ def run_excess(
         found = {layer: collector(rows, layer, options, device, which) for layer in layers}
         with ExitStack() as stack:
             stack.enter_context(evaluating(module))
-            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.no_grad())
             # first our hooks, then the gains: a layer's own gains are not in its map
             stack.enter_context(hooked(module, found))
             if options.upstream:

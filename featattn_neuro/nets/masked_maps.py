@@ -162,7 +162,7 @@ def _object_maps(
     places = mask_edges(module, names, image.to(place), size=(values.shape[2], values.shape[3]))
     with (
         evaluating(module),
-        torch.inference_mode(),
+        torch.no_grad(),
         hooked(module, sums),
         closing(load_batches(batches, 0)) as loaded,  # type: ignore[type-var]
     ):
@@ -197,7 +197,7 @@ def mask_edges(
 
         return hook
 
-    with evaluating(module), torch.inference_mode(), hooked(module, {layer: note(layer) for layer in layers}):
+    with evaluating(module), torch.no_grad(), hooked(module, {layer: note(layer) for layer in layers}):
         run_network(module, image[None])
     return map_edges(module, shapes, (image.shape[-2], image.shape[-1]), size=size)
 

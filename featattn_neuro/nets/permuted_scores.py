@@ -111,7 +111,7 @@ def permuted_scores(
     places = mask_edges(module, layers, image.to(place), size=size)
     with (
         evaluating(module),
-        torch.inference_mode(),
+        torch.no_grad(),
         # first our hooks, then the gains: a layer's own gains are not in its map
         hooked(module, {layer: keep(layer) for layer in layers}),
         with_gains(module, rows.row(0)) if upstream else nullcontext(),
