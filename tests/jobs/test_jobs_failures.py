@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -194,12 +195,14 @@ def test_an_image_that_goes_away_while_the_run_goes_on(
 def test_two_runs_of_one_folder(tiny: dict[str, Any], refused: Run, tmp_path: Path, start: Callable[..., Started],
                                 featattn: Featattn, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
     monkeypatch.setattr(ledger, "LOCK_SECONDS", 0.3)
-    first = start("run", write_config(tmp_path, tiny), "--out", tmp_path / "out", "--until", "network")
+    first = start("run", write_config(tmp_path, tiny), "--out", tmp_path / "out")
     first.until((tmp_path / "out" / ".done").is_dir)
+    os.kill(first.pid, signal.SIGSTOP)  # it is not to end before the others have asked
     assert "another run is writing it; wait for it, or choose another --out" in refused(tiny)
     code, _, err = featattn("report", tmp_path / "out")
     assert "another run is writing it" in sentence(code, err)
-    assert first.wait()[0] == 0
+    first.kill()
+    assert not first.left()
 
 
 def test_folders_that_are_not_ours(tiny: dict[str, Any], refused: Run, featattn: Featattn, tmp_path: Path):
