@@ -187,7 +187,7 @@ def test_recording_and_copies_inside(net: Any, twin: Any, images: Tensor, gain_s
         assert torch.equal(answer(copy.deepcopy(twin), images), answer(twin, images))
         with pytest.raises(ConfigError, match="cannot trace"):
             fa.record(net, pixels, "block.add")
-        with pytest.raises(ConfigError, match="leave with_gains, .*and fold then"):
+        with pytest.raises(ConfigError, match=r"leave with_gains, .*and fold then"):
             fold_gains(net, gain_set({"stem": np.full(WIDTH, 2.0)}))
     assert not np.array_equal(inside, plain)
     np.testing.assert_array_equal(fa.record(net, pixels, "block.second", cache=tmp_path)["response"].values, plain)
