@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from featattn_neuro.report.style import (
     ARM_COLOURS,
@@ -307,6 +307,7 @@ def live_filters_figure(selectivity: Datasets) -> Figure:
         axes.bar(at, counts[:, 1], bottom=counts[:, 0], label="dead", linewidth=0.6, **_DEAD)
         axes.set_title(name)
         axes.set_ylabel("filters")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("layer, in order of depth")
     panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

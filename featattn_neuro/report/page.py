@@ -22,7 +22,7 @@ from featattn_neuro.errors import StoreError
 from featattn_neuro.report import association_figures, figures, saliency_figures, saliency_overlays
 from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
 from featattn_neuro.report.results import Results, read_results
-from featattn_neuro.report.style import ARM_LABELS, VERDICT_COLOURS, number, png_bytes, probability
+from featattn_neuro.report.style import ARM_LABELS, VERDICT_COLOURS, number, objects_title, png_bytes, probability
 from featattn_neuro.report.tables import all_tables, write_atomic, write_table
 from featattn_neuro.schema import CLAIMS
 
@@ -168,7 +168,7 @@ def _saliency_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
         return saliency_figures.saliency_panels(
             images,
             [[excess.sel(stimulus=entry["id"], task=c).values for c in cued] for entry, cued in rows],
-            [" + ".join(cued) for _, cued in rows],
+            [objects_title(cued) for _, cued in rows],
             map_titles=[[f"cued {c}" for c in cued] for _, cued in rows],
             extents=[saliency_overlays.placed_extent(dataset, image, raw=True) for image in images],
         )

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from featattn_neuro.errors import ConfigError, DataError, choose
-from featattn_neuro.report.style import FAINT, new_figure, number, styled
+from featattn_neuro.report.style import FAINT, new_figure, number, objects_title, styled
 from featattn_neuro.schema import SALIENCY
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"
@@ -166,8 +166,9 @@ def contact_sheet(
             axes.set_visible(True)
         _image(upper, images[name])
         parts = (titles or {}).get(name, "").split("|")
-        text = "\n".join(" + ".join(parts[first : first + 2]) for first in range(0, len(parts), 2))
-        upper.set_title(text, fontsize=8 if len(parts) < 3 else 6.5, weight="normal", loc="center", pad=3)
+        upper.set_title(
+            objects_title(parts), fontsize=8 if len(parts) < 3 else 6.5, weight="normal", loc="center", pad=3
+        )
         handle = _overlay(lower, images[name], excess[k], placed_extent(maps, images[name], raw=raw), reach)
         mean = float(np.abs(excess[k]).mean())
         lower.set_xlabel(f"mean |·| {number(mean, 2)}", fontsize=7.5, labelpad=2)

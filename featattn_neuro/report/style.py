@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -171,6 +171,16 @@ def save_figure(figure: Figure, path: Path | str, *, dpi: int = 160) -> Path:
     if path.suffix not in (".png", ".svg"):
         raise ConfigError(f"wanted a figure's name to end in .png or .svg; came {str(path)!r}; rename it")
     return write_atomic(path, svg_bytes(figure) if path.suffix == ".svg" else png_bytes(figure, dpi=dpi))
+
+
+def objects_title(labels: Sequence[str]) -> str:
+    """Names of the objects of an image, two a line, as wide as a small picture.
+
+    >>> print(objects_title(["deer", "bird", "airplane"]))
+    deer + bird
+    airplane
+    """
+    return "\n".join(" + ".join(labels[first : first + 2]) for first in range(0, len(labels), 2))
 
 
 def number(value: float, digits: int = 3) -> str:
