@@ -240,6 +240,9 @@ class ContentWalk:
             raise self._refusal(f"a {kind.__name__}", error) from error
         if isinstance(parts, str):
             self.say("global", kind.__module__, parts)
+            # pickle looks it up by name; what it does is below it: functools.cache holds its function as __wrapped__
+            state = _attributes(value)
+            self._add_attributes({name: state[name] for name in state if name not in _DESCRIBING})
             return
         make, arguments, *rest = parts
         self.add(make)

@@ -12,6 +12,7 @@ import operator
 import sys
 import textwrap
 import threading
+import types
 from typing import Any
 
 import numpy as np
@@ -248,6 +249,38 @@ def test_a_function_is_known_by_where_it_was_written(monkeypatch):
     before = digest(_in_disguise)  # its __module__ is torch's
     monkeypatch.setitem(globals(), "GAIN", 3.0)
     assert digest(_in_disguise) != before
+
+
+def _cached(body: str) -> dict[str, Any]:
+    text = f"""
+        class A:
+            @functools.cache
+            def factor(self):
+                return {body}
+
+            def __call__(self, x):
+                return x * self.factor()
+
+        @functools.lru_cache(maxsize=2)
+        def after(x):
+            return x * {body}
+    """
+    namespace: dict[str, Any] = {"functools": functools, "__name__": __name__}
+    exec(textwrap.dedent(text), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("held", ["after", "A", "of a module"])
+def test_the_code_below_a_cache_is_in_the_key(held):
+    def value(body: str) -> Any:
+        made = _cached(body)
+        if held != "of a module":
+            return made[held]
+        module = types.ModuleType("cached_helpers")
+        vars(module).update(after=made["after"])
+        return module
+
+    assert digest(value("2")) == digest(value("2")) != digest(value("37"))
 
 
 def test_patches_of_installed_classes_and_hooks_on_all_modules_are_seen(monkeypatch):
