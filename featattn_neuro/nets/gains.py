@@ -310,7 +310,11 @@ def with_gains(
     with ExitStack() as stack:
         # layer norms and linear layers may give maps (N, H, W, C); without the first, the second are few
         every = any(isinstance(part, nn.LayerNorm) for part in rule.modules.values())
-        watchers = {name: _Watcher(rule, axis, [*sites.values()]) for name, axis in rule.watched().items() if every or axis == -1}
+        watchers = {
+            name: _Watcher(rule, axis, [*sites.values()])
+            for name, axis in rule.watched().items()
+            if every or axis == -1
+        }
         stack.enter_context(hooked(module, watchers))
         if any(None not in per_call for per_call in per_site.values()):
             stack.callback(module.register_forward_pre_hook(_CountingAnew(list(sites.values()))).remove)

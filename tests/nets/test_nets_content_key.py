@@ -296,6 +296,23 @@ def test_patches_of_installed_classes_and_hooks_on_all_modules_are_seen(monkeypa
     assert network_digest(net) == before
 
 
+def _weight_normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 1)))
+
+
+def test_hooks_of_state_dicts_are_not_in_the_key():
+    """They act on no forward pass, and their running numbers differ from network to network."""
+    assert network_digest(_weight_normed()) == network_digest(_weight_normed())
+    net = _weight_normed()
+    before = network_digest(net)
+    net.register_state_dict_pre_hook(lambda *a: None)
+    net.register_load_state_dict_post_hook(lambda *a: None)
+    assert network_digest(net) == before
+    net.register_forward_hook(lambda module, inputs, output: output * 2)
+    assert network_digest(net) != before
+
+
 def test_networks_that_hold_themselves_and_traced_ones_have_a_digest():
     net = nn.Sequential(nn.Conv2d(1, 1, 1))
     net.whole = [net]
@@ -344,6 +361,24 @@ def _any_module(x: Any) -> Any:
 def test_what_cannot_be_hashed_is_refused(value, words):
     with pytest.raises(ConfigError, match=words):
         digest(value)
+
+
+def _reached_by_its_element() -> Any:
+    namespace: dict[str, Any] = {"__name__": __name__}
+    exec("R = set()\nclass A:\n    def g(self): return R\nR.add(A)\ndef h(x): return R\n", namespace)
+    return namespace["h"]
+
+
+def test_what_is_nested_too_deeply_is_refused():
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    net = nn.Sequential(nn.ReLU())
+    net.deep = deep
+    for call in (lambda: digest(deep), lambda: digest(_reached_by_its_element()), lambda: network_digest(net)):
+        with pytest.raises(ConfigError, match=r"cannot be part of a content key \(it is nested too deeply, or") as told:
+            call()
+        assert len(str(told.value)) < 500
 
 
 def test_a_member_of_a_class_that_cannot_be_hashed_refuses_the_cache_alone(tmp_path):
