@@ -282,7 +282,8 @@ def measured_field(
 
     Parameters
     ----------
-    layer : of one that runs several times, the first call. image_shape : (C, height, width) of the input. cell : (row, column) in the layer's map.
+    layer : of one that runs several times, the first call. image_shape : (C, height, width) of the input.
+    cell : (row, column) in the layer's map.
 
     Raises
     ------

@@ -339,7 +339,7 @@ def test_noise_that_the_graph_would_hold_fast_is_refused(images: Tensor, gain_se
     in_training = _Noise(training=True).eval()
     with with_gains(in_training, gains):
         in_training(images)
-        with pytest.raises(ConfigError, match="draws random numbers in training mode.*evaluation mode"):
+        with pytest.raises(ConfigError, match=r"draws random numbers in training mode.*evaluation mode"):
             in_training.train()(images)
 
 

@@ -189,9 +189,11 @@ def test_the_channel_axis_of_an_input_is_that_of_its_layer(gain_set: Any) -> Non
             with with_gains(net, gains, channel_axis={name: -1}):
                 torch.testing.assert_close(net(maps), wanted)
     both = {"1": 1, "1.input": -1}
-    with pytest.raises(ConfigError, match=r"one channel axis for layer '1'; came 1 and -1"):
-        with with_gains(net, gains, channel_axis=both):
-            pass
+    with (
+        pytest.raises(ConfigError, match=r"one channel axis for layer '1'; came 1 and -1"),
+        with_gains(net, gains, channel_axis=both),
+    ):
+        pass
 
 
 def test_the_channel_axis_of_gains_is_in_the_key_of_a_recording(gain_set: Any) -> None:
