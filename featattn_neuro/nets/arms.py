@@ -106,17 +106,14 @@ def norm_sites(module: nn.Module) -> dict[str, str]:
     """
     found = {}
     for name, part in module.named_modules():
-        of_maps = isinstance(part, nn.modules.batchnorm._NormBase | nn.GroupNorm) or _is_layer_norm(part, last=False)
+        of_maps = isinstance(part, nn.modules.batchnorm._NormBase | nn.GroupNorm)
+        if isinstance(part, nn.LayerNorm):
+            of_maps = declared_axis(part) == 1  # over whole maps it has more weights than filters
         if of_maps and part.weight is not None:
             # timm's batch norms hold their activation, behind a dropout that does nothing here
             inner = getattr(part, "drop", None) if hasattr(part, "act") else None
             found[name] = name if inner is None else f"{name}.drop"
     return found
-
-
-def _is_layer_norm(part: nn.Module, *, last: bool) -> bool:
-    """A layer norm over the last axes, or else over axis 1 of maps."""
-    return isinstance(part, nn.LayerNorm) and (declared_axis(part) == -1) == last
 
 
 def norm_obstacle(module: nn.Module) -> str:
@@ -128,8 +125,12 @@ def norm_obstacle(module: nn.Module) -> str:
     ("layer norm '0' has its weights along the last axis", '')
     """
     for name, part in module.named_modules():
-        if _is_layer_norm(part, last=True) and part.weight is not None:
+        if not isinstance(part, nn.LayerNorm) or part.weight is None or declared_axis(part) == 1:
+            continue
+        if declared_axis(part) == -1:
             return f"layer norm {name!r} has its weights along the last axis"
+        shape = tuple(part.normalized_shape)
+        return f"layer norm {name!r} has a weight for every place of its maps {shape}, not one per filter"
     return ""
 
 

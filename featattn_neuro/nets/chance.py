@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def random_state(device: torch.device) -> tuple[Any, ...]:
@@ -34,3 +35,20 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def draws_noted(module: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Tells whether anything was drawn inside the `with`, also where a module lies; gives the generators back.
+
+    A graph that is traced meanwhile holds what was drawn as a constant, the same in every pass.
+
+    >>> with draws_noted(nn.Identity()) as drawn:
+    ...     before, _ = drawn(), torch.rand(1)
+    ...     before, drawn()
+    (False, True)
+    """
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    with random_state_kept(device):
+        before = random_state(device)
+        yield lambda: random_state(device) != before

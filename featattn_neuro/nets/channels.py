@@ -86,6 +86,8 @@ class ChannelRule:
         self.given = given
         self.modules = dict(module.named_modules())
         self.channels_last_seen = False
+        self.noted = 0  # rises with everything new that `watch` sees
+        self.has_last_norms = any(isinstance(p, nn.LayerNorm) and declared_axis(p) == -1 for p in self.modules.values())
         self.sequence_features: set[int] = set()
         self.series_channels: set[int] = set()
         taken = [part.in_channels for part in self.modules.values() if stage_of(part) == "conv"]
@@ -102,9 +104,18 @@ class ChannelRule:
         if not isinstance(output, Tensor):
             return
         if output.ndim == 4 and axis == -1:
+            self.noted += not self.channels_last_seen
             self.channels_last_seen = True
         if output.ndim == 3:
-            (self.sequence_features if axis == -1 else self.series_channels).add(output.shape[axis])
+            sizes = self.sequence_features if axis == -1 else self.series_channels
+            self.noted += output.shape[axis] not in sizes
+            sizes.add(output.shape[axis])
+
+    def said(self, layer: str) -> int | None:
+        """The axis that is given for a layer, or that its class fixes; None where neither says it."""
+        given = self.given.get(layer) if isinstance(self.given, Mapping) else self.given
+        part = self.modules.get(layer)
+        return given if given is not None or part is None else declared_axis(part)
 
     def axis(self, layer: str, output: Any) -> int:
         """Axis (from the front) of the filters in `output` of `layer`; `DataError` if there is none or it is open."""
@@ -130,15 +141,15 @@ class ChannelRule:
             return 2
         if first in self.series_channels and last not in self.sequence_features:
             return 1
-        raise _open_axis(
+        raise open_axis(
             layer, output, "maps with their positions in one row, or a sequence: nothing in the network tells"
         )
 
     def _of_maps(self, layer: str, output: Tensor) -> int:
         if self.channels_last_seen:
-            raise _open_axis(layer, output, "and this network holds maps with channels first and with channels last")
+            raise open_axis(layer, output, "and this network holds maps with channels first and with channels last")
         if self.sequence_features and output.shape[1] not in self.map_channels:
-            raise _open_axis(layer, output, "and no convolution or norm of this network has as many channels")
+            raise open_axis(layer, output, "and no convolution or norm of this network has as many channels")
         return 1
 
 
@@ -150,7 +161,8 @@ def no_filters(layer: str, came: str) -> DataError:
     )
 
 
-def _open_axis(layer: str, output: Tensor, reason: str) -> DataError:
+def open_axis(layer: str, output: Tensor, reason: str) -> DataError:
+    """The error for a layer of which nothing says where its filters are."""
     return DataError(
         f"layer {layer!r} gives {tuple(output.shape)}, {reason}; say where the filters are, "
         f"channel_axis={{{layer!r}: 1}} or {{{layer!r}: -1}}"

@@ -32,7 +32,12 @@ from featattn_neuro.nets.code_versions import fixed_version, source_sha256
 from featattn_neuro.nets.weights import weights_sha256
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
-_PLUMBING = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", "_is_full_backward_hook"}
+_PLUMBING = {
+    "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", "_is_full_backward_hook",
+    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+}  # fmt: skip
+"""What is in the key elsewhere, or acts in no forward pass."""
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _FLAGS = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
 _DESCRIBING = {
@@ -66,6 +71,16 @@ class ContentWalk:
 
     def say(self, *words: object) -> None:
         self.hash.update(("\x1f".join(map(str, words)) + "\x1e").encode())
+
+    @contextmanager
+    def refusing_depth(self) -> Iterator[None]:
+        """Around a whole walk: an end of Python's stack is a refusal too."""
+        try:
+            yield
+        except RecursionError:
+            raise self._refusal(
+                "something", "it is nested too deeply, or is a set that its own elements hold"
+            ) from None
 
     def add(self, value: Any) -> None:
         """One value and all that it holds."""
@@ -240,6 +255,9 @@ class ContentWalk:
             raise self._refusal(f"a {kind.__name__}", error) from error
         if isinstance(parts, str):
             self.say("global", kind.__module__, parts)
+            # pickle looks it up by name; what it does is below it: functools.cache holds its function as __wrapped__
+            state = _attributes(value)
+            self._add_attributes({name: state[name] for name in state if name not in _DESCRIBING})
             return
         make, arguments, *rest = parts
         self.add(make)

@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.channels import ChannelRule
 from featattn_neuro.nets.expansion import FirstConvolution
 from featattn_neuro.nets.hooks import channel_axis, hooked, settle_memory_format
@@ -99,7 +100,11 @@ class CutNetwork:
         around = {one for one in layers if any(other.startswith(f"{one}.") for other in (*layers, head))}
         tracer = LeafTracer({*layers, head} - around)
         try:
-            graph = tracer.trace(self.module)
+            with draws_noted(self.module) as drawn:
+                graph = tracer.trace(self.module)
+                if drawn():  # the graph would hold it fast
+                    self.cached, self.reason = False, "it draws random numbers"
+                    return
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             self.cached, self.reason = False, f"torch.fx cannot trace it: {type(error).__name__}: {error}"
             return

@@ -35,9 +35,10 @@ def network_digest(module: nn.Module) -> str:
     False
     """
     walk = ContentWalk()
-    walk.add_network(module)
-    for name in ("_global_forward_hooks", "_global_forward_pre_hooks"):  # those that torch runs on every module
-        walk.add(list(getattr(hooked_by_torch, name).values()))
+    with walk.refusing_depth():
+        walk.add_network(module)
+        for name in ("_global_forward_hooks", "_global_forward_pre_hooks"):  # those that torch runs on every module
+            walk.add(list(getattr(hooked_by_torch, name).values()))
     return walk.hexdigest()
 
 
@@ -48,7 +49,8 @@ def digest(value: Any) -> str:
     (False, False)
     """
     walk = ContentWalk()
-    walk.add(value)
+    with walk.refusing_depth():
+        walk.add(value)
     return walk.hexdigest()
 
 

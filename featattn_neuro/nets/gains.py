@@ -7,6 +7,7 @@ operation that works in place before or behind the site sees what it should.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
-from featattn_neuro.nets.channels import ChannelAxis, ChannelRule, checked_axes
+from featattn_neuro.nets.channels import ChannelAxis, ChannelRule, checked_axes, open_axis
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.modulation import COMBINATIONS
 from featattn_neuro.nets.operations import acting_on
@@ -167,6 +168,7 @@ class _Site:
         self.layer, self.part, self.per_call, self.rule = layer, part, per_call, rule
         self.calls = 0
         self.made: dict[Any, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
+        self.taken: dict[Any, tuple[int, torch.Size]] = {}  # axis and shape, by what tells them apart
 
     def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         return self.apply(output)
@@ -211,18 +213,32 @@ class _Site:
 
     def __getstate__(self) -> dict[str, Any]:
         """What it does to a network, for the content key of a recording: not what earlier passes left behind."""
-        return {"layer": self.layer, "part": self.part, "per_call": self.per_call}
+        return {"layer": self.layer, "part": self.part, "per_call": self.per_call, "axis": self.rule.said(self.part)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Site:
         """A copied network is gained as this one is; what tells axes apart does not change."""
         return _Site(self.layer, self.part, self.per_call, self.rule)
 
     def _axis(self, value: Any, filters: int) -> int:
+        if not isinstance(value, torch.Tensor):
+            return self.rule.axis(self.part, value)  # which refuses it
+        key = value.shape[1:], value.dtype, filters
+        if key not in self.taken:
+            self.taken[key] = self._decided(value, filters), value.shape
+        return self.taken[key][0]
+
+    def _decided(self, value: torch.Tensor, filters: int) -> int:
+        """The filters' axis, by what is known so far; `recheck` asks again when more is."""
+        fitting = []
+        if _is_maps(value) and self.rule.said(self.part) is None:
+            fitting = [axis for axis in (1, value.ndim - 1) if value.shape[axis] == filters]
+        last_too = self.rule.channels_last_seen or self.rule.has_last_norms
+        if len(fitting) == 1 and value.ndim == 4 and last_too:
+            return fitting[0]
         try:
             axis = self.rule.axis(self.part, value)  # a class that fixes the axis fixes it for its input too
         except DataError:
             # the rule leaves it open; the number of gains may not
-            fitting = [a for a in (1, value.ndim - 1) if value.shape[a] == filters] if _is_maps(value) else []
             if len(fitting) != 1:
                 raise
             return fitting[0]
@@ -233,9 +249,19 @@ class _Site:
             )
         return axis
 
+    def recheck(self) -> None:
+        """Ask again for the axes that were taken: a layer behind the site may show, in the same pass, that one is open.
 
-def _is_maps(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim in (3, 4) and value.is_floating_point()
+        Better no pass than a first one on another axis than the next.
+        """
+        for (_, dtype, filters), (axis, shape) in self.taken.items():
+            value = torch.empty(shape, dtype=dtype, device="meta")
+            if self._decided(value, filters) != axis:
+                raise open_axis(self.part, value, "and what other layers give speaks for another axis than before")
+
+
+def _is_maps(value: torch.Tensor) -> bool:
+    return value.ndim in (3, 4) and value.is_floating_point()
 
 
 @contextmanager
@@ -264,11 +290,11 @@ def with_gains(
         without filters.
     ConfigError : a layer that the network does not have; an operation that cannot be gained (the message says why).
     """
-    rule = ChannelRule(module, channel_axis)
+    names = [name for name, _ in module.named_modules() if name]
     per_site: dict[str, dict[int | None, SiteGains]] = {}
     for (layer, call), site in site_gains(gains, task).items():
         per_site.setdefault(layer, {})[call] = site
-    checked_axes(channel_axis, dict.fromkeys([*(name for name in rule.modules if name), *per_site]))
+    checked_axes(channel_axis, dict.fromkeys([*names, *per_site]))
     operations = operation_sites(module, per_site)
     single = [name for name in operations if None not in per_site[name]]
     if single:
@@ -276,6 +302,7 @@ def with_gains(
             f"operation {single[0]!r} runs once, so its gains have no calls; leave the coordinate call out"
         )
     parts = {name: split_site(module, name) for name in per_site if name not in operations}
+    rule = ChannelRule(module, _by_layer(channel_axis, parts))
     sites = {
         name: _Site(name, parts[name][0] if name in parts else name, per_call, rule)
         for name, per_call in per_site.items()
@@ -283,7 +310,11 @@ def with_gains(
     with ExitStack() as stack:
         # layer norms and linear layers may give maps (N, H, W, C); without the first, the second are few
         every = any(isinstance(part, nn.LayerNorm) for part in rule.modules.values())
-        watchers = {name: _Watcher(rule, axis) for name, axis in rule.watched().items() if every or axis == -1}
+        watchers = {
+            name: _Watcher(rule, axis, [*sites.values()])
+            for name, axis in rule.watched().items()
+            if every or axis == -1
+        }
         stack.enter_context(hooked(module, watchers))
         if any(None not in per_call for per_call in per_site.values()):
             stack.callback(module.register_forward_pre_hook(_CountingAnew(list(sites.values()))).remove)
@@ -296,21 +327,37 @@ def with_gains(
         yield module
 
 
+def _by_layer(given: ChannelAxis, parts: Mapping[str, tuple[str, bool]]) -> ChannelAxis:
+    """Axes by layer, as the channel rule asks for them, where some are given by the name of a site at its input."""
+    if not isinstance(given, Mapping):
+        return given
+    axes: dict[str, int] = {}
+    for name, axis in given.items():
+        layer = parts[name][0] if name in parts else name
+        if axes.setdefault(layer, axis) != axis:
+            raise ConfigError(f"wanted one channel axis for layer {layer!r}; came {axes[layer]} and {axis}; keep one")
+    return axes
+
+
 class _Watcher:
     """The hook that shows the channel rule what a layer gives; it changes nothing, so it has no state for a key."""
 
-    def __init__(self, rule: ChannelRule, axis: int) -> None:
-        self.rule, self.axis = rule, axis
+    def __init__(self, rule: ChannelRule, axis: int, sites: list[_Site]) -> None:
+        self.rule, self.axis, self.sites = rule, axis, sites
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        known = self.rule.noted
         self.rule.watch(self.axis, output)
+        if self.rule.noted != known:
+            for site in self.sites:
+                site.recheck()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"axis": self.axis}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Watcher:
-        """A copied network tells the same rule what it gives."""
-        return _Watcher(self.rule, self.axis)
+        """A copied network tells the same rule what it gives, and asks its own sites again."""
+        return _Watcher(self.rule, self.axis, copy.deepcopy(self.sites, memo))
 
 
 class _CountingAnew:

@@ -282,7 +282,8 @@ def measured_field(
 
     Parameters
     ----------
-    image_shape : (C, height, width) of the input. cell : (row, column) in the layer's map.
+    layer : of one that runs several times, the first call. image_shape : (C, height, width) of the input.
+    cell : (row, column) in the layer's map.
 
     Raises
     ------
@@ -298,7 +299,8 @@ def measured_field(
     with hooked(plain, {layer: lambda part, inputs, output: seen.append(output)}):
         with torch.no_grad():
             plain(image)
-        several = seen.pop().shape[2:] != (1, 1)
+        several = seen[0].shape[2:] != (1, 1)
+        seen.clear()  # as many as the layer has calls
         fixed = {name: _fixed for name, part in plain.named_modules() if isinstance(part, _ADAPTIVE) and several}
         with hooked(plain, fixed), torch.enable_grad():
             plain(image)

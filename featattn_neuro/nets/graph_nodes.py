@@ -20,7 +20,7 @@ from torchvision import ops
 from torchvision.models.feature_extraction import NodePathTracer
 
 from featattn_neuro.errors import ConfigError
-from featattn_neuro.nets.chance import random_state, random_state_kept
+from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.hooks import evaluating
 from featattn_neuro.nets.layers import stage_of
 
@@ -53,6 +53,10 @@ class _Tracer(NodePathTracer):
         return output
 
 
+class DrawnError(Exception):
+    """A forward drew random numbers while it was traced."""
+
+
 def _leaf_operations() -> list[type[nn.Module]]:
     return [part for part in vars(ops).values() if isinstance(part, type) and issubclass(part, nn.Module)]
 
@@ -65,13 +69,20 @@ def trace_what_can_be(
 
     Raises
     ------
+    DrawnError : random numbers were drawn, which the graph would hold fast.
     Exception : what torch.fx raises where the forward of the network itself cannot be followed.
     """
     whole: list[type[nn.Module]] = []
     while True:
         tracer = make(whole)
         try:
-            return tracer, tracer.trace(root), whole
+            with draws_noted(network) as drawn:
+                graph = tracer.trace(root)
+                if drawn():
+                    raise DrawnError("the network draws random numbers that its torch.fx graph would hold fast")
+            return tracer, graph, whole
+        except DrawnError:
+            raise
         except Exception:
             failed = tracer.failed
             if failed is None or failed is network or type(failed) in whole:
@@ -107,27 +118,23 @@ class NodeGraph:
 
     Raises
     ------
-    ConfigError : torch.fx cannot trace the network.
+    ConfigError : torch.fx cannot trace the network, or it draws random numbers.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        cpu = torch.device("cpu")
         try:
-            with evaluating(module), random_state_kept(cpu):
-                before = random_state(cpu)
+            with evaluating(module):
                 tracer, graph, self.whole = trace_what_can_be(_Tracer, module, module)
-                drawn = random_state(cpu) != before
+        except DrawnError as error:
+            raise ConfigError(
+                f"{error}; functional operations cannot be recorded; name modules only, or switch its noise off"
+            ) from None
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             raise ConfigError(
                 f"torch.fx cannot trace this network ({type(error).__name__}: {error}); functional operations cannot "
                 "be recorded, name modules only"
             ) from error
-        if drawn:
-            raise ConfigError(
-                "the network draws random numbers that its torch.fx graph would hold fast; functional operations "
-                "cannot be recorded; name modules only, or switch its noise off"
-            )
         self.graph = fx.GraphModule(module, graph)
         # GraphModule copies the graph: nodes keep their order
         copies = dict(zip(graph.nodes, self.graph.graph.nodes, strict=True))

@@ -20,7 +20,8 @@ from typing import Any
 from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError
-from featattn_neuro.nets.graph_nodes import _stage, _Tracer, own_names, trace_what_can_be
+from featattn_neuro.nets.chance import draws_noted
+from featattn_neuro.nets.graph_nodes import DrawnError, _stage, _Tracer, own_names, trace_what_can_be
 from featattn_neuro.nets.hooks import evaluating
 
 _REPLAY = "_featattn_replay"
@@ -181,7 +182,7 @@ class Operations:
 
     Raises
     ------
-    ConfigError : torch.fx cannot trace the network.
+    ConfigError : torch.fx cannot trace the network, or it draws random numbers.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -191,6 +192,10 @@ class Operations:
                 tracer, _, _ = trace_what_can_be(
                     lambda whole: _WrittenTracer(whole=whole), _Call(module, Arguments()), module
                 )
+        except DrawnError as error:
+            raise ConfigError(
+                f"{error}; no functional operation can be named; name modules only, or switch its noise off"
+            ) from None
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
             raise ConfigError(
                 f"torch.fx cannot trace this network ({type(error).__name__}: {error}), so no functional operation can "
@@ -293,7 +298,14 @@ class _Replay:
 
     def _make(self) -> fx.GraphModule:
         call = _Call(self.owner, self.arguments)
-        graph, named = _trace(_WrittenTracer(self.owner), call)
+        with draws_noted(self.owner) as drawn:
+            graph, named = _trace(_WrittenTracer(self.owner), call)
+            if drawn():  # in evaluation mode `Operations` says so
+                raise ConfigError(
+                    f"module {self.name or 'the network'!r}, in which an operation is gained, draws random numbers in "
+                    "training mode that would stay the same; put the network in evaluation mode, or switch its noise "
+                    "off"
+                )
         for number, (local, acts) in enumerate(self.acting.items()):
             if local not in named:
                 raise ConfigError(

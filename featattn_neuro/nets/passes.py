@@ -167,7 +167,8 @@ class Runner:
         with self._watching():
             seen = self._look(images)
         drawn = random_state(self.device) != before
-        values, guessed = self.collector.take(), self.collector.guessed
+        # a copy: a second look, for `_batch_second`, guesses anew
+        values, guessed = self.collector.take(), dict(self.collector.guessed)
         self._leave_out(seen, images)
         seen = {key: output for key, output in seen.items() if key[0] not in self.left_out}
         known = {key: (self.rule.axis(key[0], output), tuple(output.shape[1:])) for key, output in seen.items()}

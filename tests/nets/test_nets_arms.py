@@ -175,6 +175,17 @@ def test_norms_of_other_kinds_are_learned_or_in_the_way() -> None:
     assert norm_obstacle(nn.Sequential(nn.LayerNorm(4, elementwise_affine=False))) == ""
 
 
+@pytest.mark.parametrize("shape", [(4, 8, 8), (8, 8)])
+def test_a_norm_of_whole_maps_is_in_the_way(shape: tuple[int, ...]) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.LayerNorm(shape), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+    assert norm_sites(net) == {"1": "1"}
+    assert arm_network(net, [], "5", "norm") is None
+    assert norm_obstacle(net) == f"layer norm '2' has a weight for every place of its maps {shape}, not one per filter"
+
+
 def test_arms_by_name_and_setting() -> None:
     with pytest.raises(ConfigError, match=r"unknown arm 'gian'.*'gain'"):
         arm_rule("gian")

@@ -12,6 +12,7 @@ import operator
 import sys
 import textwrap
 import threading
+import types
 from typing import Any
 
 import numpy as np
@@ -250,6 +251,38 @@ def test_a_function_is_known_by_where_it_was_written(monkeypatch):
     assert digest(_in_disguise) != before
 
 
+def _cached(body: str) -> dict[str, Any]:
+    text = f"""
+        class A:
+            @functools.cache
+            def factor(self):
+                return {body}
+
+            def __call__(self, x):
+                return x * self.factor()
+
+        @functools.lru_cache(maxsize=2)
+        def after(x):
+            return x * {body}
+    """
+    namespace: dict[str, Any] = {"functools": functools, "__name__": __name__}
+    exec(textwrap.dedent(text), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("held", ["after", "A", "of a module"])
+def test_the_code_below_a_cache_is_in_the_key(held):
+    def value(body: str) -> Any:
+        made = _cached(body)
+        if held != "of a module":
+            return made[held]
+        module = types.ModuleType("cached_helpers")
+        vars(module).update(after=made["after"])
+        return module
+
+    assert digest(value("2")) == digest(value("2")) != digest(value("37"))
+
+
 def test_patches_of_installed_classes_and_hooks_on_all_modules_are_seen(monkeypatch):
     net = nn.Sequential(nn.ReLU())
     before = network_digest(net)
@@ -261,6 +294,23 @@ def test_patches_of_installed_classes_and_hooks_on_all_modules_are_seen(monkeypa
     assert network_digest(net) != before
     handle.remove()
     assert network_digest(net) == before
+
+
+def _weight_normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 1)))
+
+
+def test_hooks_of_state_dicts_are_not_in_the_key():
+    """They act on no forward pass, and their running numbers differ from network to network."""
+    assert network_digest(_weight_normed()) == network_digest(_weight_normed())
+    net = _weight_normed()
+    before = network_digest(net)
+    net.register_state_dict_pre_hook(lambda *a: None)
+    net.register_load_state_dict_post_hook(lambda *a: None)
+    assert network_digest(net) == before
+    net.register_forward_hook(lambda module, inputs, output: output * 2)
+    assert network_digest(net) != before
 
 
 def test_networks_that_hold_themselves_and_traced_ones_have_a_digest():
@@ -311,6 +361,24 @@ def _any_module(x: Any) -> Any:
 def test_what_cannot_be_hashed_is_refused(value, words):
     with pytest.raises(ConfigError, match=words):
         digest(value)
+
+
+def _reached_by_its_element() -> Any:
+    namespace: dict[str, Any] = {"__name__": __name__}
+    exec("R = set()\nclass A:\n    def g(self): return R\nR.add(A)\ndef h(x): return R\n", namespace)
+    return namespace["h"]
+
+
+def test_what_is_nested_too_deeply_is_refused():
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    net = nn.Sequential(nn.ReLU())
+    net.deep = deep
+    for call in (lambda: digest(deep), lambda: digest(_reached_by_its_element()), lambda: network_digest(net)):
+        with pytest.raises(ConfigError, match=r"cannot be part of a content key \(it is nested too deeply, or") as told:
+            call()
+        assert len(str(told.value)) < 500
 
 
 def test_a_member_of_a_class_that_cannot_be_hashed_refuses_the_cache_alone(tmp_path):

@@ -189,6 +189,8 @@ class Awkward(nn.Module):
             self.relu(maps)
         elif self.kind == "read again":
             maps = self.pool(self.relu(maps)) + self.pool(maps)
+        elif self.kind == "noise":
+            maps = self.relu(maps + torch.randn(1, 2, 1, 1))
         elif self.kind == "method in place":
             maps.relu_()
         else:
@@ -217,6 +219,19 @@ def test_what_cannot_be_cut_runs_whole_and_says_why(kind: str, layers: list[str]
     np.testing.assert_allclose(cut.features(rows, gains).numpy(), wanted, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         torch.testing.assert_close(cut.whole(images), net(images))
+
+
+def test_noise_is_not_drawn_once_and_kept() -> None:
+    """Not even while the network is copied: the caller's generator is where it was."""
+    net = Awkward("noise").eval()
+    state = torch.get_rng_state()
+    cut = CutNetwork(net, ["conv2"], "head")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (cut.cached, cut.reason) == (False, "it draws random numbers")
+    images = torch.rand(3, 1, 8, 8)
+    rows = cut.prefix(images)
+    first, second = (cut.features(rows, random_gains(cut)) for _ in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_wrong_names_and_shapes() -> None:

@@ -250,6 +250,22 @@ def test_a_gate_has_no_place(cells: Any) -> None:
     assert measured_field(Gated(), "squeeze", (1, 12, 12), (0, 0)) == ((0, 11), (0, 11))
 
 
+class TwiceRelu(nn.Module):
+    """One module that runs behind both convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.relu(self.second(self.relu(self.first(images))))
+
+
+def test_the_field_of_a_module_that_runs_twice_is_that_of_its_first_call() -> None:
+    assert measured_field(TwiceRelu(), "relu", (1, 9, 9), (4, 4)) == ((3, 5), (3, 5))
+
+
 def test_unknown_layers_are_named() -> None:
     with pytest.raises(ConfigError, match=r"unknown layer 'relo'; choose one of: .*did you mean 'relu'"):
         layer_grids(Gated(), ["relo"])

@@ -314,6 +314,35 @@ def test_what_cannot_be_gained_says_why(net: Functional, images: Tensor, gain_se
         pass
 
 
+class _Noise(nn.Module):
+    """What is drawn while the forward is traced would be the same ever after; with `training`, in that mode alone."""
+
+    def __init__(self, *, training: bool = False) -> None:
+        super().__init__()
+        self.conv, self.only_training = nn.Conv2d(1, WIDTH, 1), training
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        drawn = self.training or not self.only_training
+        return functional.relu(maps + torch.randn(1, WIDTH, 1, 1)) if drawn else functional.relu(maps + 1)
+
+
+def test_noise_that_the_graph_would_hold_fast_is_refused(images: Tensor, gain_set: Any) -> None:
+    noisy, gains = _Noise().eval(), gain_set({"relu": np.full(WIDTH, 2.0)})
+    state = torch.get_rng_state()
+    for call in (lambda: Operations(noisy), lambda: select_sites(noisy, "relu")):
+        with pytest.raises(ConfigError, match=r"draws random numbers that its torch.fx graph would hold fast.*noise"):
+            call()
+    with pytest.raises(ConfigError, match="draws random numbers"), with_gains(noisy, gains):
+        pass
+    assert torch.equal(torch.get_rng_state(), state)
+    in_training = _Noise(training=True).eval()
+    with with_gains(in_training, gains):
+        in_training(images)
+        with pytest.raises(ConfigError, match=r"draws random numbers in training mode.*evaluation mode"):
+            in_training.train()(images)
+
+
 def test_operations_that_work_in_place_stay_so() -> None:
     class Alias(nn.Module):
         def forward(self, images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import build_network
+from featattn_neuro.nets.fingerprint import network_digest
 from featattn_neuro.nets.gain_collections import GainSets, compose_gains, switchable_gains
 from featattn_neuro.nets.gains import gains_by_layer, site_gains, with_gains
 from featattn_neuro.nets.modulation import Modulation, combined_factor
@@ -137,6 +138,71 @@ def test_filters_of_sequences_and_of_maps_with_channels_last(gain_set: Any) -> N
         plain = last(square)
         with with_gains(last, gain_set({"2": gain}), channel_axis=-1):
             torch.testing.assert_close(last(square), plain * torch.tensor([2.0, 0.0, 3.0]))
+
+
+class _FiltersLast(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("last", [[nn.LayerNorm(3), nn.Linear(3, 2)], [nn.Linear(3, 2)]], ids=["norm", "linear"])
+def test_the_first_pass_acts_on_the_axis_of_the_others(last: list[nn.Module], gain_set: Any) -> None:
+    """Before what shows it has run, nothing says that maps have their filters last."""
+    net = nn.Sequential(nn.Conv2d(1, 3, 1), _FiltersLast(), *last).eval()
+    gain = torch.tensor([2.0, 0.0, 3.0])
+    gains = gain_set({"1": gain.numpy()})
+    square, oblong = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 4, 5)
+    with torch.no_grad():
+        for images in (square, oblong) if isinstance(last[0], nn.LayerNorm) else (square,):
+            wanted = net[2:](net[:2](images) * gain)
+            for axis in (-1, {"1": -1}, None) if images is oblong else (-1, {"1": -1}):
+                with with_gains(net, gains, channel_axis=axis):
+                    for _ in range(2):
+                        torch.testing.assert_close(net(images), wanted)
+        with with_gains(net, gains), pytest.raises(DataError, match=r"layer '1' gives .*channels first and.*'1': -1"):
+            net(square)
+        with with_gains(net, gains):
+            copied = copy.deepcopy(net)
+        with pytest.raises(DataError, match="channels first and"):
+            copied(square)
+        net(square)  # given back
+
+
+def test_maps_are_not_open_because_vectors_are_normed(gain_set: Any) -> None:
+    """As many filters as rows, and a layer norm, but of vectors: the filters are on axis 1, in every pass."""
+    net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Flatten(), nn.LayerNorm(27)).eval()
+    images, gain = torch.randn(2, 1, 3, 3), torch.tensor([2.0, 0.0, 3.0])
+    with torch.no_grad():
+        wanted = net[2:](net[:2](images) * gain.view(3, 1, 1))
+        with with_gains(net, gain_set({"1": gain.numpy()})):
+            for _ in range(2):
+                torch.testing.assert_close(net(images), wanted)
+
+
+def test_the_channel_axis_of_an_input_is_that_of_its_layer(gain_set: Any) -> None:
+    net = nn.Sequential(nn.LayerNorm(3), nn.GELU()).eval()
+    maps, gain = torch.randn(2, 3, 3, 3), torch.tensor([2.0, 0.0, 3.0])
+    gains = gain_set({"1.input": gain.numpy()})
+    with torch.no_grad():
+        wanted = net[1](net[0](maps) * gain)
+        for name in ("1", "1.input"):
+            with with_gains(net, gains, channel_axis={name: -1}):
+                torch.testing.assert_close(net(maps), wanted)
+    both = {"1": 1, "1.input": -1}
+    with (
+        pytest.raises(ConfigError, match=r"one channel axis for layer '1'; came 1 and -1"),
+        with_gains(net, gains, channel_axis=both),
+    ):
+        pass
+
+
+def test_the_channel_axis_of_gains_is_in_the_key_of_a_recording(gain_set: Any) -> None:
+    net = nn.Sequential(nn.Identity())
+    digests = set()
+    for axis in (1, -1):
+        with with_gains(net, gain_set({"0": [2.0, 0.0, 3.0]}), channel_axis=axis):
+            digests.add(network_digest(net))
+    assert len(digests) == 2
 
 
 def test_calls_of_a_module_that_runs_twice(images: Tensor, gain_set: Any) -> None:

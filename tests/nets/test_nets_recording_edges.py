@@ -66,6 +66,15 @@ def test_as_many_tokens_as_images_do_not_pass_for_images(first):
     )
 
 
+def test_a_layer_before_the_norm_that_tells_its_axis_is_recorded_with_as_many_tokens_as_images():
+    """The second look must not overwrite what the first pass took for the axis, before the norm had run."""
+    tokens = Along(nn.Conv2d(3, 6, 4, 4), lambda maps: maps.flatten(2).transpose(1, 2), nn.Dropout())
+    net = nn.Sequential(tokens, nn.LayerNorm(6), nn.Linear(6, 6)).eval()
+    found, other = (fn.record(net, images(8), ["0.out", "2"], batch_size=size) for size in (4, 3))
+    assert found.sizes["unit"] == other.sizes["unit"] == 12
+    np.testing.assert_allclose(found.response, other.response, atol=1e-6)
+
+
 def test_the_channel_axis_is_told_as_it_was():
     net = Along(nn.Identity(), lambda maps: maps.permute(0, 2, 1, 3))
     found = fn.record(net, images(2), ["first", "out"], channel_axis={"first": -1, "out": 2})
