@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from featattn_neuro.api._shared import as_stimuli, frozen_rows, task_targets
+from featattn_neuro.api._shared import as_stimuli, by_stimulus, frozen_rows, task_targets
 from featattn_neuro.api.kernels import roc_area
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io.labels import read_labels
@@ -230,7 +230,7 @@ def target_importance_gains(
                 blobs = BlobFolder(checkpoint)
                 inputs = {
                     "method": "target importance", "importance": float(importance), "schedule": str(schedule),
-                    "weights_sha256": network.weights_sha256, "sites": list(cut.layers), "labels": truth,
+                    "weights_sha256": weights_digest(network.module), "sites": list(cut.layers), "labels": truth,
                     "targets": chosen, "stimuli": images.digest(), "preprocessing": digest(preprocess),
                     "versions": digest(surroundings(cut.device)),
                 }  # fmt: skip
@@ -258,10 +258,7 @@ def _class_names(labels: Any, stimuli: Any) -> list[str]:
             raise DataError(
                 f"wanted one class per stimulus; came labels over {labels.dims}; give names over 'stimulus'"
             )
-        missing = sorted(set(stimuli.id.tolist()) - set(labels["stimulus"].values.tolist()))
-        if missing:
-            raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")
-        labels = labels.sel(stimulus=np.asarray(stimuli.id)).values
+        labels = by_stimulus(labels, stimuli).values
     values = np.asarray(labels)
     if values.shape != (len(stimuli),):
         raise DataError(f"labels must be one class per stimulus ({len(stimuli)}); came shape {values.shape}")
