@@ -25,6 +25,7 @@ GAINS = Kind(
         "task": text("task", meaning="name of the task"),
         "output": text("output", meaning="class or label of a read-out, where one set of gains serves several"),
         "arm": text("arm", meaning="name of the arm"),
+        "gain_set": text("gain_set", meaning="name of the gain set"),
         "position": text("position", meaning="layer and place, layer/y,x"),
         "position_layer": text("position", meaning="dotted module name of the layer of a position"),
         "position_y": integer("position", meaning="row of the position in the layer's map, downwards"),
