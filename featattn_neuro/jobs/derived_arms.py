@@ -64,7 +64,7 @@ def fit_theory(job: NetworkJob, arm: str, config: ArmConfig, progress: Callable[
         cut = arm_network(job.network.module, inputs, job.head, "any")
         assert cut is not None
         rows = {split: cut.prefix(job.images(split)) for split in "VP"}
-    clip = config.clip and means is None
+    clip = config.clip is not False and means is None
     progress(0.3)
     strengths = sorted(config.strengths)
     areas = {split: [] for split in "VP"}  # type: dict[str, list[np.ndarray]]
