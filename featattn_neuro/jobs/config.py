@@ -101,7 +101,8 @@ class ArmConfig(_Strict):
 
     `parameterisation` and `combination` of gains, `penalty_norm` l2 or l1. Arms from theory have `strengths` instead of
     rates, `mode` (bidirectional, positive, or additive: before the activations that are gained) and `clip` (no factor
-    below 0; true unless given, and not for additive ones); the gradient arm `normalise` and `sign` too. AdaBN has nothing to choose.
+    below 0; true unless given, and not for additive ones); the gradient arm `normalise` and `sign` too. AdaBN has
+    nothing to choose.
     """
 
     rates: list[Rate] = []

@@ -71,7 +71,10 @@ SCORES = Kind(
         "rate": Variable(("arm",), "float", "learning rate used", False, extra=("network",)),
         "penalty": Variable(("arm",), "float", "penalty used", False, extra=("network",)),
         "arm_status": Variable(
-            ("arm",), "text", "ok, or not_applicable: the network has not what the arm needs", False
+            ("arm",),
+            "text",
+            "ok, or not_applicable, perhaps followed by ': ' and the reason: the network has not what the arm needs",
+            False,
         ),
         "strength": Variable(("arm",), "float", "strength of gains from theory, chosen on V", False),
         "strength_best_on_test": Variable(("arm",), "float", "the strength that is best on P: circular", False),

@@ -158,7 +158,10 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"workers": "two"}, "workers: .*came 'two'"),
         ({"curves__every": 7}, r"updates \(2\) must be a multiple of every \(7\)"),
         ({"curves__examples": [2, 1]}, "ascend from 1"),
-        ({"curves__examples": []}, r"curves: examples must ascend from 1; came none; name some, for example \[1, 2, 5\]"),
+        (
+            {"curves__examples": []},
+            r"curves: examples must ascend from 1; came none; name some, for example \[1, 2, 5\]",
+        ),
         ({"curves__rates_updates": {"full": [0.1]}}, "rates_updates needs rates for gain_head and for full"),
         ({"networks__layers": []}, "trained networks need `layers`"),
         ({"networks": {}}, "give `train` or `pretrained`"),

@@ -330,6 +330,17 @@ def test_a_dead_layer_is_named_and_not_given_factors_of_one(arm: str, mode: str,
         fit_theory(dead, arm, ArmConfig(strengths=[0.5, 1.0], mode=mode), silent)
 
 
+# ---- arms that a network has not what is needed for
+def test_the_status_of_an_arm_gives_its_reason(job: NetworkJob) -> None:
+    config = config_of(job.config.model_dump(mode="json"), arms__norm_affine={"rates": [0.1]})
+    plain, other = (NetworkJob(config, job.out, job.name) for _ in range(2))
+    assert fitting.fit_arm(plain, "norm_affine", silent).status == "not_applicable"  # no norms: no more to say
+    other.network.module.add_module("token_norm", nn.LayerNorm(3))
+    found = fitting.fit_arm(other, "norm_affine", silent)
+    assert found.status == "not_applicable: layer norm 'token_norm' has its weights along the last axis"
+    assert np.isnan(found.auc).all()
+
+
 # ---- shuffled gains
 def test_permuted_head_learns_the_read_out_on_gains_shuffled_within_layers(
     job: NetworkJob, monkeypatch: pytest.MonkeyPatch

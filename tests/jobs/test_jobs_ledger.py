@@ -207,7 +207,9 @@ def test_other_versions_and_other_folders_are_refused(tmp_path: Path):
         open_folder(out, [])
     # of this version, from before maps said where they lie
     (out / "run.json").write_text(json.dumps({"format": 1, "version": __version__}))
-    with pytest.raises(StoreError, match=r"\(format 1\); this is .* \(format 2\); results of two versions are not mixed"):
+    with pytest.raises(
+        StoreError, match=r"\(format 1\); this is .* \(format 2\); results of two versions are not mixed"
+    ):
         open_folder(out, [])
     with pytest.raises(StoreError, match="not a results folder"):
         open_folder(tmp_path, [])
