@@ -360,6 +360,15 @@ def test_target_importance_goes_on_from_its_checkpoint_and_names_its_task(
         learned(checkpoint=folder, checkpoint_every=5)
     with pytest.raises(StoreError, match="was written by other learning"):
         learned(checkpoint=folder, rate=0.01)
+    _ = network.weights_sha256  # kept from now on
+    weight = network.module.conv1.weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.mul_(1.5)
+    with pytest.raises(StoreError, match="was written by other learning"):
+        learned(checkpoint=folder)
+    with torch.no_grad():
+        weight.copy_(before)
     found = learned(checkpoint=folder, checkpoint_every=5)
     assert updates[6] == 6  # from update 5 on
     xr.testing.assert_identical(found, wanted)
@@ -367,3 +376,23 @@ def test_target_importance_goes_on_from_its_checkpoint_and_names_its_task(
     monkeypatch.undo()
     with pytest.raises(DataError, match="the loss of task b is not finite at update"):
         learned(rate=1e25)
+
+
+def test_labels_of_other_stimuli_are_named(network: Network) -> None:
+    images = stimuli(12)
+    labels = xr.DataArray(images.label.astype(str), {"stimulus": images.id}, ("stimulus",))
+    several = labels.copy(data=[f"{one}|z" for one in labels.values])
+    numbers = labels == "a"
+    calls = (
+        lambda given: learn(network, images, given),
+        lambda given: fa.target_importance_gains(
+            network, images, given, "relu3", targets="a", importance=0.5, outputs={"a": 0, "b": 1, "c": 2}
+        ),
+    )
+    for call, given in ((calls[0], labels), (calls[0], several), (calls[0], numbers), (calls[1], labels)):
+        with pytest.raises(DataError, match=rf"labels name no stimulus {images.id[0][:12]}… \(1 missing\); match"):
+            call(given.isel(stimulus=slice(1, None)))
+        with pytest.raises(DataError, match=rf"labels name stimulus {images.id[3][:12]}… twice; keep one"):
+            call(xr.concat([given, given.isel(stimulus=[3])], "stimulus"))
+        with pytest.raises(DataError, match=r"stimulus.*; came .*\('image',\)"):
+            call(given.rename(stimulus="image"))

@@ -127,6 +127,8 @@ def test_pictures_of_some_of_the_stimuli_and_of_chosen_ones(case: dict[str, Any]
         fa.picture_saliency(others, one, tmp_path)
     with pytest.raises(DataError, match="whose id begins with 'zz', or of that path; came 0"):
         fa.picture_saliency(stimuli, one, tmp_path, show=["zz"])
+    with pytest.raises(ConfigError, match="wanted one image or more in show; came none; name some, or leave show out"):
+        fa.picture_saliency(stimuli, one, tmp_path, show=[])
     with pytest.raises(ConfigError, match="count must be 1 or more; came 0"):
         fa.picture_saliency(stimuli, one, tmp_path, count=0)
 
@@ -191,6 +193,27 @@ def test_the_causal_check_joins_maps_by_label(case: dict[str, Any]) -> None:
     ):
         with pytest.raises(DataError, match=message):
             fa.causal_check(net, learned, stimuli, shown, output=0, **options)
+
+
+@pytest.mark.parametrize("selected", ["one", ["one"]], ids=["label", "dimension"])
+def test_a_selected_gain_set_keeps_its_name(case: dict[str, Any], selected: Any) -> None:
+    """What error messages advise, .sel(gain_set=…), is taken everywhere, and answers as gains without a name."""
+    net, stimuli, gains, masks = (case[name] for name in ("net", "stimuli", "gains", "masks"))
+    sets = xr.concat([gains, gains.copy(data={"gain": 1 / gains["gain"].values})], "gain_set", data_vars=["gain"])
+    chosen = sets.assign_coords(gain_set=["one", "two"]).sel(gain_set=selected)
+    dims = () if isinstance(selected, str) else ("gain_set",)
+    maps = fa.gain_saliency(net, chosen, stimuli, layer="4")
+    assert maps["excess"].dims[: len(dims)] == dims
+    assert maps["gain_set"].values.tolist() == selected
+    np.testing.assert_array_equal(maps["excess"].values.squeeze(), case["maps"]["excess"].values)
+    curves = fa.causal_check(net, chosen, stimuli, maps, output=[0, 1, 2], fractions=[0, 0.5, 1])
+    assert curves["gain_set"].values.tolist() == selected
+    plain = fa.causal_check(net, gains, stimuli, case["maps"], output=[0, 1, 2], fractions=[0, 0.5, 1])
+    np.testing.assert_array_equal(curves["logit"].values.squeeze(), plain["logit"].values)
+    found = fa.score_saliency(net, chosen, stimuli, maps, masks=masks, permutations=3)
+    wanted = fa.score_saliency(net, gains, stimuli, case["maps"], masks=masks, permutations=3)
+    for name in ("localisation", "localisation_null"):
+        np.testing.assert_array_equal(found[name].values.squeeze(), wanted[name].values.squeeze())
 
 
 def observed(found: xr.Dataset) -> np.ndarray:

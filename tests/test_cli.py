@@ -392,6 +392,19 @@ def test_saliency_with_scores_curves_and_pictures(image_folders, tmp_path, monke
     assert "whose id begins with 'no such'" in capsys.readouterr().err
     assert featattn("saliency", model, learned, "test", "--layer", "relu", "--boxes", boxes, "--out", where) == 2
     assert "give --scores with --boxes or with --segments" in capsys.readouterr().err
+    for more, text in (
+        (("--show", shown.id[0]), "--show is for --figures"),
+        (("--which", "most"), "--which is for --figures"),
+        (("--pictured", 12), "--pictured is for --figures"),
+        (("--svg",), "--svg is for --figures"),
+        (("--permutations", 5), "--permutations is for --scores"),
+        ((*one, "--which", "least"), "--which chooses images, and --show names them"),
+        ((*one, "--pictured", 3), "--pictured chooses images, and --show names them"),
+    ):
+        capsys.readouterr()
+        assert featattn("saliency", model, learned, "test", "--layer", "relu", *more, "--out", tmp_path / "x.nc") == 2
+        assert text in capsys.readouterr().err
+    assert not (tmp_path / "x.nc").exists()
 
 
 def test_mistakes_in_the_steps_are_one_sentence(image_folders, tmp_path, monkeypatch, capsys):

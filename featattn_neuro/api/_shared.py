@@ -59,16 +59,27 @@ def check_same_weights(network: Network, gains: xr.Dataset) -> None:
     )
 
 
+def by_stimulus(labels: xr.DataArray, stimuli: Any) -> xr.DataArray:
+    """Labels in the order of the stimuli, joined by id."""
+    if "stimulus" not in labels.dims:
+        raise DataError(f"labels must be over 'stimulus' or (task, stimulus); came {labels.dims}; rename them")
+    named = [str(one) for one in labels["stimulus"].values]
+    known = set(named)
+    missing = [one for one in stimuli.id.tolist() if one not in known]
+    if missing:
+        raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")
+    if len(known) < len(named):
+        twice = next(one for one in named if named.count(one) > 1)
+        raise DataError(f"labels name stimulus {twice[:12]}… twice; keep one label of each")
+    return labels.sel(stimulus=np.asarray(stimuli.id))
+
+
 def target_rows(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | None]:
     """(T, N) bool in the order of the stimuli, and task names (None: one unnamed task)."""
     if isinstance(labels, xr.DataArray):
-        if "stimulus" not in labels.dims or set(labels.dims) - {"task", "stimulus"}:
+        if set(labels.dims) - {"task", "stimulus"}:
             raise DataError(f"labels must be over 'stimulus' or (task, stimulus); came {labels.dims}; rename them")
-        known = set(labels["stimulus"].values.tolist())
-        missing = [i for i in stimuli.id.tolist() if i not in known]
-        if missing:
-            raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")
-        labels = labels.sel(stimulus=np.asarray(stimuli.id))
+        labels = by_stimulus(labels, stimuli)
         if "task" in labels.dims:
             if labels.dtype != bool and not np.isin(labels.values, (0, 1)).all():
                 raise DataError(
@@ -102,7 +113,7 @@ def task_targets(labels: Any, stimuli: Any, task: str) -> tuple[np.ndarray, list
         raise DataError(f"each image has one class in a multiclass task; one has several ({SEPARATOR}); use multilabel")
     if several:
         if isinstance(labels, xr.DataArray):
-            array = labels.sel(stimulus=np.asarray(stimuli.id)).values
+            array = by_stimulus(labels, stimuli).values
         if array.shape != (len(stimuli),):
             raise DataError(f"labels must be one text per stimulus ({len(stimuli)}); came shape {array.shape}")
         return label_matrix(array)

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from featattn_neuro.api._shared import as_stimuli, frozen_rows, task_targets
+from featattn_neuro.api._shared import as_stimuli, by_stimulus, frozen_rows, task_targets
 from featattn_neuro.api.kernels import roc_area
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.io.labels import read_labels
@@ -27,23 +27,10 @@ from featattn_neuro.nets.fingerprint import digest, surroundings, weights_digest
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, logits
-from featattn_neuro.nets.prefix_cache import PrefixCache, check_alive, check_alive_on
+from featattn_neuro.nets.prefix_cache import PrefixCache, check_alive
 from featattn_neuro.nets.sites import select_sites
 from featattn_neuro.nets.target_importance import LUO_RATE, learn_target_importance
-from featattn_neuro.nets.theory_gains import (
-    ADDITIVE,
-    METHODS,
-    MODES,
-    activation_inputs,
-    additive_shifts,
-    gradient_values,
-    layer_means,
-    site_means,
-    theory_factors,
-    tuning_values_of,
-    with_factors,
-    with_shifts,
-)
+from featattn_neuro.nets.theory_gains import ADDITIVE, METHODS, MODES, theory_states
 from featattn_neuro.nets.training import head_inputs
 
 if TYPE_CHECKING:
@@ -120,27 +107,12 @@ def theory_gains(
         pixels = as_tensor(images, preprocess)
         detector = logistic_detectors(head_inputs(network.module, head, pixels.to(place)), target)
         sites = select_sites(network.module, layers)
-        inputs = activation_inputs(network.module, sites) if mode == ADDITIVE else []
         cut = arm_network(network.module, sites, head, "any", place)
         assert cut is not None  # only norms can be absent
-        cut.prefix(pixels[:1])
-        check_alive_on(cut, pixels)
-        responses = site_means(cut, pixels) if method == "tuning" or mode == ADDITIVE else None
-        if method == "tuning":
-            assert responses is not None
-            values = tuning_values_of(responses, target)
-        else:
-            values = gradient_values(cut, pixels, target, detector, normalise=normalise, sign=sign)
-        if mode == ADDITIVE:
-            assert responses is not None
-            means = layer_means(cut, responses)
-            cut = arm_network(network.module, inputs, head, "any", place)
-            assert cut is not None
-            cut.prefix(pixels[:1])
-            states = [with_shifts(cut, detector, additive_shifts(values, means, one)) for one in strengths]
-        else:
-            factors = [theory_factors(values, one, mode=mode, clip=clip) for one in strengths]
-            states = [with_factors(cut, detector, one) for one in factors]
+        cut, states = theory_states(
+            cut, detector, pixels, target, strengths, module=network.module, head=head, method=method, mode=mode,
+            clip=clip, normalise=normalise, sign=sign,
+        )  # fmt: skip
         attrs: dict[str, str | float | int] = {
             "network_name": network.name, "weights_sha256": weights_digest(network.module), "head_rule": "frozen",
             "method": method, "mode": mode, "clipped": "yes" if clip else "no",
@@ -230,7 +202,7 @@ def target_importance_gains(
                 blobs = BlobFolder(checkpoint)
                 inputs = {
                     "method": "target importance", "importance": float(importance), "schedule": str(schedule),
-                    "weights_sha256": network.weights_sha256, "sites": list(cut.layers), "labels": truth,
+                    "weights_sha256": weights_digest(network.module), "sites": list(cut.layers), "labels": truth,
                     "targets": chosen, "stimuli": images.digest(), "preprocessing": digest(preprocess),
                     "versions": digest(surroundings(cut.device)),
                 }  # fmt: skip
@@ -258,10 +230,7 @@ def _class_names(labels: Any, stimuli: Any) -> list[str]:
             raise DataError(
                 f"wanted one class per stimulus; came labels over {labels.dims}; give names over 'stimulus'"
             )
-        missing = sorted(set(stimuli.id.tolist()) - set(labels["stimulus"].values.tolist()))
-        if missing:
-            raise DataError(f"labels name no stimulus {missing[0][:12]}… ({len(missing)} missing); match labels by id")
-        labels = labels.sel(stimulus=np.asarray(stimuli.id)).values
+        labels = by_stimulus(labels, stimuli).values
     values = np.asarray(labels)
     if values.shape != (len(stimuli),):
         raise DataError(f"labels must be one class per stimulus ({len(stimuli)}); came shape {values.shape}")

@@ -234,7 +234,8 @@ def picture_saliency(
 
     Raises
     ------
-    DataError : no picture has a map, `show` names none or several, images with another number of channels than 1 or 3.
+    DataError : no picture has a map, a name in `show` is of no image or several, images with another number of channels
+        than 1 or 3. ConfigError : an empty `show`.
     """
     from featattn_neuro.report.saliency_overlays import (
         chosen_images,
@@ -244,6 +245,8 @@ def picture_saliency(
     )
     from featattn_neuro.report.style import save_figure
 
+    if show is not None and not len(show):
+        raise ConfigError("wanted one image or more in show; came none; name some, or leave show out")
     images = stimuli if isinstance(stimuli, Stimuli) else load_stimuli(stimuli, label=None)
     order = {name: k for k, name in enumerate(images.id.tolist())}
     known = [name for name in saliency["stimulus"].values.tolist() if name in order]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featattn_neuro.cli.options import Model, Output, Seed, Weights, one_arm, split_names, was_given
+from featattn_neuro.cli.options import Model, Output, Seed, Weights, one_arm, only_with, split_names
 from featattn_neuro.cli.printing import save
 from featattn_neuro.errors import ConfigError
 
@@ -30,9 +29,9 @@ def export(
     from featattn_neuro import api
 
     if out.suffix == ".safetensors":
-        _only_with(context, ("model", "weights", "seed", "task", "input_shape"), "is for .onnx and peft")
+        only_with(context, ("model", "weights", "seed", "task", "input_shape"), "is for .onnx and peft")
     elif out.suffix != ".onnx":
-        _only_with(context, ("input_shape",), "is for .onnx")
+        only_with(context, ("input_shape",), "is for .onnx")
     shape = None if input_shape is None else _shape(input_shape)
     learned = one_arm(api.open_kind(gains, "GAINS").load(), arm)
     network = None if model is None else api.load_model(model, weights=weights, seed=seed)
@@ -74,18 +73,11 @@ def import_gains(
     from featattn_neuro import api
 
     if source.suffix == ".safetensors":
-        _only_with(context, ("model", "weights", "seed"), "is for a peft adapter")
+        only_with(context, ("model", "weights", "seed"), "is for a peft adapter")
     elif model is None:
-        _only_with(context, ("weights", "seed"), "is of the network that --model names")
+        only_with(context, ("weights", "seed"), "is of the network that --model names")
     network = None if model is None else api.load_model(model, weights=weights, seed=seed)
     save(api.import_gains(source, model=network), out)
-
-
-def _only_with(context: typer.Context, options: Iterable[str], what: str) -> None:
-    """Refuse options that were given where they would be ignored."""
-    for option in options:
-        if was_given(context, option):
-            raise ConfigError(f"--{option.replace('_', '-')} {what}; leave it out")
 
 
 def _shape(text: str) -> tuple[int, int, int]:

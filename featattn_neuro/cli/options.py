@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +66,13 @@ def was_given(context: typer.Context, option: str) -> bool:
     """Whether an option was given, be it with its default."""
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def only_with(context: typer.Context, options: Iterable[str], what: str) -> None:
+    """Refuse options that were given where they would be ignored."""
+    for option in options:
+        if was_given(context, option):
+            raise ConfigError(f"--{option.replace('_', '-')} {what}; leave it out")
 
 
 def read_images(

@@ -17,6 +17,7 @@ from featattn_neuro.cli.options import (
     Weights,
     maybe_output,
     one_arm,
+    only_with,
     read_images,
     split_names,
 )
@@ -25,6 +26,7 @@ from featattn_neuro.errors import ConfigError
 
 
 def saliency(
+    context: typer.Context,
     model: Model,
     gains: Annotated[Path, typer.Argument(help="GAINS file.")],
     images: Images,
@@ -64,6 +66,12 @@ def saliency(
     marked = [name for name, given in {"--boxes": boxes, "--segments": segments}.items() if given is not None]
     if (scores is None) != (not marked) or len(marked) > 1:
         raise ConfigError("scores need masks, and masks make scores: give --scores with --boxes or with --segments")
+    if scores is None:
+        only_with(context, ("permutations",), "is for --scores")
+    if figures is None:
+        only_with(context, ("show", "which", "pictured", "svg"), "is for --figures")
+    elif show is not None:
+        only_with(context, ("which", "pictured"), "chooses images, and --show names them")
     network = api.load_model(model, weights=weights, seed=seed)
     learned, stimuli = one_arm(api.open_kind(gains, "GAINS"), arm), read_images(images, labels, limit)
     tasks = split_names(task) if task is not None else None

@@ -101,7 +101,8 @@ class ArmConfig(_Strict):
 
     `parameterisation` and `combination` of gains, `penalty_norm` l2 or l1. Arms from theory have `strengths` instead of
     rates, `mode` (bidirectional, positive, or additive: before the activations that are gained) and `clip` (no factor
-    below 0; additive ones have none); the gradient arm `normalise` and `sign` too. AdaBN has nothing to choose.
+    below 0; true unless given, and not for additive ones); the gradient arm `normalise` and `sign` too. AdaBN has
+    nothing to choose.
     """
 
     rates: list[Rate] = []
@@ -111,7 +112,7 @@ class ArmConfig(_Strict):
     combination: Literal["multiplicative", "additive"] | None = None
     strengths: list[Penalty] = []
     mode: Literal["bidirectional", "positive", "additive"] = "bidirectional"
-    clip: bool = True
+    clip: bool | None = None
     normalise: Literal["layer", "filter"] = "layer"
     sign: Literal[-1, 1] = -1
 
@@ -169,6 +170,8 @@ class CurvesConfig(_Strict):
             raise ValueError(f"rates_examples and rates_updates must name the same arms; {only[0]} is in one of them")
         if self.updates % self.every:
             raise ValueError(f"updates ({self.updates}) must be a multiple of every ({self.every})")
+        if not self.examples:
+            raise ValueError("examples must ascend from 1; came none; name some, for example [1, 2, 5]")
         if sorted(self.examples) != self.examples or self.examples[0] != 1:
             raise ValueError("examples must ascend from 1")
         return self
@@ -291,6 +294,8 @@ def _check_arm(name: str, arm: ArmConfig) -> None:
     }  # fmt: skip
     if name == "uniform" and (arm.parameterisation or "").endswith("+layer_mean"):
         raise ValueError(f"arms.{name}: the mean gain of a layer is all that this arm learns; leave +layer_mean out")
+    if theory and arm.mode == "additive" and arm.clip is not None:
+        raise ValueError(f"arms.{name}: clip is of factors, and mode additive multiplies nothing; leave clip out")
     wrong = sorted(key for key in given if unused.get(key))
     if wrong:
         raise ValueError(f"arms.{name}: this arm has no {wrong[0]}; leave it out")

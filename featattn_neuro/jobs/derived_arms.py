@@ -12,23 +12,11 @@ from featattn_neuro.jobs.context import NetworkJob
 from featattn_neuro.jobs.fitting import ArmFit, mean_auc, not_applicable, reference_scores
 from featattn_neuro.jobs.reference import ReferenceTask
 from featattn_neuro.nets.adabn import adapt_batch_norm, has_batch_norm
-from featattn_neuro.nets.arms import arm_network
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.learning import logits
 from featattn_neuro.nets.recording import record_activations
-from featattn_neuro.nets.theory_gains import (
-    ADDITIVE,
-    activation_inputs,
-    additive_shifts,
-    gradient_values,
-    layer_means,
-    site_means,
-    theory_factors,
-    tuning_values,
-    with_factors,
-    with_shifts,
-)
+from featattn_neuro.nets.theory_gains import ADDITIVE, theory_states, tuning_values
 from featattn_neuro.nets.training import head_inputs
 
 
@@ -53,30 +41,22 @@ def fit_theory(job: NetworkJob, arm: str, config: ArmConfig, progress: Callable[
 
     Equal scores: the smaller strength. What the strength that is best on P itself would give is kept beside it.
     """
-    cut = job.arm_cut("any")
-    assert cut is not None
-    values = theory_values(job, arm, cut, config)
-    rows = {split: job.arm_rows("any", split) for split in "VP"}
-    means = None
-    if config.mode == ADDITIVE:
-        means = layer_means(cut, site_means(cut, job.single_images("R")))
-        inputs = activation_inputs(job.network.module, job.layers)
-        cut = arm_network(job.network.module, inputs, job.head, "any")
-        assert cut is not None
-        rows = {split: cut.prefix(job.images(split)) for split in "VP"}
-    clip = config.clip and means is None
-    progress(0.3)
+    sites = job.arm_cut("any")
+    assert sites is not None
+    clip = config.clip is not False and config.mode != ADDITIVE
     strengths = sorted(config.strengths)
+    target = job.targets(job.splits["R"]).transpose("task", "stimulus").values
+    cut, states = theory_states(
+        sites, job.detector, job.single_images("R"), target, strengths, module=job.network.module,
+        head=job.head, method=arm, mode=config.mode, clip=clip, normalise=config.normalise, sign=config.sign,
+        values=recorded_tuning(job, sites) if arm == "tuning" else None,
+    )  # fmt: skip
+    rows = {split: job.arm_rows("any", split) if cut is sites else cut.prefix(job.images(split)) for split in "VP"}
+    progress(0.3)
     areas = {split: [] for split in "VP"}  # type: dict[str, list[np.ndarray]]
-    states = []
-    for k, strength in enumerate(strengths):
-        if means is None:
-            factors = theory_factors(values, strength, mode=config.mode, clip=clip)
-            states.append(with_factors(cut, job.detector, factors))
-        else:
-            states.append(with_shifts(cut, job.detector, additive_shifts(values, means, strength)))
+    for k, state in enumerate(states):
         for split, found in areas.items():
-            found.append(mean_auc(logits(cut, rows[split], states[-1]), job.target_matrix(split)))
+            found.append(mean_auc(logits(cut, rows[split], state), job.target_matrix(split)))
         progress(0.3 + 0.6 * (k + 1) / len(strengths))
     chosen, best = (int(np.argmax([float(a.mean()) for a in areas[split]])) for split in "VP")
     gains = to_gain_set(
@@ -93,13 +73,9 @@ def fit_theory(job: NetworkJob, arm: str, config: ArmConfig, progress: Callable[
     )  # fmt: skip
 
 
-def theory_values(job: NetworkJob, arm: str, cut: CutNetwork, config: ArmConfig) -> np.ndarray:
-    """(T, K) tuning or gradient values of the classes, from single images of R, un-gained."""
+def recorded_tuning(job: NetworkJob, cut: CutNetwork) -> np.ndarray:
+    """(T, K) tuning values of the classes, from single images of R, un-gained, in the order of the cut's filters."""
     singles = job.splits["R"]
-    if arm == "gradient":
-        target = job.targets(singles).transpose("task", "stimulus").values
-        images = job.single_images("R")
-        return gradient_values(cut, images, target, job.detector, normalise=config.normalise, sign=config.sign)
     cut.prefix(job.images("G")[:1])  # counts the filters
     recorded = record_activations(
         job.network.module, singles, list(cut.layers), preprocess=job.network.preprocess, network_name=job.name,

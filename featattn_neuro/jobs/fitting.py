@@ -199,6 +199,7 @@ def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress
             state = fit_tasks(
                 cut, rows_g, job.target_matrix("G"), state,
                 _schedule(job, rate, penalty, job.config.arms[arm].penalty_norm), train_gains=False, train_head=True,
+                names=job.classes,
             ).state  # fmt: skip
         shuffled_logits = logits(cut, rows_p, state)
         areas.append(mean_auc(shuffled_logits, target_p))

@@ -24,8 +24,11 @@ from featattn_neuro.errors import StoreError
 from featattn_neuro.io.store import file_sha256, write_text_atomic
 from featattn_neuro.jobs.graph import Stage
 
-FORMAT = 1
-"""Version of the folder's layout; a folder of another version is refused."""
+FORMAT = 2
+"""Version of the folder's layout and of what its files say; a folder of another version is refused.
+
+2: maps say where they lie in the images (`raw_height` and the other attributes of places).
+"""
 
 LOCK_SECONDS = 3.0
 """How long a run waits for the lock of a results folder."""

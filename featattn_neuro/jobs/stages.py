@@ -283,7 +283,8 @@ def learn_halves(job: NetworkJob, progress: Progress) -> list[str]:
     for k, part in enumerate((slice(0, middle), slice(middle, None))):
         initial = arm_start(rule, cut, job.detector, job.network.module, job.images("G")[:1])
         fit = fit_tasks(
-            cut, [r[part] for r in rows], target[:, part], initial, schedule, train_gains=True, train_head=False
+            cut, [r[part] for r in rows], target[:, part], initial, schedule, train_gains=True, train_head=False,
+            names=job.classes,
         )  # fmt: skip
         sources = job.composites["G"].stimuli.select(np.arange(target.shape[1])[part]).sources()
         dataset = to_gain_set(cut, fit.state, job.classes, sources, attrs={"arm": "gain", "half": k})

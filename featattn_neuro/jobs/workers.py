@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.jobs.graph import Stage
 from featattn_neuro.jobs.ledger import Ledger
 
@@ -61,10 +61,10 @@ def _execute(index: int, stage: Stage, config_text: str, out: str) -> tuple[list
     function = getattr(stages, stage.function)
     try:
         files = function(job, stage.arm, progress) if stage.arm is not None else function(job, progress)
-    except DataError as error:
+    except (DataError, ConfigError) as error:
         # what learns knows its task, and neither whose network it is nor which arm
         where = f"network {stage.network!r}" + ("" if stage.arm is None else f", arm {stage.arm!r}")
-        raise DataError(f"{where}: {error}") from error
+        raise type(error)(f"{where}: {error}") from error
     _shares[index] = 1.0
     return files, time.perf_counter() - begun
 

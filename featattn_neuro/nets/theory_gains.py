@@ -11,13 +11,14 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from featattn_neuro.errors import ConfigError, DataError, choose
-from featattn_neuro.nets.arms import map_shapes
+from featattn_neuro.nets.arms import arm_network, map_shapes
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.layers import stage_of
 from featattn_neuro.nets.learning import Trained, start
 from featattn_neuro.nets.parameterisations import Parameterisation
+from featattn_neuro.nets.prefix_cache import check_alive_on
 from featattn_neuro.nets.sites import INPUT
 from featattn_neuro.schema import ACTIVATIONS, GAINS
 
@@ -321,6 +322,55 @@ def with_shifts(cut: CutNetwork, detector: Detector, shifts: np.ndarray) -> Trai
     widths = [cut.n_filters[layer] for layer in cut.layers]
     parts = torch.as_tensor(shifts, dtype=torch.float32, device=cut.device).split(widths, dim=1)
     return replace(state, shift=dict(zip(cut.layers, parts, strict=True)))
+
+
+def theory_states(
+    cut: CutNetwork,
+    detector: Detector,
+    images: torch.Tensor,
+    target: np.ndarray,
+    strengths: Sequence[float],
+    *,
+    module: torch.nn.Module,
+    head: str,
+    method: str,
+    mode: str = "bidirectional",
+    clip: bool = False,
+    normalise: str = "layer",
+    sign: int = -1,
+    values: np.ndarray | None = None,
+) -> tuple[CutNetwork, list[Trained]]:
+    """Frozen read-outs with the gains of each strength, and the network that they act on.
+
+    Parameters
+    ----------
+    cut : `arm_network` of place "any"; its layers are the sites. images : (N, C, H, W), single ones; target : (T, N).
+    module, head : what `cut` was made of: additive attention acts at the inputs of the sites, on another cut.
+    method, mode, clip, normalise, sign : as in `featattn_neuro.theory_gains`.
+    values : (T, K) of the method, where they are known already.
+
+    Raises
+    ------
+    ConfigError : additive attention elsewhere than at activation modules. DataError : a layer whose filters are all
+        silent.
+    """
+    inputs = activation_inputs(module, cut.layers) if mode == ADDITIVE else []
+    cut.prefix(images[:1])  # counts the filters
+    check_alive_on(cut, images)
+    needed = mode == ADDITIVE or (method == "tuning" and values is None)
+    responses = site_means(cut, images) if needed else np.empty((0, 0))
+    if values is None and method == "tuning":
+        values = tuning_values_of(responses, target)
+    elif values is None:
+        values = gradient_values(cut, images, target, detector, normalise=normalise, sign=sign)
+    if mode != ADDITIVE:
+        factors = [theory_factors(values, one, mode=mode, clip=clip) for one in strengths]
+        return cut, [with_factors(cut, detector, one) for one in factors]
+    means = layer_means(cut, responses)
+    before = arm_network(module, inputs, head, "any", cut.device)
+    assert before is not None  # only norms can be absent
+    before.prefix(images[:1])
+    return before, [with_shifts(before, detector, additive_shifts(values, means, one)) for one in strengths]
 
 
 def quadrant_factor(shape: Sequence[int], quadrant: str, strength: float) -> np.ndarray:

@@ -22,7 +22,8 @@ _UNIT = {
 }
 _STATUS = {"status": "ok, or why the value is undefined: dead, constant, too_few, single_class, nonfinite"}
 _ARM_STATUS = {
-    "status": "ok, single_class (undefined), or not_applicable: the network has not what the arm needs (batch norm)"
+    "status": "ok, single_class (undefined), or not_applicable, perhaps followed by ': ' and the reason: the network "
+    "has not what the arm needs (batch norm)"
 }
 
 COLUMNS: dict[str, dict[str, str]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +135,10 @@ def _figures(r: Results) -> dict[str, Callable[[], Figure]]:
                 drawn[f"overlays_{name}"] = _overlay_drawing(r, dataset)
     for name, dataset in r.sheets.items():
         sheets = _sheet_rows(r, dataset)
-        for task in sheets:
-            drawn[f"sheet_{name}_{_in_file_name(task)}"] = _sheet_drawing(r, dataset, task, sheets)
+        # of all sheets of a dataset, so that they can be compared
+        scales = saliency_overlays.common_scales((dataset, task, [e["id"] for e in s]) for task, s in sheets.items())
+        for task, rows in sheets.items():
+            drawn[f"sheet_{name}_{_in_file_name(task)}"] = _sheet_drawing(r, dataset, task, rows, scales)
     return drawn
 
 
@@ -206,16 +208,19 @@ def _sheet_rows(r: Results, dataset: xr.Dataset) -> dict[str, list[Mapping[str, 
 
 
 def _sheet_drawing(
-    r: Results, dataset: xr.Dataset, task: str, sheets: Mapping[str, list[Mapping[str, Any]]]
+    r: Results,
+    dataset: xr.Dataset,
+    task: str,
+    rows: Sequence[Mapping[str, Any]],
+    scales: saliency_overlays.Scales,
 ) -> Callable[[], Figure]:
     def draw() -> Figure:
-        shown = [(dataset, name, [entry["id"] for entry in rows]) for name, rows in sheets.items()]
         return saliency_overlays.contact_sheet(
-            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in sheets[task]},
+            {entry["id"]: _picture(r.folder / "stimuli" / entry["file"]) for entry in rows},
             dataset,
             task=task,
-            titles={entry["id"]: str(entry.get("label", "")) for entry in sheets[task]},
-            scales=saliency_overlays.common_scales(shown),
+            titles={entry["id"]: str(entry.get("label", "")) for entry in rows},
+            scales=scales,
             raw=True,
         )
 

@@ -25,6 +25,7 @@ GAINS = Kind(
         "task": text("task", meaning="name of the task"),
         "output": text("output", meaning="class or label of a read-out, where one set of gains serves several"),
         "arm": text("arm", meaning="name of the arm"),
+        "gain_set": text("gain_set", meaning="name of the gain set"),
         "position": text("position", meaning="layer and place, layer/y,x"),
         "position_layer": text("position", meaning="dotted module name of the layer of a position"),
         "position_y": integer("position", meaning="row of the position in the layer's map, downwards"),
@@ -70,7 +71,10 @@ SCORES = Kind(
         "rate": Variable(("arm",), "float", "learning rate used", False, extra=("network",)),
         "penalty": Variable(("arm",), "float", "penalty used", False, extra=("network",)),
         "arm_status": Variable(
-            ("arm",), "text", "ok, or not_applicable: the network has not what the arm needs", False
+            ("arm",),
+            "text",
+            "ok, or not_applicable, perhaps followed by ': ' and the reason: the network has not what the arm needs",
+            False,
         ),
         "strength": Variable(("arm",), "float", "strength of gains from theory, chosen on V", False),
         "strength_best_on_test": Variable(("arm",), "float", "the strength that is best on P: circular", False),

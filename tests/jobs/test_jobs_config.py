@@ -123,6 +123,11 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"arms__adabn": {"rates": [0.1]}}, "arms.adabn: this arm has no rates"),
         ({"arms__tuning": {}}, "arms.tuning: give at least one of the strengths"),
         ({"arms__tuning": {"strengths": [1.0], "parameterisation": "free"}}, "arms.tuning: this arm has no param"),
+        (
+            {"arms__tuning": {"strengths": [1.0], "mode": "additive", "clip": True}},
+            "arms.tuning: clip is of factors, and mode additive multiplies nothing; leave clip out",
+        ),
+        ({"arms__gradient": {"strengths": [1.0], "mode": "additive", "clip": False}}, "arms.gradient: clip is of fac"),
         ({"arms__shift": {"rates": [0.1], "parameterisation": "free"}}, "arms.shift: this arm has no parameterisation"),
         ({"arms__gain": {"rates": [0.1], "combination": "additive"}}, "arms.gain: this arm has no combination"),
         ({"arms__gain": {"rates": [0.1], "parameterisation": "exp"}}, "arms.gain: wanted free, non_negative"),
@@ -153,6 +158,10 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"workers": "two"}, "workers: .*came 'two'"),
         ({"curves__every": 7}, r"updates \(2\) must be a multiple of every \(7\)"),
         ({"curves__examples": [2, 1]}, "ascend from 1"),
+        (
+            {"curves__examples": []},
+            r"curves: examples must ascend from 1; came none; name some, for example \[1, 2, 5\]",
+        ),
         ({"curves__rates_updates": {"full": [0.1]}}, "rates_updates needs rates for gain_head and for full"),
         ({"networks__layers": []}, "trained networks need `layers`"),
         ({"networks": {}}, "give `train` or `pretrained`"),

@@ -357,6 +357,18 @@ def test_a_loss_that_is_not_finite_names_class_arm_and_network(tiny: dict[str, A
         assert re.search(rf"network 'network_0', arm '{arm}': the loss of task [a-z]+ is not finite at update \d", said)
 
 
+def test_a_wrong_setting_names_arm_and_network(tiny: dict[str, Any], refused: Run, tmp_path: Path):
+    """Additive attention at a module that is no activation is known only where the arm meets the network."""
+    arms = {**tiny["arms"], "tuning": {"strengths": [1.0], "mode": "additive"}}
+    config = changed(
+        tiny, networks__train__count=1, networks__layers=["conv1", "relu2", "relu3"], arms=arms, curves=None,
+        saliency=None,
+    )  # fmt: skip
+    said = refused(config)
+    assert "network 'network_0', arm 'tuning': mode 'additive' adds to what goes into a nonlinearity" in said
+    assert "came 'conv1'" in said
+
+
 def test_a_bug_is_not_taken_for_a_full_disk(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken(*arguments: Any) -> list[str]:
         raise FileNotFoundError(errno.ENOENT, "ours")

@@ -14,12 +14,13 @@ import yaml
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from featattn_neuro.errors import ConfigError
+from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.io.splits import partition
 from featattn_neuro.io.store import load_kind
 from featattn_neuro.jobs import fitting, stages
-from featattn_neuro.jobs.config import parse_config
+from featattn_neuro.jobs.config import ArmConfig, parse_config
 from featattn_neuro.jobs.context import NetworkJob
+from featattn_neuro.jobs.derived_arms import fit_theory
 from featattn_neuro.nets.fine_tuning import learn_full
 from featattn_neuro.nets.learning import Schedule, logits
 from tests.jobs.conftest import TINY, changed
@@ -317,6 +318,29 @@ def test_a_curve_starts_ungained_and_learns_from_its_examples_alone(
         assert few[task] == pytest.approx(roc_auc_score(job.target_matrix("P")[task], said), abs=near)
 
 
+# ---- gains from theory
+@pytest.mark.parametrize("arm", ["tuning", "gradient"])
+@pytest.mark.parametrize("mode", ["bidirectional", "additive"])
+def test_a_dead_layer_is_named_and_not_given_factors_of_one(arm: str, mode: str, job: NetworkJob) -> None:
+    dead = NetworkJob(job.config, job.out, job.name)
+    with torch.no_grad():
+        dead.network.module.conv2.weight.zero_()
+        dead.network.module.conv2.bias.fill_(-1.0)
+    with pytest.raises(DataError, match=r"all 32 filters of layer 'relu2' are dead: none answers to any of the 48"):
+        fit_theory(dead, arm, ArmConfig(strengths=[0.5, 1.0], mode=mode), silent)
+
+
+# ---- arms that a network has not what is needed for
+def test_the_status_of_an_arm_gives_its_reason(job: NetworkJob) -> None:
+    config = config_of(job.config.model_dump(mode="json"), arms__norm_affine={"rates": [0.1]})
+    plain, other = (NetworkJob(config, job.out, job.name) for _ in range(2))
+    assert fitting.fit_arm(plain, "norm_affine", silent).status == "not_applicable"  # no norms: no more to say
+    other.network.module.add_module("token_norm", nn.LayerNorm(3))
+    found = fitting.fit_arm(other, "norm_affine", silent)
+    assert found.status == "not_applicable: layer norm 'token_norm' has its weights along the last axis"
+    assert np.isnan(found.auc).all()
+
+
 # ---- shuffled gains
 def test_permuted_head_learns_the_read_out_on_gains_shuffled_within_layers(
     job: NetworkJob, monkeypatch: pytest.MonkeyPatch
@@ -334,6 +358,7 @@ def test_permuted_head_learns_the_read_out_on_gains_shuffled_within_layers(
 
     monkeypatch.setattr(fitting, "fit_tasks", noted)
     found = fitting.fit_arm(job, "permuted_head", silent, origin=learned)
+    assert all(options["names"] == job.classes for _, options, _ in fits)
     assert len(fits) == job.config.learning.shuffles == 2
     moved = 0
     areas = []
@@ -354,6 +379,13 @@ def test_permuted_head_learns_the_read_out_on_gains_shuffled_within_layers(
     assert moved == 2 * len(job.layers) * len(job.classes), "every task of every layer is shuffled each time"
     np.testing.assert_allclose(found.auc, np.mean(areas, axis=0), atol=1e-12)
     assert found.trained_numbers == job.detector.weight.shape[1] + 1
+
+
+def test_halves_name_the_class_whose_loss_is_not_finite(job: NetworkJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages.learn_arm(job, "gain", silent)
+    monkeypatch.setattr(stages, "_gain_schedule", lambda job, rate, penalty: Schedule(rate=1e30, epochs=2))
+    with pytest.raises(DataError, match=rf"the loss of task ({'|'.join(job.classes)}) is not finite"):
+        stages.learn_halves(job, silent)
 
 
 def test_permuted_keeps_the_read_out_frozen(job: NetworkJob, monkeypatch: pytest.MonkeyPatch) -> None:

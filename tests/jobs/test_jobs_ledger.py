@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from featattn_neuro import api
+from featattn_neuro import __version__, api
 from featattn_neuro.errors import StoreError
 from featattn_neuro.jobs import ledger
 from featattn_neuro.jobs.graph import Stage, stages_of
@@ -204,6 +204,12 @@ def test_other_versions_and_other_folders_are_refused(tmp_path: Path):
     assert json.loads((out / "run.json").read_text()).keys() == {"format", "version"}
     (out / "run.json").write_text('{"format": 0, "version": "0.0.1"}')
     with pytest.raises(StoreError, match=r"made by featattn_neuro 0\.0\.1 \(format 0\)"):
+        open_folder(out, [])
+    # of this version, from before maps said where they lie
+    (out / "run.json").write_text(json.dumps({"format": 1, "version": __version__}))
+    with pytest.raises(
+        StoreError, match=r"\(format 1\); this is .* \(format 2\); results of two versions are not mixed"
+    ):
         open_folder(out, [])
     with pytest.raises(StoreError, match="not a results folder"):
         open_folder(tmp_path, [])

@@ -181,6 +181,10 @@ def test_contact_sheets_hold_each_class_once(results_folder, monkeypatch):
         page_module.saliency_overlays, "contact_sheet",
         lambda images, maps, **said: sheets.append((list(images), said)) or new_figure(0.1, 0.1),
     )  # fmt: skip
+    measured, measure = [], page_module.saliency_overlays.common_scales
+    monkeypatch.setattr(
+        page_module.saliency_overlays, "common_scales", lambda shown: measured.append(1) or measure(shown)
+    )
     text, _ = read(write_page(results_folder))
     wanted = {}
     for row in rows:
@@ -188,6 +192,7 @@ def test_contact_sheets_hold_each_class_once(results_folder, monkeypatch):
             wanted.setdefault(name, row["id"])
     assert len({said["scales"] for _, said in sheets}) == 1  # the sheets of a network can be compared
     assert {said["task"]: images for images, said in sheets} == {name: [one] for name, one in wanted.items()}
+    assert len(measured) == 2, "once for the overlays of a network, once for all of its sheets"
     assert f"one for each cued class ({len(wanted)})" in text
     for name in wanted:
         assert (results_folder / "figures" / f"sheet_net0_relu2_{name}.png").is_file()
