@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 import featattn_neuro as fn
 
@@ -128,7 +129,7 @@ def opening(folder: Path, *, threads: int, quick: bool) -> Figures:
 
 def opened(path: str, threads: str) -> Figures:
     """In a process of its own: open, select, load; and the touched chunks read and decoded without any of it."""
-    import dask.array  # noqa: F401 - imported before the clock runs, as the bound says
+    import dask.array  # imported before the clock runs, as the bound says
     import numcodecs.blosc
     import pandas as pd  # noqa: F401
     import zarr  # noqa: F401
@@ -137,6 +138,8 @@ def opened(path: str, threads: str) -> Figures:
 
     torch.set_num_threads(int(threads))
     fn.open_kind  # noqa: B018 - imports what opening needs
+    # the first load in a process, of anything: xarray looks for plugins, dask starts threads
+    xr.DataArray(dask.array.zeros(1)).load()
     since = time.perf_counter()
     recording = fn.open_kind(path)
     layer = recording["response"].isel(unit=recording["layer"].values == "layer3.0.conv1")
