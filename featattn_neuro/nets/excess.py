@@ -37,6 +37,10 @@ def maps_of(output: Any, layer: str) -> Tensor:
     return output
 
 
+_NOWHERE_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid)
+"""Modules whose maps need not be searched for negative values; their subclasses may give others."""
+
+
 def finite_logits(z: Tensor) -> Tensor:
     """`z`, or `DataError` where a logit is not finite."""
     if not bool(torch.isfinite(z.detach()).all()):
@@ -87,7 +91,7 @@ class Collector:
                 "network"
             )
         self.shape = (maps.shape[2], maps.shape[3])
-        if not self.signed:  # once is enough
+        if type(module) not in _NOWHERE_NEGATIVE and not self.signed:  # once is enough
             low = maps.amin()
             self.low = low if self.low is None else torch.minimum(self.low, low)
         flat = maps.to(self.weights.dtype).flatten(2)

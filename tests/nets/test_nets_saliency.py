@@ -12,6 +12,7 @@ from torch import nn
 
 from featattn_neuro.arrays.agreement import exclusive_masks
 from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork
@@ -264,3 +265,18 @@ def test_leverage_is_the_same_cut_or_not(digits: nn.Module) -> None:
     a, b = leverage(cut, images, read_out()), leverage(uncut, images, read_out())
     for layer in a:
         np.testing.assert_allclose(a[layer], b[layer], atol=1e-4)
+
+
+class Leaky(nn.ReLU):
+    """Called a ReLU by its class, and negative."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return super().forward(values) - 0.5
+
+
+@pytest.mark.parametrize(("activation", "signed"), [(nn.ReLU(), "no"), (Leaky(), "yes"), (nn.Tanh(), "yes")])
+def test_maps_are_called_signed_by_what_a_module_gives(gain_set: Any, activation: nn.Module, signed: str) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), activation, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    images = np.random.default_rng(0).standard_normal((4, 1, 6, 6)).astype(np.float32)
+    found = gain_saliency(net, gain_set({"1": np.array([1.5, 0.5, 2.0])}), load_stimuli(images, label=None), layer="1")
+    assert found.attrs["signed_maps"] == signed
