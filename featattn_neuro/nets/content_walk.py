@@ -227,7 +227,8 @@ class ContentWalk:
             else:
                 self.hash.update(np.ascontiguousarray(value).tobytes())
         except (RuntimeError, TypeError, NotImplementedError) as error:
-            raise self._refusal(f"a {type(value).__name__}", str(error).splitlines()[0]) from error
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise self._refusal(f"a {type(value).__name__}", reason) from error
 
     def _add_instance(self, value: Any) -> None:
         kind = type(value)
