@@ -7,9 +7,11 @@ format; a test holds the bytes against those of zarr.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,15 @@ def is_whole(path: Path, size: int, checksum: str) -> bool:
     return crc32c(data[:-_CHECKSUM_BYTES]).hex() == checksum
 
 
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Threads that read and decode chunks, as many as the processors that this process may use."""
+    return ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))), thread_name_prefix="featattn-chunks")
+
+
+os.register_at_fork(after_in_child=_readers.cache_clear)  # threads do not follow into a forked process
+
+
 class StoredLayer:
     """The array (reduction, stimulus, unit) of one layer on disk; a chunk is read when a value of it is asked for.
 
@@ -150,22 +161,32 @@ class StoredLayer:
         """Values from `low` to `high` (exclusive) along the three axes."""
         rows, columns = self.layer.rows, self.layer.columns
         found = np.empty([stop - start for start, stop in zip(low, high, strict=True)], self.dtype)
-        for row in range(low[1] // rows, -(-high[1] // rows)):
-            for column in range(low[2] // columns, -(-high[2] // columns)):
-                first, last = max(low[1], row * rows), min(high[1], (row + 1) * rows)
-                left, right = max(low[2], column * columns), min(high[2], (column + 1) * columns)
-                target = found[:, first - low[1] : last - low[1], left - low[2] : right - low[2]]
-                if target.shape == self.layer.shape and target.flags.c_contiguous:
-                    self.read_chunk(row, column, into=target)  # whole and in one piece: no copy in between
-                    continue
-                part = self.read_chunk(row, column)[
-                    low[0] : high[0], first - row * rows : last - row * rows,
-                    left - column * columns : right - column * columns,
-                ]  # fmt: skip
-                if part.shape == found.shape:
-                    return part
-                target[:] = part
-        return found
+        touched = [
+            (row, column)
+            for row in range(low[1] // rows, -(-high[1] // rows))
+            for column in range(low[2] // columns, -(-high[2] // columns))
+        ]
+
+        def fill(chunk: tuple[int, int]) -> np.ndarray | None:
+            row, column = chunk
+            first, last = max(low[1], row * rows), min(high[1], (row + 1) * rows)
+            left, right = max(low[2], column * columns), min(high[2], (column + 1) * columns)
+            target = found[:, first - low[1] : last - low[1], left - low[2] : right - low[2]]
+            if target.shape == self.layer.shape and target.flags.c_contiguous:
+                self.read_chunk(row, column, into=target)  # whole and in one piece: no copy in between
+                return None
+            part = self.read_chunk(row, column)[
+                low[0] : high[0], first - row * rows : last - row * rows,
+                left - column * columns : right - column * columns,
+            ]  # fmt: skip
+            if part.shape == found.shape:
+                return part
+            target[:] = part
+            return None
+
+        # chunks side by side: what opens them, and the memory they come to, wait for the kernel more than they compute
+        parts = [fill(chunk) for chunk in touched] if len(touched) < 2 else list(_readers().map(fill, touched))
+        return next((part for part in parts if part is not None), found)
 
     def read_chunk(self, row: int, column: int, into: np.ndarray | None = None) -> np.ndarray:
         """One chunk as written, filled up at the ends, checksum verified; `into` a contiguous array, or a new one."""

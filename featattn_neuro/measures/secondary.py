@@ -49,7 +49,8 @@ def secondary_quantities(
     _transfer(add, [SCORES.check(one) for one in scores.values()])
     for curve, axis in (("auc_examples", "examples"), ("auc_updates", "updates")):
         for arm in ("gain_head", "full"):
-            values = [float(CURVES.check(one)[curve].sel(arm=arm).mean()) for one in curves.values()]
+            checked = [CURVES.check(one) for one in curves.values()]
+            values = [float(one[curve].sel(arm=arm).mean()) for one in checked if arm in one["arm"].values]
             if values:
                 add("T2", f"mean ROC area of {arm} over the curve of {axis}", values)
     _association(add, [ASSOCIATION.check(one) for one in associations.values()])

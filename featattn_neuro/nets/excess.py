@@ -79,6 +79,7 @@ class Collector:
     product: Tensor | None = None
     strongest: dict[str, Tensor] = field(default_factory=dict)
     _spread: Tensor | None = None
+    _room: Tensor | None = None
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self.calls += 1
@@ -97,7 +98,10 @@ class Collector:
         flat = maps.to(self.weights.dtype).flatten(2)
         if self._spread is None or len(self._spread) != len(flat):
             self._spread = self.weights.expand(len(flat), -1, -1).contiguous()
-        self.product = torch.bmm(self._spread, flat)
+            self._room = None
+        if self._room is None or self._room.shape[2] != flat.shape[2]:
+            self._room = flat.new_empty((len(flat), self.weights.shape[0], flat.shape[2]))
+        self.product = torch.bmm(self._spread, flat, out=self._room[: len(flat)])
         if self.contributions is not None:
             self.strongest = _strongest(flat, self.contributions, self.top)
 

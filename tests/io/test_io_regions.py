@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import featattn_neuro as fn
+from featattn_neuro.errors import StoreError
 from featattn_neuro.io import recording_store, regions
 from featattn_neuro.io.recording_chunks import StoredLayer
 from featattn_neuro.io.regions import RegionArray, region_array
@@ -110,3 +112,35 @@ def test_many_runs_and_other_orders_are_left_to_dask(recordings: Any, monkeypatc
     for places in (np.array([0, 2, 4, 6]), np.array([6, 4, 2]), np.array([3, 3, 1])):
         assert regions.as_slices(places, 7) is None
         np.testing.assert_array_equal(stored.isel(unit=places).values, wanted.isel(unit=places).values)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_reads_after_its_parent_has(recordings: Any) -> None:
+    """As loader workers may; threads do not follow into the fork."""
+    region, wanted = recordings[0]["response"].data.region, recordings[1]["response"]
+    there = region.read()  # several chunks: the threads have started
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    child = context.Process(target=lambda: found.put(region.read()), daemon=True)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0, "the child waits for threads that it does not have"
+    np.testing.assert_array_equal(found.get(), there)
+    np.testing.assert_array_equal(there.ravel(), wanted.values.ravel())
+
+
+def test_the_first_damaged_chunk_is_named(recordings: Any) -> None:
+    region = recordings[0]["response"].data.region
+    layer = region.layers[1]
+    chunks = [layer.store / layer.layer.folder / "c" / "0" / row / "0" for row in ("3", "6")]
+    whole = [chunk.read_bytes() for chunk in chunks]
+    try:
+        for chunk, data in zip(chunks, whole, strict=True):
+            chunk.write_bytes(data[:-6] + b"\x01\x02" + data[-4:])
+        for _ in range(5):  # threads may finish in any order
+            with pytest.raises(StoreError, match=rf"chunk {layer.layer.folder}/c/0/3/0 of .* is damaged"):
+                region.read()
+    finally:
+        for chunk, data in zip(chunks, whole, strict=True):
+            chunk.write_bytes(data)
+    region.read()

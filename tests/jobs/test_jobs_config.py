@@ -85,6 +85,9 @@ def test_arms_and_networks_in_order():
     assert config.arm_names() == list(ARMS)
     assert parse(changed(DIGITS, curves=None, arms__full=None)).arm_names() == [a for a in ARMS if a != "full"]
     assert parse(changed(DIGITS, networks__train__first_seed=7)).network_names() == ["network_7", "network_8"]
+    rates = {"probe": [0.1], "gain": [0.1]}
+    some = changed(DIGITS, arms__full=None, curves__rates_examples=rates, curves__rates_updates=rates)
+    assert parse(some).curve_arms() == ["probe", "gain"], "curves need not be those that T2 compares"
 
 
 def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
@@ -117,7 +120,7 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
             {"arms__probe": None},
             "arms needs probe, gain, gain_head, uniform and may have full, .*adabn.*; missing probe$",
         ),
-        ({"arms__full": None}, "curves compare gain_head with full"),
+        ({"arms__full": None}, "curves: full has no learning curve; name arms that learn and are under `arms`"),
         ({"arms__gain": {"rates": []}}, "arms.gain: give at least one rate"),
         ({"arms__gain": {}}, "arms.gain: give at least one rate"),
         ({"arms__adabn": {"rates": [0.1]}}, "arms.adabn: this arm has no rates"),
@@ -162,7 +165,8 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
             {"curves__examples": []},
             r"curves: examples must ascend from 1; came none; name some, for example \[1, 2, 5\]",
         ),
-        ({"curves__rates_updates": {"full": [0.1]}}, "rates_updates needs rates for gain_head and for full"),
+        ({"curves__rates_updates": {"full": []}}, "rates_updates needs at least one arm, and at least one rate for each"),
+        ({"curves__rates_examples": {}}, "rates_examples needs at least one arm"),
         ({"networks__layers": []}, "trained networks need `layers`"),
         ({"networks": {}}, "give `train` or `pretrained`"),
         ({"saliency__threshold": 1.0}, "saliency.threshold: .*came 1.0"),

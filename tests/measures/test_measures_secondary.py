@@ -174,3 +174,9 @@ def test_what_a_run_has_not_is_not_printed() -> None:
     found = table(scores=few, curves={}, associations={}, agreements={})
     assert found["quantity"].tolist() == ["ROC area, gain − probe"]
     assert table(scores={}, curves={}, associations={}, agreements={}).empty
+
+
+def test_curves_need_not_be_those_of_all_arms() -> None:
+    some = {name: one.sel(arm=["gain_head"]) for name, one in curves().items()}
+    speed = table(curves=some).query("claim == 'T2'")["quantity"].tolist()
+    assert speed == [f"mean ROC area of gain_head over the curve of {axis}" for axis in ("examples", "updates")]
