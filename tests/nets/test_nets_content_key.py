@@ -346,6 +346,13 @@ def _any_module(x: Any) -> Any:
     return sys.modules["math"].floor(x)
 
 
+class _Elsewhere(torch.Tensor):
+    """Its numbers are on no device of this process, and its error has no words."""
+
+    def detach(self) -> Any:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -355,8 +362,9 @@ def _any_module(x: Any) -> Any:
         (_evaluates, "'eval' .*it runs code that cannot be read"),
         (_any_module, r"'sys.modules' .*import it instead"),
         (torch.ones(2).to_sparse(), "a Tensor .* record without out= and cache="),
+        (torch.ones(2).as_subclass(_Elsewhere), "a _Elsewhere .*NotImplementedError"),
     ],
-    ids=["lock", "inside", "ufunc", "eval", "modules", "sparse"],
+    ids=["lock", "inside", "ufunc", "eval", "modules", "sparse", "elsewhere"],
 )
 def test_what_cannot_be_hashed_is_refused(value, words):
     with pytest.raises(ConfigError, match=words):
