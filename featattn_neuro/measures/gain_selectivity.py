@@ -135,6 +135,7 @@ def pool_networks(associations: Mapping[str, xr.Dataset], *, permutations: int =
     ASSOCIATION with dimension `network` on z, matched, specific and p_task_permutation, and with `p_pooled` (measure):
     p of T(π) = mean over tasks of F(c, π(c)), F = mean over networks of z. `rho`, `n_live`, `status` and other values
     per layer are kept when all networks have the same layers; otherwise the layer is "mean" and rho is tanh of z.
+    Partial correlations are over the covariates of all networks, NaN where one has a covariate not.
     """
     if not associations:
         raise DataError("wanted the associations of one network or more; came none")
@@ -152,7 +153,7 @@ def pool_networks(associations: Mapping[str, xr.Dataset], *, permutations: int =
     agree = all(list(one["layer"].values) == list(first["layer"].values) for one in checked.values())
     parts = [_poolable(one.sel(order), agree) for one in checked.values()]
     names = set.intersection(*({str(n) for n in part.data_vars} for part in parts))
-    parts = [part[sorted(names)] for part in parts]
+    parts = _same_covariates([part[sorted(names)] for part in parts])
     pooled = xr.concat(
         parts, xr.IndexVariable("network", list(checked)), data_vars="all", join="exact", combine_attrs="drop_conflicts"
     )
@@ -163,6 +164,12 @@ def pool_networks(associations: Mapping[str, xr.Dataset], *, permutations: int =
         )
     counts = {"permutations": int(permutations), "seed": int(seed), "n_networks": len(checked)}
     return ASSOCIATION.check(pooled.assign_attrs(counts))
+
+
+def _same_covariates(parts: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Every part over the covariates of all; undefined where a network has one of them not."""
+    names = list(dict.fromkeys(name for part in parts if "covariate" in part for name in part["covariate"].values))
+    return [part.reindex(covariate=names) if "covariate" in part else part for part in parts]
 
 
 def check_sources(learned: xr.Dataset, measured: xr.Dataset, circular: str) -> str:

@@ -89,10 +89,14 @@ def _association(add: object, associations: list[xr.Dataset]) -> None:
         if "matched" in picked[0]:
             add("T3", f"own task, z with {meanings[measure]}", [float(one["matched"]) for one in picked])
             add("T3", f"own − other tasks, z with {meanings[measure]}", [float(one["specific"]) for one in picked])
-    if "partial" in associations[0]:
-        for covariate in associations[0]["covariate"].values.tolist():
-            values = [float(one["partial"].sel(covariate=covariate).mean()) for one in associations]
-            add("T3", f"partial ρ given {covariate}", values)
+    if all("partial" in one for one in associations):
+        held = [one["covariate"].values.tolist() for one in associations]
+        for covariate in held[0]:
+            # what one network has not (a read-out of its filters, weights before each site) has no mean over networks,
+            # nor has "all" where that is not the same in each
+            if all(covariate in names if covariate != "all" else set(names) == set(held[0]) for names in held):
+                values = [float(one["partial"].sel(covariate=covariate).mean()) for one in associations]
+                add("T3", f"partial ρ given {covariate}", values)
     for name, label in (("gain_reliability", "gains, halves of G"), ("selectivity_reliability", "|d'|, halves of S")):
         if name in associations[0]:
             add("T3", f"reliability of {label} (ρ of halves)", [float(one[name].mean()) for one in associations])

@@ -218,6 +218,25 @@ def test_networks_are_pooled_with_one_permutation_of_tasks(rng):
     xr.testing.assert_allclose(pool_networks(reordered, permutations=199, seed=4), pooled)
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["richer first", "richer last"])
+def test_networks_with_different_covariates_pool(rng, first):
+    gains, selectivity = make(rng)
+    one = selectivity[["mean_response"]]
+    two = one.assign(sd_response=("unit", rng.random(one.sizes["unit"])))
+    covariates = (one, two)
+    each = {f"net{k}": gain_selectivity(gains, selectivity, covariates=covariates[k], permutations=9) for k in (0, 1)}
+    names = list(each)[::-1] if first == 0 else list(each)
+    pooled = pool_networks({name: each[name] for name in names}, permutations=9)
+    assert set(pooled["covariate"].values) == {"mean_response", "sd_response", "other_tasks_gain", "all"}
+    for name in each:
+        mine = pooled["partial"].sel(network=name)
+        known = each[name]["covariate"].values
+        xr.testing.assert_equal(
+            mine.sel(covariate=known).drop_vars("network").transpose(*each[name]["partial"].dims), each[name]["partial"]
+        )
+        assert mine.drop_sel(covariate=known).isnull().all()
+
+
 def test_networks_of_different_layers_pool_without_layers(rng):
     one = gain_selectivity(*make(rng), permutations=9)
     other = one.assign_coords(layer=["a", "b", "c"])

@@ -180,3 +180,14 @@ def test_curves_need_not_be_those_of_all_arms() -> None:
     some = {name: one.sel(arm=["gain_head"]) for name, one in curves().items()}
     speed = table(curves=some).query("claim == 'T2'")["quantity"].tolist()
     assert speed == [f"mean ROC area of gain_head over the curve of {axis}" for axis in ("examples", "updates")]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["richer first", "richer last"])
+def test_a_covariate_that_one_network_has_not_is_left_out(turned: bool) -> None:
+    both = associations()
+    richer, poorer = (one.assign_coords(covariate=["mean_activation", "all"]) for one in both.values())
+    extra = richer.isel(covariate=[0]).assign_coords(covariate=["readout_weight"])
+    richer = xr.concat([richer, extra], "covariate", data_vars="minimal")
+    pair = {"n0": richer, "n1": poorer}
+    found = table(associations=dict(reversed(pair.items())) if turned else pair)["quantity"]
+    assert [q for q in found if q.startswith("partial")] == ["partial ρ given mean_activation"]
