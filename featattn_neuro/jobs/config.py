@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -86,6 +87,8 @@ class NetworksConfig(_Strict):
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"two networks are called {twice[0]!r}; results are filed by name, so rename one")
+        if "pooled" in names:
+            raise ValueError("results over all networks are filed as 'pooled'; call the network otherwise")
         return self
 
 
@@ -173,10 +176,10 @@ class CurvesConfig(_Strict):
             raise ValueError(f"rates_examples and rates_updates must name the same arms; {only[0]} is in one of them")
         if self.updates % self.every:
             raise ValueError(f"updates ({self.updates}) must be a multiple of every ({self.every})")
-        if not self.examples:
-            raise ValueError("examples must ascend from 1; came none; name some, for example [1, 2, 5]")
-        if sorted(self.examples) != self.examples or self.examples[0] != 1:
-            raise ValueError("examples must ascend from 1")
+        ascending = all(a < b for a, b in pairwise(self.examples))
+        if len(self.examples) < 2 or not ascending or self.examples[0] != 1:
+            came = self.examples or "none"
+            raise ValueError(f"examples must ascend from 1, two or more; came {came}; name some, for example [1, 2, 5]")
         return self
 
 
@@ -249,6 +252,8 @@ class RunConfig(_Strict):
         _keys("arms", self.arms, ("probe", "gain", "gain_head", "uniform"), ("full", *MORE_ARMS))
         for name, arm in self.arms.items():
             _check_arm(name, arm)
+        if len(set(self.doses)) < len(self.doses):
+            raise ValueError(f"doses: {max(self.doses, key=self.doses.count)} is there twice; name each dose once")
         for what, wanted in {"doses": self.doses, "statistics.reference_gain": self.statistics.reference_gain}.items():
             made = self.arms["gain"].parameterisation
             if wanted and made is not None and not _has_logarithm(made):

@@ -113,11 +113,18 @@ class Ledger:
         inputs = [line for need in stage.needs for line in self.output_hashes(need)]
         return stage_key(stage.id, stage.code, stage.settings, inputs)
 
-    def finish(self, stage: str, key: str, files: Sequence[str], seconds: float) -> None:
-        """Write the record, last of all: a stage without record has not happened."""
+    def finish(self, stage: str, key: str, files: Sequence[str], seconds: float, **noted: str) -> None:
+        """Write the record, last of all: a stage without record has not happened.
+
+        `noted`: what else the key was made from that neither the configuration nor the files show.
+        """
         outputs = {name: file_sha256(self.folder / name) for name in files}
-        record = {"key": key, "outputs": outputs, "seconds": round(seconds, 3)}
+        record = {"key": key, "outputs": outputs, "seconds": round(seconds, 3), "noted": noted}
         write_text_atomic(self._done / f"{stage}.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+    def noted(self, stage: str, what: str) -> str:
+        """What `finish` was told beside the key; empty where there is no record."""
+        return str(((self.record(stage) or {}).get("noted") or {}).get(what, ""))
 
     def output_hashes(self, stage: str) -> list[str]:
         """Hashes of what a finished stage wrote, in order of name."""
@@ -129,7 +136,7 @@ class Ledger:
 
 PARTS = (
     "networks", "splits", "detectors", "activations", "halves", "refits", "selectivity", "association", "agreement",
-    "saliency", "sheets", "scores", "gains", "curves", "doses", "stimuli", "tables", "figures", ".done",
+    "saliency", "sheets", "scores", "gains", "curves", "choices", "doses", "stimuli", "tables", "figures", ".done",
 )  # fmt: skip
 """Sub-folders of a results folder; `arms` and `curve_parts` have one more level, a folder a network."""
 

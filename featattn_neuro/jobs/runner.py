@@ -7,17 +7,19 @@ import hashlib
 import shlex
 import shutil
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from featattn_neuro.errors import FeatattnError, StoreError, choose
+from featattn_neuro.errors import ConfigError, FeatattnError, StoreError, choose
 from featattn_neuro.io.store import file_sha256, load_kind, write_text_atomic
 from featattn_neuro.jobs.config import RunConfig, load_config, parse_config
 from featattn_neuro.jobs.graph import STEPS, Stage, stages_of
@@ -31,6 +33,9 @@ from featattn_neuro.jobs.ledger import (
     stage_key,
 )
 from featattn_neuro.jobs.talk import Talk, duration
+
+if TYPE_CHECKING:
+    from featattn_neuro.nets.adapters import Network
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 BYTES_PER_NETWORK = 10_000_000
@@ -54,7 +59,7 @@ def resolve(config: Path, *, full: bool = False, workers: int | None = None) -> 
 def _content(config: RunConfig, text: str, out: Path) -> tuple[dict[str, str], int]:
     """Network to a hash of what the configuration does not show, and the number of tasks; what is wrong is refused.
 
-    The hash is of the images' ids and labels, of given weights, and of the file that a network's function is in.
+    The hash is of the images' ids and labels, of given weights, and of all code that a user's network reaches.
     """
     from featattn_neuro.jobs.context import forget, labels_of, network_job
 
@@ -66,21 +71,49 @@ def _content(config: RunConfig, text: str, out: Path) -> tuple[dict[str, str], i
         images = "\n".join([*job.stimuli.id.tolist(), *labels_of(job.stimuli).tolist()])
         parts = [hashlib.sha256(images.encode()).hexdigest()]
         job.check()
-        if job.pretrained is not None:
-            parts.append(job.build().weights_sha256)
-        parts.append(_own_code(job.model))
+        own = ":" in job.model and not job.model.startswith(("torchvision:", "timm:"))
+        built = job.build() if own or job.pretrained is not None else None
+        if built is not None and job.pretrained is not None:
+            parts.append(built.weights_sha256)
+        parts.append(_own_code(job.model, built) if own and built is not None else "")
         found[name] = " ".join(parts)
         n_tasks = len(job.classes)
     return found, n_tasks
 
 
-def _own_code(model: str) -> str:
-    """sha256 of the file of a `module:function` network, which was imported before; empty for other networks."""
-    module = sys.modules.get(model.partition(":")[0]) if ":" in model else None
-    source = getattr(module, "__file__", None)
-    if source is None or model.startswith(("torchvision:", "timm:")):
-        return ""
-    return file_sha256(source)
+def _own_code(model: str, network: Network) -> str:
+    """sha256 of a `module:function` network: the file of the function, and what network and preprocessing are made of.
+
+    Where these hold something that cannot be hashed, the files of all modules that are imported from there, but for
+    installed ones, stand for them.
+    """
+    from featattn_neuro.nets.fingerprint import digest, network_digest
+
+    made_by = sys.modules[model.partition(":")[0]]
+    source = getattr(made_by, "__file__", None)
+    parts = [] if source is None else [file_sha256(source)]
+    try:
+        parts += [network_digest(network.module), digest(network.preprocess)]
+    except ConfigError:
+        parts += [file_sha256(path) for path in _imported_files(made_by)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _imported_files(module: ModuleType) -> list[str]:
+    """Source files of a module and of what it imports, directly or not, in order of name; none that are installed."""
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        one = todo.pop()
+        source = getattr(one, "__file__", None)
+        if source is None or one.__name__ in found or any(Path(source).is_relative_to(place) for place in installed):
+            continue
+        found[one.__name__] = source
+        named = [value for value in vars(one).values() if isinstance(value, ModuleType)]
+        origins = {str(getattr(value, "__module__", "")) for value in vars(one).values()}
+        todo += [*named, *(sys.modules[name] for name in origins if name in sys.modules)]
+    return [found[name] for name in sorted(found) if name.partition(".")[0] != "featattn_neuro"]
 
 
 def expected_costs(
@@ -309,9 +342,7 @@ def _finish(config: RunConfig, out: Path, ledger: Ledger, talk: Talk, stages: li
     from featattn_neuro.jobs.summary import summarise
     from featattn_neuro.report.page import verdict_lines
 
-    inputs = [line for stage in stages for line in ledger.output_hashes(stage.id)]
-    settings: dict[str, Any] = {**config.model_dump(mode="json", exclude={"workers"}), "command": command}
-    key = stage_key("report", ("learn", "measure", "report"), settings, inputs)
+    key = _report_key(config, ledger, stages, command)
     if ledger.is_done("report", key):
         talk.say("unchanged: report")
         lines = verdict_lines(load_kind(out / "claims.nc", "CLAIMS"))
@@ -319,9 +350,56 @@ def _finish(config: RunConfig, out: Path, ledger: Ledger, talk: Talk, stages: li
         begun = time.perf_counter()
         talk.say("verdicts over networks")
         files, lines = summarise(config, out, ledger, [s.id for s in stages], command=command, say=talk.say)
-        ledger.finish("report", key, files, time.perf_counter() - begun)
+        noted = {"command": command, "made_from": _made_from(config, ledger, stages)}
+        ledger.finish("report", key, files, time.perf_counter() - begun, **noted)
     for line in lines:
         talk.say(line)
+
+
+def _report_key(config: RunConfig, ledger: Ledger, stages: list[Stage], command: str) -> str:
+    """Key of the verdicts and the page, whose needs are all the stages; these are all done."""
+    inputs = [line for stage in stages for line in ledger.output_hashes(stage.id)]
+    settings: dict[str, Any] = {**config.model_dump(mode="json", exclude={"workers"}), "command": command}
+    return stage_key("report", ("learn", "measure", "report"), settings, inputs)
+
+
+def _made_from(config: RunConfig, ledger: Ledger, stages: list[Stage]) -> str:
+    """sha256 of the configuration and of what all stages wrote, empty where one has written nothing; without code."""
+    if any(ledger.record(stage.id) is None for stage in stages):
+        return ""
+    inputs = [line for stage in stages for line in ledger.output_hashes(stage.id)]
+    made_from = [config.model_dump_json(exclude={"workers"}), *inputs]
+    return hashlib.sha256("\n".join(made_from).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a results folder holds of the configuration in it: all stages, ids of those that are done, and the page.
+
+    outdated : whether its verdicts were made from other results, or for other settings, than are there now.
+    """
+
+    config: RunConfig
+    stages: list[Stage]
+    settled: set[str]
+    page: Literal["current", "earlier", "none"]
+    outdated: bool
+
+
+def _state(folder: Path) -> _State:
+    """From the folder's records alone; no image is loaded."""
+    config, ledger = load_config(folder / "config.yaml"), Ledger(folder)
+    content = {name: ledger.noted(f"network.{name}", "content") for name in config.network_names()}
+    stages = stages_of(config, content, n_tasks=0)  # costs are not shown here
+    settled = ledger.settled(stages)
+    page: Literal["current", "earlier", "none"] = "none"
+    if ledger.record("report") is not None and (folder / "report.html").is_file():
+        page = "earlier"
+        if len(settled) == len(stages):
+            key = _report_key(config, ledger, stages, ledger.noted("report", "command"))
+            page = "current" if ledger.is_done("report", key) else "earlier"
+    known = ledger.noted("report", "made_from")
+    return _State(config, stages, settled, page, bool(known) and known != _made_from(config, ledger, stages))
 
 
 def _with_needs(wanted: list[Stage], stages: list[Stage]) -> list[Stage]:
@@ -351,7 +429,7 @@ def _one_thread() -> None:
 
 
 def status(out: Path) -> str:
-    """Which stages of a results folder are done, from its records alone."""
+    """Which stages of a results folder are done for the configuration in it, from its records alone."""
     folder = Path(out)
     if not (folder / "config.yaml").is_file() or not (folder / "run.json").is_file():
         raise StoreError(
@@ -359,35 +437,54 @@ def status(out: Path) -> str:
             f"featattn run CONFIG --out {folder}"
         )
     check_folder(folder)
-    config = load_config(folder / "config.yaml")
-    stages = stages_of(config, dict.fromkeys(config.network_names(), ""), n_tasks=0)  # costs are not shown here
-    ledger = Ledger(folder)
-    lines = [f"{config.name} in {folder}"]
+    state = _state(folder)
+    lines = [f"{state.config.name} in {folder}"]
     for step in STEPS:
-        mine = [s for s in stages if s.step == step]
-        have = [s for s in mine if ledger.is_whole(s.id)]
+        mine = [s for s in state.stages if s.step == step]
+        have = [s for s in mine if s.id in state.settled]
         if mine:
             missing = [s.id for s in mine if s not in have]
             rest = f"; to do: {', '.join(missing[:6])}{' …' if len(missing) > 6 else ''}" if missing else ""
             lines.append(f"  {step:<12} {len(have)} of {len(mine)} stages done{rest}")
-    lines.append(
-        f"  page         {'written: ' + str(folder / 'report.html') if ledger.is_whole('report') else 'not yet'}"
-    )
+    page = {
+        "current": f"written: {folder / 'report.html'}",
+        "earlier": "of an earlier state of this folder; run again",
+        "none": "not yet",
+    }
+    lines.append(f"  page         {page[state.page]}")
     return "\n".join(lines)
 
 
 def report(out: Path) -> tuple[Path, list[str]]:
     """Write page, figures and tables of a results folder again, and return the page and the verdict lines.
 
+    Verdicts that were made from an earlier state of the folder are left out, and the page says so.
+
     Raises
     ------
     StoreError : no results folder, one of another version, or one that a run is writing.
     """
-    from featattn_neuro.report.page import verdict_lines, write_page
+    from featattn_neuro.report.page import verdict_lines, write_page_files
 
     folder = Path(out)
     if not folder.is_dir():
         raise StoreError(f"wanted a folder with results; {str(folder)!r} is none; start one with featattn run CONFIG")
     with locked(folder):
-        page, claims = write_page(folder), folder / "claims.nc"
+        known = (folder / "config.yaml").is_file() and (folder / "run.json").is_file()
+        outdated = known and _state(folder).outdated
+        page, *written = write_page_files(folder, outdated=outdated)
+        claims = folder / "claims.nc"
+        if outdated:
+            _remove_earlier(folder, {path.relative_to(folder).as_posix() for path in written})
+            return page, [
+                "no verdicts: those in this folder are of an earlier state of it; run the command that made it again"
+            ]
         return page, verdict_lines(load_kind(claims, "CLAIMS")) if claims.is_file() else []
+
+
+def _remove_earlier(folder: Path, written: set[str]) -> None:
+    """Remove tables and figures that the last report made and this one did not: they are of an earlier state."""
+    outputs = (Ledger(folder).record("report") or {"outputs": {}})["outputs"]
+    for name in outputs:
+        if name.partition("/")[0] in ("tables", "figures") and name not in written:
+            (folder / name).unlink(missing_ok=True)

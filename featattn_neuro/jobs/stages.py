@@ -33,6 +33,7 @@ from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.detectors import head_detectors, logistic_detectors
 from featattn_neuro.nets.doses import dose_curve
 from featattn_neuro.nets.gain_sets import from_gain_set, to_gain_set
+from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.masked_maps import leverage, object_maps
 from featattn_neuro.nets.parameterisations import LOG
@@ -390,11 +391,23 @@ def _covariates(job: NetworkJob, measured: xr.Dataset) -> xr.Dataset:
         table["reference_gain"] = np.log(reference.sel(unit=measured["unit"].values).reset_coords(drop=True))
     weight = np.abs(job.detector.weight)
     last = layer == job.layers[-1]
-    if weight.shape[1] == int(last.sum()):
+    if weight.shape[1] == int(last.sum()) and _read_out(job):
         values = np.zeros((len(job.classes), len(layer)))
         values[:, last] = weight[:, channel[last]]
         table = table.assign(readout_weight=(("task", "unit"), values)).assign_coords(task=job.classes)
     return table
+
+
+def _read_out(job: NetworkJob) -> bool:
+    """Whether what the head reads are the spatial means of the last gained layer, filter by filter."""
+    module, site = job.network.module, job.layers[-1]
+    if site not in dict(module.named_modules()):  # an operation: what is behind it is not looked for
+        return False
+    seen: list[torch.Tensor] = []
+    with hooked(module, {site: lambda part, inputs, output: seen.append(output.detach().double().cpu())}):
+        features = head_inputs(module, job.head, job.images("S")[:2])
+    means = (seen[0].flatten(2).mean(dim=2) if seen[0].ndim > 2 else seen[0])[: len(features)].numpy()
+    return means.shape == features.shape and bool(np.allclose(means, features, rtol=1e-4, atol=1e-6))
 
 
 def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
@@ -494,7 +507,7 @@ def _marked_composites(job: NetworkJob) -> tuple[Stimuli, xr.Dataset, Any]:
 
 
 def gather(job: NetworkJob, progress: Progress) -> list[str]:
-    """The arms of one network side by side: SCORES, GAINS, CURVES."""
+    """The arms of one network side by side: SCORES, GAINS, CURVES, and what V chose among (CURVES)."""
     folder = job.out / "arms" / job.name
     parts = [load_kind(folder / f"{arm}.nc", "SCORES") for arm in job.config.arm_names()]
     scores = xr.concat(parts, "arm", data_vars="minimal", coords="minimal", join="exact", compat="equals",
@@ -516,8 +529,31 @@ def gather(job: NetworkJob, progress: Progress) -> list[str]:
     if curves is not None:
         _save(job, curves, job.out / "curves" / f"{job.name}.nc")
         files.append(f"curves/{job.name}.nc")
+    if choices := _choices(job):
+        _save(
+            job,
+            xr.concat(choices, "arm", join="outer", combine_attrs="drop_conflicts"),
+            job.out / "choices" / f"{job.name}.nc",
+        )
+        files.append(f"choices/{job.name}.nc")
     progress(1.0)
     return files
+
+
+def _choices(job: NetworkJob) -> list[xr.Dataset]:
+    """ROC areas on V of every choice of the arms that had several, each with rate, penalty and strength per arm."""
+    found = []
+    for arm, config in job.config.arms.items():
+        path = job.out / "arms" / job.name / f"{arm}.choices.nc"
+        if max(len(config.choices()), len(config.strengths)) < 2 or not path.is_file():
+            continue
+        one = load_kind(path, "CURVES")
+        nowhere = xr.full_like(one["choice"], np.nan, dtype=float)
+        settings = {what: one.coords.get(what, nowhere) for what in ("rate", "penalty", "strength")}
+        found.append(
+            one.assign_coords({k: v.reset_coords(drop=True).expand_dims(arm=[arm]) for k, v in settings.items()})
+        )
+    return found
 
 
 def shown_stimuli(job: NetworkJob) -> dict[str, list[dict[str, str]]]:

@@ -20,7 +20,7 @@ from featattn_neuro.jobs.stages import shown_stimuli
 from featattn_neuro.measures.claims import claims
 from featattn_neuro.measures.gain_selectivity import pool_networks
 from featattn_neuro.measures.secondary import secondary_quantities
-from featattn_neuro.report.page import verdict_lines, write_page
+from featattn_neuro.report.page import verdict_lines, write_page_files
 from featattn_neuro.report.results import PER_NETWORK
 
 LIMITS = [
@@ -39,6 +39,7 @@ def summarise(
     `stages` are the ids of the stages of this run. Returns the files that belong to the record, and the verdict lines.
     """
     _clear(folder, ledger, stages)
+    made: list[str] = []
     names = config.network_names()
     scores = {n: load_kind(folder / "scores" / f"{n}.nc", "SCORES") for n in names}
     associations = {n: load_kind(folder / "association" / f"{n}.nc", "ASSOCIATION") for n in names}
@@ -57,6 +58,7 @@ def summarise(
     write_text_atomic(folder / "tables" / "secondary.csv", beside.to_csv(index=False))
     for part, rows in shown_stimuli(NetworkJob(config, folder, names[0])).items():
         write_text_atomic(folder / "stimuli" / f"{part}.json", json.dumps(rows, indent=1) + "\n")
+        made += [f"stimuli/{part}.json", *(f"stimuli/{row['file']}" for row in rows)]
     timings = write_timings(folder, ledger, stages)
     facts = _facts(
         config,
@@ -69,19 +71,20 @@ def summarise(
     )
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=1, default=_plain) + "\n")
     say("writing tables, figures and the page")
-    write_page(folder)
-    parts = ("tables", "figures", "stimuli")
-    made = sorted(f"{part}/{path.name}" for part in parts for path in (folder / part).iterdir())
-    return ["claims.nc", "association/pooled.nc", "facts.json", "report.html", *made], verdict_lines(verdicts)
+    made += [path.relative_to(folder).as_posix() for path in write_page_files(folder)]
+    return ["claims.nc", "association/pooled.nc", "facts.json", *sorted(set(made))], verdict_lines(verdicts)
 
 
 def _clear(folder: Path, ledger: Ledger, stages: list[str]) -> None:
-    """Remove what an earlier configuration left where the page looks; what was learned for it stays."""
+    """Remove what an earlier configuration left where the page looks; what was learned for it stays, and so does what
+    somebody else put beside tables and figures.
+    """
     kept = {name for stage in stages for name in (ledger.record(stage) or {"outputs": {}})["outputs"]}
-    for part in (*PER_NETWORK, "tables", "figures", "stimuli"):
-        for path in (folder / part).iterdir():
-            if path.is_file() and f"{part}/{path.name}" not in kept:
-                path.unlink()
+    old = [folder / name for name in (ledger.record("report") or {"outputs": {}})["outputs"] if "/" in name]
+    old += [path for part in PER_NETWORK for path in (folder / part).glob("*.nc")]
+    for path in old:
+        if path.is_file() and path.relative_to(folder).as_posix() not in kept:
+            path.unlink()
 
 
 def write_timings(folder: Path, ledger: Ledger, stages: list[str]) -> list[dict[str, Any]]:

@@ -160,7 +160,8 @@ def run_stages(
                 stage = futures.pop(future)
                 schedule.running.pop(stage.id, None)
                 files, took = future.result()
-                ledger.finish(stage.id, keys[stage.id], files, took)
+                noted = {"content": str(stage.settings["content"])} if "content" in stage.settings else {}
+                ledger.finish(stage.id, keys[stage.id], files, took, **noted)
                 schedule.done.add(stage.id)
                 report(schedule, f"done in {took:.1f} s: {stage.id}")
             report(schedule, "")

@@ -127,6 +127,16 @@ COLUMNS: dict[str, dict[str, str]] = {
         "at": "value on that axis",
         "auc": "ROC area on P (on V for axis choice)",
     },
+    "choices": {
+        **_NETWORK,
+        **_ARM,
+        **_TASK,
+        "choice": "index of the choice, from 0, in the order in which equals would be taken",
+        "rate": "learning rate of the choice; empty for gains from theory",
+        "penalty": "penalty of the choice; empty for gains from theory",
+        "strength": "strength of gains from theory; empty for arms that learn",
+        "auc": "ROC area on V: the choice with the largest mean over tasks is taken for all of them",
+    },
     "saliency": {
         **_NETWORK,
         "layer": "dotted module name of the layer",

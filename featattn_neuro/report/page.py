@@ -62,28 +62,36 @@ CAPTIONS = {
 }
 
 
-def write_page(folder: Path | str) -> Path:
+def write_page(folder: Path | str, *, outdated: bool = False) -> Path:
     """Write `report.html`, `figures/*.png` and `tables/*.csv` from the results in `folder`; return the page's path.
 
     Parameters
     ----------
     folder : a result folder, see `featattn_neuro.report.results`. Parts whose files are absent are left out.
+    outdated : whether the verdicts there are of an earlier state of the rest: then they are left out, which the page
+        says.
 
     Raises
     ------
     StoreError : no result file in `folder`, an unreadable one, or a folder that cannot be written.
     """
-    results = read_results(folder)
-    tables = all_tables(results)
+    return write_page_files(folder, outdated=outdated)[0]
+
+
+def write_page_files(folder: Path | str, *, outdated: bool = False) -> list[Path]:
+    """As `write_page`; returns the page and all tables and figures that were written."""
+    results = read_results(folder, outdated=outdated)
+    tables, written = all_tables(results), []
     for name, table in tables.items():
-        write_table(table, results.folder / "tables" / f"{name}.csv")
+        written.append(results.folder / "tables" / f"{name}.csv")
+        write_table(table, written[-1])
     pictures: dict[str, dict[str, Any]] = {}
     for name, draw in _figures(results).items():
         data = png_bytes(draw(), dpi=DPI)
-        write_atomic(results.folder / "figures" / f"{name}.png", data)
+        written.append(write_atomic(results.folder / "figures" / f"{name}.png", data))
         pictures[name] = {"data": embedded(data), "width": shown_width(data)}
     page = page_environment().get_template("report.html.j2").render(_context(results, tables, pictures))
-    return write_atomic(results.folder / "report.html", page.encode("utf-8"))
+    return [write_atomic(results.folder / "report.html", page.encode("utf-8")), *written]
 
 
 def verdict_lines(claims: xr.Dataset) -> list[str]:
@@ -291,6 +299,7 @@ def _context(
     return {
         "facts": r.facts,
         "claims": _claim_rows(r.claims) if r.claims is not None else [],
+        "outdated": r.outdated,
         "networks": [str(n) for n in r.claims["network"].values] if r.claims is not None else [],
         "pictures": pictures,
         "captions": {name: text.format(network=first) for name, text in CAPTIONS.items()},
@@ -309,14 +318,17 @@ def _context(
 
 
 def _trained_numbers(r: Results) -> list[dict[str, Any]]:
-    """Arm and how many numbers it trains per task, of the first network (they are equal by design)."""
-    first = next(iter(r.scores.values()), None)
-    if first is None or "trained_numbers" not in first:
+    """Arm and how many numbers it trains per task: once if it is so in all networks, else by network."""
+    counts = {name: one["trained_numbers"] for name, one in r.scores.items() if "trained_numbers" in one}
+    if not counts:
         return []
-    counts = first["trained_numbers"]
+    same = len({tuple(zip(one["arm"].values.tolist(), one.values.tolist(), strict=True)) for one in counts.values()})
+    columns = {"numbers trained": next(iter(counts.values()))} if same == 1 else counts
+    arms = list(dict.fromkeys(str(arm) for one in counts.values() for arm in one["arm"].values))
     return [
-        {"arm": ARM_LABELS.get(str(arm), str(arm)), "numbers trained": f"{int(counts.sel(arm=arm)):,}"}
-        for arm in counts["arm"].values
+        {"arm": ARM_LABELS.get(arm, arm)}
+        | {what: f"{int(one.sel(arm=arm)):,}" if arm in one["arm"].values else "" for what, one in columns.items()}
+        for arm in arms
     ]
 
 

@@ -8,7 +8,7 @@ Layout (every part but `claims.nc` may be absent, e.g. while a run is going on):
     association/NETWORK.nc, association/pooled.nc                        ASSOCIATION
     agreement/NETWORK.nc            AGREEMENT     saliency/NAME.nc       SALIENCY
     sheets/NAME.nc                  SALIENCY, of the composites of the contact sheets
-    doses/NETWORK.nc                DOSES
+    doses/NETWORK.nc                DOSES         choices/NETWORK.nc     CURVES, of what V chose among
     facts.json                      what the run did, in words and rows (see `Results.facts`)
     stimuli/shown.json + images     the stimuli that are shown, with their ids; sheets.json: those of contact sheets
 """
@@ -41,6 +41,7 @@ from featattn_neuro.schema import (
 PER_NETWORK: dict[str, Kind] = {
     "scores": SCORES,
     "curves": CURVES,
+    "choices": CURVES,
     "gains": GAINS,
     "selectivity": SELECTIVITY,
     "association": ASSOCIATION,
@@ -62,20 +63,22 @@ class Results:
     ----------
     folder : where they are.
     claims : CLAIMS, or None before the last stage.
-    scores, curves, gains, selectivity, association, agreement, doses, saliency, sheets : Dataset by network (file
-        name).
+    scores, curves, choices, gains, selectivity, association, agreement, doses, saliency, sheets : Dataset by network
+        (file name).
     pooled : ASSOCIATION over all networks, or None.
     facts : contents of facts.json: `title`, `lead` (one sentence), `command` (text); `config`, `provenance` (name →
         value); `networks`, `splits`, `timings`, `secondary` (lists of rows with the same keys; `secondary` has keys
         claim, quantity, estimate, ci_low, ci_high); `limits` (list of sentences). Every key may be absent.
     shown : rows of stimuli/shown.json: `id`, `file` (relative to stimuli/), perhaps `label`, `network`, `split`,
         `constituents`. sheet_stimuli : those of stimuli/sheets.json.
+    outdated : whether verdicts were left out because they are of an earlier state of the rest.
     """
 
     folder: Path
     claims: xr.Dataset | None = None
     scores: dict[str, xr.Dataset] = field(default_factory=dict)
     curves: dict[str, xr.Dataset] = field(default_factory=dict)
+    choices: dict[str, xr.Dataset] = field(default_factory=dict)
     gains: dict[str, xr.Dataset] = field(default_factory=dict)
     selectivity: dict[str, xr.Dataset] = field(default_factory=dict)
     association: dict[str, xr.Dataset] = field(default_factory=dict)
@@ -87,10 +90,16 @@ class Results:
     facts: Mapping[str, Any] = field(default_factory=dict)
     shown: tuple[Mapping[str, Any], ...] = ()
     sheet_stimuli: tuple[Mapping[str, Any], ...] = ()
+    outdated: bool = False
 
 
-def read_results(folder: Path | str) -> Results:
+def read_results(folder: Path | str, *, outdated: bool = False) -> Results:
     """Read every result file in `folder` into memory.
+
+    Parameters
+    ----------
+    outdated : whether what the last stage wrote (claims, pooled association, facts) is of an earlier state of the rest;
+        it is left out then.
 
     Raises
     ------
@@ -111,11 +120,15 @@ def read_results(folder: Path | str) -> Results:
         )
     pooled = parts["association"].pop(POOLED, None)
     shown, sheets = (read_json(folder / "stimuli" / f"{name}.json", list) for name in ("shown", "sheets"))
+    facts = read_json(folder / "facts.json", dict)
+    if outdated:
+        claims, pooled, facts = None, None, {key: facts[key] for key in ("title",) if key in facts}
     return Results(
         folder=folder,
+        outdated=outdated,
         claims=claims,
         pooled=pooled,
-        facts=read_json(folder / "facts.json", dict),
+        facts=facts,
         shown=tuple(shown),
         sheet_stimuli=tuple(sheets),
         **parts,

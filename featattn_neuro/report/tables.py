@@ -103,6 +103,16 @@ def curves_table(curves: Datasets) -> pd.DataFrame:
     return _stack("curves", curves, lambda ds: rows(CURVES.check(ds)))
 
 
+def choices_table(choices: Datasets) -> pd.DataFrame:
+    """One row per network, arm, task and choice of V. `choices` is CURVES with `auc_choice` by network."""
+
+    def rows(dataset: xr.Dataset) -> pd.DataFrame:
+        frame = _flat(dataset[["auc_choice"]]).rename(columns={"auc_choice": "auc"})
+        return frame[frame["auc"].notna()]
+
+    return _stack("choices", choices, lambda ds: rows(CURVES.check(ds)))
+
+
 def saliency_table(agreement: Datasets) -> pd.DataFrame:
     """One row per network and layer. `agreement` is AGREEMENT by network."""
 
@@ -175,6 +185,7 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "association_checks": (bool(r.association), lambda: association_checks_table(r.association)),
         "arms": (bool(r.scores), lambda: arms_table(r.scores)),
         "curves": (bool(r.curves), lambda: curves_table(r.curves)),
+        "choices": (bool(r.choices), lambda: choices_table(r.choices)),
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
         "localisation": (
             any("localisation_mean" in ds for ds in r.agreement.values()),
@@ -273,7 +284,7 @@ def write_atomic(path: Path, data: bytes) -> Path:
     """Write `data` to a temporary name beside `path`, then rename; `StoreError` when the folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     except OSError as error:
         raise StoreError(f"wanted to write {str(path)!r}; came {error.strerror}; choose another folder") from error
     try:

@@ -113,9 +113,11 @@ CURVES = Kind(
     {
         "updates": integer("updates", meaning="number of optimiser updates"),
         "examples": integer("examples", meaning="composites per class (m targets and m distractors)"),
-        "rate": Variable(("choice",), "float", "learning rate of the choice", False),
-        "penalty": Variable(("choice",), "float", "penalty of the choice", False),
-        "strength": Variable(("choice",), "float", "strength of gains from theory of the choice", False),
+        "rate": Variable(("choice",), "float", "learning rate of the choice", False, extra=("arm",)),
+        "penalty": Variable(("choice",), "float", "penalty of the choice", False, extra=("arm",)),
+        "strength": Variable(
+            ("choice",), "float", "strength of gains from theory of the choice", False, extra=("arm",)
+        ),
     },
 )
 

@@ -163,9 +163,19 @@ def test_choices_settle_ties_by_smaller_rate_then_larger_penalty():
         ({"curves__examples": [2, 1]}, "ascend from 1"),
         (
             {"curves__examples": []},
-            r"curves: examples must ascend from 1; came none; name some, for example \[1, 2, 5\]",
+            r"curves: examples must ascend from 1, two or more; came none; name some, for example \[1, 2, 5\]",
         ),
-        ({"curves__rates_updates": {"full": []}}, "rates_updates needs at least one arm, and at least one rate for each"),
+        ({"curves__examples": [1]}, r"two or more; came \[1\]"),
+        ({"curves__examples": [1, 1, 2]}, r"ascend from 1, two or more; came \[1, 1, 2\]"),
+        ({"doses": [0.5, 1.0, 0.5]}, "doses: 0.5 is there twice"),
+        (
+            {"networks": {"pretrained": [{"name": "pooled", "model": "cifar_resnet20", "layers": ["layer3"]}]}},
+            "filed as 'pooled'; call the network otherwise",
+        ),
+        (
+            {"curves__rates_updates": {"full": []}},
+            "rates_updates needs at least one arm, and at least one rate for each",
+        ),
         ({"curves__rates_examples": {}}, "rates_examples needs at least one arm"),
         ({"networks__layers": []}, "trained networks need `layers`"),
         ({"networks": {}}, "give `train` or `pretrained`"),

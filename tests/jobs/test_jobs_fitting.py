@@ -425,3 +425,34 @@ def test_every_network_draws_its_own_partition_with_seed_1000_plus_its_own(image
             assert sorted(part.id) == sorted(wanted.id[wanted.split == split])
         drawn[n] = sorted(one.splits["S"].id)
     assert drawn[0] != drawn[1]
+
+
+# ---- covariates
+
+
+@pytest.mark.parametrize(
+    ("behind", "wanted"),
+    [
+        ([nn.AdaptiveAvgPool2d(1), nn.Flatten()], True),
+        ([nn.AdaptiveMaxPool2d(1), nn.Flatten()], False),
+        ([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 6), nn.ReLU()], False),
+    ],
+    ids=["means", "maxima", "hidden layer"],
+)
+def test_a_read_out_weight_belongs_to_a_filter_only_where_the_head_reads_its_mean(
+    behind: list[nn.Module], wanted: bool
+) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), *behind, nn.Linear(6, 4)).eval()
+    images = torch.rand(5, 1, 8, 8)
+    job: Any = SimpleNamespace(
+        network=SimpleNamespace(module=module),
+        head=str(len(module) - 1),
+        layers=("0", "1"),
+        images=lambda split: images,
+    )
+    assert stages._read_out(job) is wanted
+    job.layers = ("0",)
+    assert stages._read_out(job) is False, "before the ReLU the means are others"
+    job.layers = ("1", "relu()")
+    assert stages._read_out(job) is False, "an operation"

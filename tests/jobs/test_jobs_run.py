@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -269,6 +270,77 @@ def test_status_of_a_finished_folder_loads_no_image(copy: Path, monkeypatch: pyt
     assert "not yet" in printed
 
 
+def test_status_and_report_of_another_configuration(
+    copy: Path, tiny: dict[str, Any], tmp_path: Path, featattn: Featattn
+):
+    """A run was started with other settings and stopped at once: what is there is of the earlier ones."""
+    other = changed(tiny, arms__gain={"rates": [0.05], "penalties": [0.001]})
+    (copy / "config.yaml").write_text(runner.resolve(write_config(tmp_path, other))[1])
+    _, printed, _ = featattn("status", copy)
+    found = re.search(r"gains +(\d+) of (\d+) stages done; to do: arm_gain.network_0", printed)
+    assert found
+    assert 0 < int(found[1]) < int(found[2]), "the other arms are as they were"
+    assert "page         of an earlier state of this folder; run again" in printed
+    code, printed, _ = featattn("report", copy)
+    assert code == 0
+    assert "T1" not in printed
+    assert "no verdicts: those in this folder are of an earlier state" in printed
+    page = (copy / "report.html").read_text()
+    assert "<b>No verdicts:</b>" in page
+    assert 'class="card"' not in page
+    assert not any((copy / "tables" / f"{name}.csv").exists() for name in ("claims", "claims_by_network", "secondary"))
+    assert (copy / "tables" / "arms.csv").exists()
+    # with the configuration that they were made for they are there again
+    (copy / "config.yaml").write_text(runner.resolve(write_config(tmp_path, tiny))[1])
+    _, printed, _ = featattn("report", copy)
+    assert printed.startswith("T1 ")
+    assert (copy / "tables" / "claims.csv").exists()
+
+
+def test_networks_that_are_not_in_the_verdicts_are_told(
+    copy: Path, tiny: dict[str, Any], tmp_path: Path, featattn: Featattn
+):
+    larger = changed(tiny, networks__train__count=3)
+    (copy / "config.yaml").write_text(runner.resolve(write_config(tmp_path, larger))[1])
+    _, printed, _ = featattn("status", copy)
+    assert "network      2 of 3 stages done; to do: network.network_2" in printed
+    assert "of an earlier state" in printed
+    _, printed, _ = featattn("report", copy)
+    assert "T1" not in printed
+
+
+def test_what_others_put_beside_the_results_stays(copy: Path, tiny: dict[str, Any], tmp_path: Path):
+    mine = [copy / "figures" / "mine.png", copy / "tables" / ".ipynb_checkpoints" / "arms-checkpoint.csv"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (copy / "report.html").unlink()  # so that the last stage is done again
+    assert runner.run(write_config(tmp_path, tiny), copy, quiet=True) == 0
+    assert all(path.read_text() == "mine" for path in mine)
+    outputs = {name for name in Ledger(copy).record("report")["outputs"] if "/" in name}
+    parts = [copy / part for part in ("tables", "figures", "stimuli")]
+    written = {path.relative_to(copy).as_posix() for part in parts for path in part.iterdir()}
+    assert outputs - {"association/pooled.nc"} == written - {"figures/mine.png", "tables/.ipynb_checkpoints"}
+
+
+def test_choices_of_v_are_in_a_table(tiny: dict[str, Any], tmp_path: Path):
+    config = changed(
+        tiny, networks__train__count=1, arms__probe={"rates": [0.1, 0.3], "penalties": [0.0, 0.01]}, arms__full=None,
+        curves=None, saliency=None, statistics__refit_layers=[],
+    )  # fmt: skip
+    assert runner.run(write_config(tmp_path, config), tmp_path / "out", quiet=True) == 0
+    table = pd.read_csv(tmp_path / "out" / "tables" / "choices.csv")
+    assert set(table["arm"]) == {"probe", "gain"}, "those that had a choice"
+    table = table[table["arm"] == "probe"]
+    each = table.groupby("choice")[["rate", "penalty"]].first().apply(tuple, axis=1).tolist()
+    assert each == [(0.1, 0.01), (0.1, 0.0), (0.3, 0.01), (0.3, 0.0)]
+    assert len(table) == 4 * table["task"].nunique()
+    assert table["strength"].isna().all()
+    best = table.groupby("choice")["auc"].mean().idxmax()
+    chosen = load_kind(tmp_path / "out" / "arms" / "network_0" / "probe.nc", "SCORES")
+    assert (float(chosen["rate"].item()), float(chosen["penalty"].item())) == each[best]
+
+
 def test_plan_says_fits_minutes_and_disk_and_starts_nothing(
     finished: Path, tiny: dict[str, Any], tmp_path: Path, featattn: Featattn
 ):
@@ -300,7 +372,10 @@ def test_own_networks_on_colour_images(
 ):
     """The way of a user: module:function, a folder of images, from the folder that holds both."""
     make_images(tmp_path / "photos", colour=True)
-    (tmp_path / "my_networks.py").write_text(OWN_NETWORK + "\ndef wide():\n    return small(24)\n")
+    helped = OWN_NETWORK.replace("nn.Flatten()", "Flat()").replace("import torch\n", "from my_parts import Flat\n")
+    (tmp_path / "my_networks.py").write_text(helped + "\ndef wide():\n    return small(24)\n")
+    helper = "from torch import nn\nclass Flat(nn.Module):\n    def forward(self, x):\n        return x.flatten(1)\n"
+    (tmp_path / "my_parts.py").write_text(helper)
     networks = [
         {"name": "small", "model": "my_networks:small", "layers": ["1", "4"]},
         {"name": "wide.one", "model": "my_networks:wide", "layers": ["activation"], "head": "7"},
@@ -328,10 +403,22 @@ def test_own_networks_on_colour_images(
     # the place in the list is the seed, so an exchange is another run; so is other code of the same weights
     exchanged = changed(config, networks={"pretrained": networks[::-1]})
     assert "network" in pending(Path("results"), exchanged, tmp_path)
+
+    def imported_anew() -> set[str]:
+        for name in ("my_networks", "my_parts"):
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        return {s.id for s in runner._work(resolved, text, Path("results")).pending}
+
+    (tmp_path / "my_parts.py").write_text(helper.replace("x.flatten(1)", "x.flatten(1) * 1.0"))
+    assert imported_anew() >= {"network.small"}, "other code in a file that is imported"
+    (tmp_path / "my_parts.py").write_text(helper)
+    assert imported_anew() == set()
     with (tmp_path / "my_networks.py").open("a") as handle:
         handle.write("# other code\n")
     assert {s.id for s in runner._work(resolved, text, Path("results")).pending} >= {"network.small"}
     monkeypatch.delitem(sys.modules, "my_networks")
+    monkeypatch.delitem(sys.modules, "my_parts")
 
 
 def test_each_numbered_script_runs_up_to_its_step(

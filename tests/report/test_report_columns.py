@@ -24,6 +24,7 @@ FROZEN: dict[int, dict[str, str]] = {
             "area_examples reference_score reference_score_off strength strength_best_on_test auc_best_on_test"
         ),
         "curves": "network arm task axis at auc",
+        "choices": "network arm task choice rate penalty strength auc",
         "saliency": (
             "network layer layer_score null_mean null_sd p_permuted mass_in_mask mass_in_mask_plain usable "
             "share_resolved mask_cells status score_low score_high randomised_score"

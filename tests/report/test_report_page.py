@@ -196,3 +196,32 @@ def test_contact_sheets_hold_each_class_once(results_folder, monkeypatch):
     assert f"one for each cued class ({len(wanted)})" in text
     for name in wanted:
         assert (results_folder / "figures" / f"sheet_net0_relu2_{name}.png").is_file()
+
+
+def test_numbers_trained_are_by_network_where_they_differ(results_folder):
+    text, _ = read(write_page(results_folder))
+    assert "<th>numbers trained</th>" in text
+    names = sorted(path.stem for path in (results_folder / "scores").glob("*.nc"))
+    path = results_folder / "scores" / f"{names[1]}.nc"
+    scores = xr.load_dataset(path, engine="h5netcdf")
+    scores["trained_numbers"][scores["arm"].values.tolist().index("gain_head")] = 1234567
+    scores.to_netcdf(path, engine="h5netcdf")
+    text, _ = read(write_page(results_folder))
+    assert "<th>numbers trained</th>" not in text
+    assert all(f"<th>{name}</th>" in text for name in names)
+    assert "1,234,567" in text
+
+
+def test_numbers_trained_stand_under_no_curve_that_is_not_there(results_folder):
+    for path in (results_folder / "curves").glob("*.nc"):
+        path.unlink()
+    text, _ = read(write_page(results_folder))
+    assert "<h2>Numbers trained</h2>" in text
+    assert "T2 · Learning curves</h2>" not in text
+
+
+def test_verdicts_of_an_earlier_state_are_left_out(results_folder):
+    text, _ = read(write_page(results_folder, outdated=True))
+    assert "<b>No verdicts:</b>" in text
+    assert 'class="card"' not in text
+    assert "T3 · Gain and selectivity" in text, "the rest is there"
