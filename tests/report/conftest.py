@@ -61,6 +61,25 @@ def curves(rng: np.random.Generator) -> xr.Dataset:
     )
 
 
+def choices(rng: np.random.Generator) -> xr.Dataset:
+    """Two arms that learn, with two choices each, and one from theory with three."""
+    auc = rng.uniform(0.6, 0.9, (3, len(TASKS), 3))
+    auc[:2, :, 2] = np.nan
+    nan = np.nan
+    return dataset(
+        "CURVES",
+        {"auc_choice": (("arm", "task", "choice"), auc)},
+        {
+            "arm": ["gain", "full", "tuning"],
+            "task": TASKS,
+            "choice": np.arange(3),
+            "rate": (("arm", "choice"), np.array([[0.1, 0.3, nan], [0.001, 0.003, nan], [nan, nan, nan]])),
+            "penalty": (("arm", "choice"), np.array([[0.0, 0.0, nan], [0.01, 0.01, nan], [nan, nan, nan]])),
+            "strength": (("arm", "choice"), np.array([[nan, nan, nan], [nan, nan, nan], [0.0, 0.5, 1.0]])),
+        },
+    )
+
+
 def gains_and_selectivity(rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
     dprime = rng.standard_normal((len(TASKS), len(UNITS)))
     live = np.ones(len(UNITS), int)
@@ -244,6 +263,7 @@ def write_results(folder: Path) -> Path:
         gains, selectivity = gains_and_selectivity(rng)
         made = {"scores": scores(rng), "curves": curves(rng), "gains": gains, "selectivity": selectivity}
         made |= {"association": association(rng), "agreement": agreement(rng), "doses": doses()}
+        made["choices"] = choices(np.random.default_rng(1))
         files |= {f"{part}/{name}.nc": ds for part, ds in made.items()}
     files["saliency/net0_relu2.nc"] = saliency(rng)
     for name, ds in files.items():

@@ -128,3 +128,13 @@ def test_empty_and_missing_folders(tmp_path):
         read_results(tmp_path)
     with pytest.raises(StoreError, match="is none; start one"):
         read_results(tmp_path / "nowhere")
+
+
+def test_choices_that_an_arm_has_not_are_no_rows(results_folder):
+    table = tables.choices_table(read_results(results_folder).choices)
+    first = table[table["network"] == table["network"][0]]
+    tasks = first["task"].nunique()
+    assert first.groupby("arm").size().to_dict() == {"full": 2 * tasks, "gain": 2 * tasks, "tuning": 3 * tasks}
+    assert first.loc[first["arm"] == "tuning", ["rate", "penalty"]].isna().all(axis=None)
+    assert sorted(first.loc[first["arm"] == "tuning", "strength"].unique()) == [0.0, 0.5, 1.0]
+    assert first.loc[first["arm"] == "full", "rate"].unique().tolist() == [0.001, 0.003]
