@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.channels import ChannelRule
 from featattn_neuro.nets.expansion import FirstConvolution
@@ -130,12 +131,15 @@ class CutNetwork:
             if not self.n_filters:
                 self._count_filters(images[:2])
             for start in range(0, len(images), chunk):
-                batch = images[start : start + chunk].to(self.device, memory_format=self.memory_format)
+                batch = own_copy(images[start : start + chunk], self.device, self.memory_format)
                 parts.append(tuple(self._prefix(batch)) if self.cached else (batch,))
         return tuple(torch.cat(list(column)) for column in zip(*parts, strict=True))
 
     def features(self, rows: Sequence[torch.Tensor], gains: Mapping[str, SiteFactor]) -> torch.Tensor:
-        """Input of the head, (T * B, F), for prefix rows (T * B, ...) in task-major order and gains (T, C) a layer."""
+        """Input of the head, (T * B, F), for prefix rows (T * B, ...) in task-major order and gains (T, C) a layer.
+
+        Rows are used up: what follows may work on them in place. Give a copy of rows that are read again.
+        """
         if self.cached:
             return self._suffix(*rows, *[gains[layer] for layer in self.layers])
         seen: dict[str, torch.Tensor] = {}
@@ -186,7 +190,7 @@ class CutNetwork:
             self.first = None  # its terms give maps with channels last
         with hooked(self.module, {name: watch(axis) for name, axis in rule.watched().items()}), \
                 hooked(self.module, hooks):  # fmt: skip
-            self.module(images.to(self.device))
+            self.module(own_copy(images, self.device))
         missing = [layer for layer in self.layers if not maps[layer]]
         if missing or "features" not in seen:
             raise DataError(f"layer {(missing or [self.head])[0]!r} exists but did not run; leave it out")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, choose
+from featattn_neuro.nets.batches import own_copy
 
 ForwardHook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
@@ -107,11 +108,11 @@ def settle_memory_format(module: nn.Module, images: torch.Tensor) -> torch.memor
     module.to(memory_format=found)
     with torch.no_grad(), evaluating(module):
         try:
-            module(images.to(memory_format=found))
+            module(own_copy(images, images.device, found))
         except RuntimeError:
             found = torch.contiguous_format
             module.to(memory_format=found)
-            module(images.to(memory_format=found))  # what was wrong with something else is raised here
+            module(own_copy(images, images.device, found))  # what was wrong with something else is raised here
     return found
 
 
