@@ -477,3 +477,38 @@ def test_what_reads_rows_and_images_leaves_them_as_they_are(kind: str) -> None:
         learn_full(cut, given, target[0], detector, 0, Schedule(0.1, updates=1, epochs=None), evaluate=given)
         filter_weight_norms(module, [layer], given)
         assert torch.equal(given, before)
+
+
+# -- shifts from rows on disk
+
+
+def test_shifts_are_learned_from_rows_of_a_folder_and_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+    images = stimuli(40)
+    labels = np.array([str(k % 5) for k in range(40)])
+
+    def learned(**more: Any) -> xr.Dataset:
+        return fa.learn_gains(
+            net, images, labels, "1", shift=True, epochs=2, batch_size=8, cache=tmp_path / "rows", **more
+        )
+
+    wanted = learned()
+    xr.testing.assert_identical(learned(), wanted)
+    note = Keeper.note
+
+    def interrupted(self: Keeper, update: int, *arguments: Any, **named: Any) -> None:
+        note(self, update, *arguments, **named)
+        if update == 6:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Keeper, "note", interrupted)
+        learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3)
+    assert list((tmp_path / "checkpoint").iterdir())
+    xr.testing.assert_identical(learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3), wanted)
