@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -512,3 +513,30 @@ def test_shifts_are_learned_from_rows_of_a_folder_and_taken_up_again(
         learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3)
     assert list((tmp_path / "checkpoint").iterdir())
     xr.testing.assert_identical(learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3), wanted)
+
+
+# -- classes and the outputs of a head
+
+
+@pytest.mark.parametrize("kind", ["integers", "floats", "text", "file", "from one", "names", "some"])
+def test_a_class_that_is_a_number_is_the_output_of_that_number(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 12))
+    images, labels, target = stimuli(24), np.arange(24) % 12, "10"
+    given: Any = labels
+    output = 10
+    if kind == "floats":
+        given, target = labels.astype(float), "10.0"
+    elif kind == "text":
+        given = labels.astype(str)
+    elif kind == "file":
+        given = tmp_path / "labels.csv"
+        pd.DataFrame({"id": images.id, "label": labels}).to_csv(given, index=False)
+    elif kind == "from one":
+        given, output = labels + 1, 9
+    elif kind == "names":
+        given, target, output = [f"c{k}" for k in labels], "c10", 2
+    elif kind == "some":
+        given = np.where(labels == 3, 0, labels)
+    gains = fa.target_importance_gains(net.eval(), images, given, "1", targets=target, importance=0.5, epochs=1)
+    np.testing.assert_array_equal(gains["head_weight"].values[0], net[4].weight[output].detach().numpy())
