@@ -508,9 +508,10 @@ def test_shifts_are_learned_from_rows_of_a_folder_and_taken_up_again(
         if update == 6:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Keeper, "note", interrupted)
+    monkeypatch.setattr(Keeper, "note", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3)
+    monkeypatch.undo()
     assert list((tmp_path / "checkpoint").iterdir())
     xr.testing.assert_identical(learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3), wanted)
 
