@@ -240,8 +240,12 @@ class FoldPaths:
         )
 
     def _push_sum(self, node: fx.Node, gain: Tensor, site: _Site) -> list[Scaling]:
-        if not all(isinstance(term, fx.Node) for term in node.args[:2]):
+        named = [node.kwargs[name] for name in ("input", "other") if name in node.kwargs]
+        terms = [term for term in (*node.args, *named) if isinstance(term, fx.Node)]
+        if len(terms) != 2 or len(node.args) + len(named) != 2:
             site.refuse("a number is added between the gain and the weights", _KEEP)
+        if set(node.all_input_nodes) != set(terms):  # a factor alpha or a place for the sum, which the network computes
+            site.refuse(f"the sum {node.name} is given more than its two terms", _KEEP)
         site = replace(site, summed=True)
         for term in node.all_input_nodes:
             self._need_alone(node, term, site)
