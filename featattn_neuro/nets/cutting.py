@@ -21,7 +21,7 @@ from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.channels import ChannelRule
 from featattn_neuro.nets.expansion import FirstConvolution
-from featattn_neuro.nets.hooks import channel_axis, hooked, settle_memory_format
+from featattn_neuro.nets.hooks import channel_axis, counts_calls, hooked, settle_memory_format
 from featattn_neuro.nets.layers import LeafTracer
 from featattn_neuro.nets.modulation import scaled
 
@@ -97,6 +97,9 @@ class CutNetwork:
         self.n_filters: dict[str, int] = {}
         self.pooled = False
         self.first: FirstConvolution | None = None
+        if counts_calls(self.module):  # a hook on the whole network starts the count, and its parts do not call it
+            self.cached, self.reason = False, "gains act on single calls of a module"
+            return
         # a gained block with gained layers inside is entered; its site is what it returns
         around = {one for one in layers if any(other.startswith(f"{one}.") for other in (*layers, head))}
         tracer = LeafTracer({*layers, head} - around)
