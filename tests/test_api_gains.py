@@ -197,3 +197,15 @@ def test_a_set_that_cannot_be_placed_leaves_none_of_them_acting():
         assert torch.equal(net(images), acting)
     with torch.no_grad():
         assert torch.equal(net(images), plain)
+
+
+def test_strengths_come_as_any_numbers(problem):
+    net, images, labels = problem
+    options = {"choice_stimuli": np.flip(images, axis=3).copy(), "choice_labels": labels}
+    wanted = fn.theory_gains(net, images, labels, "relu2", strength=[0.0, 1.0], **options)
+    xr.testing.assert_identical(
+        fn.theory_gains(net, images, labels, "relu2", strength=np.array([0.0, 1.0]), **options), wanted
+    )
+    one = [fn.theory_gains(net, images, labels, "relu2", strength=s) for s in (0.5, np.array(0.5), np.array([0.5]))]
+    for other in one[1:]:
+        xr.testing.assert_identical(other, one[0])

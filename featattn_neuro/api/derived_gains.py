@@ -45,7 +45,7 @@ def theory_gains(
     layers: str | Iterable[str],
     *,
     method: str = "tuning",
-    strength: float | Sequence[float] = 1.0,
+    strength: float | Sequence[float] | np.ndarray = 1.0,
     choice_stimuli: Any = None,
     choice_labels: ArrayLike | xr.DataArray | None = None,
     mode: str = "bidirectional",
@@ -95,7 +95,7 @@ def theory_gains(
         raise ConfigError("normalise and sign are of gradient values; leave them out, or take method='gradient'")
     if mode == ADDITIVE and clip:
         raise ConfigError("clip is of factors, and mode='additive' multiplies nothing; leave it out")
-    strengths = sorted({float(one) for one in (strength if isinstance(strength, Sequence) else [strength])})
+    strengths = sorted({float(one) for one in np.atleast_1d(strength)})
     given = choice_stimuli is not None, choice_labels is not None
     if not strengths or given != (len(strengths) > 1,) * 2:
         raise ConfigError(

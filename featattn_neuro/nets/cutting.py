@@ -284,7 +284,7 @@ class CutNetwork:
                 self.module.get_submodule(str(user.target)), "return_indices", False
             ):
                 is_pool = False
-            if is_pool and self.shifts and _counts_padding(self.module.get_submodule(str(user.target))):
+            if is_pool and self.shifts and not _keeps_shifts(self.module.get_submodule(str(user.target))):
                 break
             is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
             if not (is_pool or is_mean or self._keeps_values(node, user)):
@@ -408,6 +408,11 @@ def _without_dead_code(module: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     made.graph.eliminate_dead_code()
     made.recompile()
     return made
+
+
+def _keeps_shifts(pool: nn.Module) -> bool:
+    """Whether pooling a + b is pooling a, plus b; not known of a class of others, which may pad on its own."""
+    return type(pool) in _POOLS and not _counts_padding(pool)
 
 
 def _counts_padding(pool: nn.Module) -> bool:
