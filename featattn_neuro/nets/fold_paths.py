@@ -63,6 +63,8 @@ _HALF_LINEAR_CALLS = (functional.relu, torch.relu, "relu", "relu_", torch.relu_,
 _LINEAR_CALLS = (functional.avg_pool2d, functional.adaptive_avg_pool2d, functional.dropout)
 _MEANS = (torch.mean, "mean")
 _FLATTENINGS = (torch.flatten, "flatten")
+_LAST_DIMS = (-1, 3)
+"""Where flattening ends that leaves vectors (N, F)."""
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _JOINS = (torch.cat, torch.concat)
 _KEEP = "keep this layer's gains as they are (with_gains), or place them elsewhere"
@@ -312,6 +314,8 @@ class FoldPaths:
         if isinstance(part, nn.Flatten):
             if part.start_dim != 1:
                 site.refuse(f"Flatten ({name}) joins images", _KEEP)
+            if part.end_dim not in _LAST_DIMS:
+                site.refuse(f"Flatten ({name}) leaves positions apart, which the layer behind it reads", _KEEP)
             return self._pull(user, gain, site, flat=True)
         if not isinstance(part, (*_LINEAR, nn.Sequential)):
             if flat:
@@ -322,7 +326,11 @@ class FoldPaths:
     def _pull_call(self, user: fx.Node, node: fx.Node, gain: Tensor, site: _Site, *, flat: bool) -> list[Scaling]:
         if user.target in _HALF_LINEAR_CALLS:
             self._need_positive(gain, _name_of(user), site)
-        elif user.target in _FLATTENINGS and _argument(user, 1, "start_dim", 0) == 1:
+        elif (
+            user.target in _FLATTENINGS
+            and _argument(user, 1, "start_dim", 0) == 1
+            and _argument(user, 2, "end_dim", -1) in _LAST_DIMS
+        ):
             flat = True
         elif user.target in _JOINS and not flat:
             terms, widths = self._joined(user, site, known={node: len(gain)})
