@@ -7,6 +7,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from safetensors.torch import load_file
 from torch import nn
 
 import featattn_neuro as fn
@@ -141,3 +143,69 @@ def test_a_dead_layer_is_named_and_not_given_gains_of_one(problem):
     for method in ("tuning", "gradient"):
         with pytest.raises(DataError, match=r"all 32 filters of layer 'relu2' are dead: none answers to any of the"):
             fn.theory_gains(net, images, labels, ["relu1", "relu2"], method=method)
+
+
+def one_set(layers: dict[str, list[float]]) -> xr.Dataset:
+    places = [(layer, k, g) for layer, gains in layers.items() for k, g in enumerate(gains)]
+    layer, channel, gain = zip(*places, strict=True)
+    unit = [f"{one}/{k}" for one, k, _ in places]
+    return xr.Dataset(
+        {"gain": ("unit", list(gain))},
+        {"unit": unit, "layer": ("unit", list(layer)), "channel": ("unit", list(channel))},
+        {"kind": "GAINS"},
+    )
+
+
+@pytest.mark.parametrize("tied", ["no", "parameter", "storage"])
+def test_a_weight_file_holds_the_folded_network_or_is_refused(tied, tmp_path):
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU())
+        if tied == "parameter":
+            net[2].weight = net[0].weight
+        if tied == "storage":
+            net[2].weight = nn.Parameter(net[0].weight.detach().transpose(0, 1))
+        return net.eval()
+
+    net, path = build(), tmp_path / "folded.safetensors"
+    gains = one_set({"1": [2.0, 0.5]})
+    if tied != "no":
+        with pytest.raises(ConfigError, match=r"shares the numbers of 0\.weight with other weights"):
+            fn.save_folded(net, gains, path)
+        assert not path.exists()
+        gains = one_set({"1": [1.0, 1.0]})  # leaves the weights as they are
+    images = torch.rand(2, 2, 3, 3)
+    again = build()
+    again.load_state_dict(load_file(fn.save_folded(net, gains, path)))
+    with fn.with_gains(net, gains), torch.no_grad():
+        torch.testing.assert_close(again(images), net(images))
+
+
+def test_a_set_that_cannot_be_placed_leaves_none_of_them_acting():
+    net, images = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sigmoid()).eval(), torch.rand(1, 1, 2, 2)
+    sets = {"a": one_set({"1": [2.0, 3.0]}), "b": one_set({"nowhere": [2.0]})}
+    with torch.no_grad(), fn.switchable_gains(net, sets) as switch:
+        plain = net(images)
+        switch("a")
+        acting = net(images)
+        assert not torch.equal(acting, plain)
+        with pytest.raises(ConfigError, match="nowhere"):
+            switch("a", "b")
+        assert switch.active == ()
+        assert torch.equal(net(images), plain)
+        switch("a")
+        assert torch.equal(net(images), acting)
+    with torch.no_grad():
+        assert torch.equal(net(images), plain)
+
+
+def test_strengths_come_as_any_numbers(problem):
+    net, images, labels = problem
+    options = {"choice_stimuli": np.flip(images, axis=3).copy(), "choice_labels": labels}
+    wanted = fn.theory_gains(net, images, labels, "relu2", strength=[0.0, 1.0], **options)
+    xr.testing.assert_identical(
+        fn.theory_gains(net, images, labels, "relu2", strength=np.array([0.0, 1.0]), **options), wanted
+    )
+    one = [fn.theory_gains(net, images, labels, "relu2", strength=s) for s in (0.5, np.array(0.5), np.array([0.5]))]
+    for other in one[1:]:
+        xr.testing.assert_identical(other, one[0])

@@ -10,18 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import featattn_neuro as fa
+from featattn_neuro.api.learning import _plain_features
 from featattn_neuro.errors import ConfigError, DataError, StoreError
 from featattn_neuro.io.stimuli import Stimuli
 from featattn_neuro.nets.adapters import Network
+from featattn_neuro.nets.arms import map_shapes
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.checkpoints import Keeper
 from featattn_neuro.nets.cutting import CutNetwork
+from featattn_neuro.nets.detectors import Detector
+from featattn_neuro.nets.fine_tuning import learn_full
+from featattn_neuro.nets.learning import Schedule, fit_tasks, start
+from featattn_neuro.nets.prefix_cache import check_alive
+from featattn_neuro.nets.refit import _scores
+from featattn_neuro.nets.theory_gains import site_means
+from featattn_neuro.nets.training import head_inputs
+from featattn_neuro.nets.weight_norms import filter_weight_norms
 
 LEARNER = Path(__file__).parent / "nets" / "_killed_learner.py"
 
@@ -396,3 +408,136 @@ def test_labels_of_other_stimuli_are_named(network: Network) -> None:
             call(xr.concat([given, given.isel(stimulus=[3])], "stimulus"))
         with pytest.raises(DataError, match=r"stimulus.*; came .*\('image',\)"):
             call(given.rename(stimulus="image"))
+
+
+# -- networks that work in place
+
+
+class _Skip(nn.Module):
+    """A skip that only the gained branch is added to, perhaps in place: its row is none that a gain multiplies."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.inplace = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3), inplace
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        beside, gained = self.a(x), torch.relu(self.b(x))
+        summed = beside.add_(gained) if self.inplace else beside + gained
+        return self.head(summed.square().mean((2, 3)))
+
+
+def in_place(kind: str, inplace: bool) -> tuple[nn.Module, str]:
+    """A network whose step behind the first gained map, or whose sum, or whose first step works in place, or not."""
+    torch.manual_seed(0)
+    if kind == "skip":
+        return _Skip(inplace).eval(), "b"
+    behind = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    if kind == "input":
+        return nn.Sequential(nn.SiLU(inplace), nn.Conv2d(1, 4, 3), nn.SiLU(), *behind).eval(), "1"
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.SiLU(inplace), *behind).eval(), "0"
+
+
+@pytest.mark.parametrize("kind", ["activation", "skip", "input"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_network_that_works_in_place_learns_the_same_gains(kind: str, kept: bool) -> None:
+    images = stimuli(30)
+    cache = fa.prefix_cache() if kept else None
+    found = []
+    for inplace in (False, True, True):
+        module, layer = in_place(kind, inplace)
+        one = cache if inplace else None
+        found.append(fa.learn_gains(module, images, images.label, layer, epochs=2, batch_size=8, cache=one))
+    for name in ("gain", "head_weight", "feature_scale"):
+        np.testing.assert_allclose(found[1][name].values, found[0][name].values, rtol=1e-5)
+        np.testing.assert_array_equal(found[2][name].values, found[1][name].values)
+
+
+@pytest.mark.parametrize("kind", ["activation", "skip", "input"])
+def test_what_reads_rows_and_images_leaves_them_as_they_are(kind: str) -> None:
+    module, layer = in_place(kind, True)
+    images = as_tensor(stimuli(30), None)
+    for given in (images, images.contiguous(memory_format=torch.channels_last)):
+        before, cut = given.clone(), CutNetwork(module, [layer], "head" if kind == "skip" else str(len(module) - 1))
+        rows = cut.prefix(given)
+        first = [row.clone() for row in rows]
+        detector = Detector(np.ones((2, 4)), np.zeros(2), np.ones(4))
+        target = np.arange(30)[None] % np.array([[2], [3]]) == 0
+        check_alive(cut, rows)
+        _plain_features(cut, rows)
+        _scores(cut, rows, np.ones((2, 4)), detector)
+        fit_tasks(
+            cut, rows, target, start(cut, detector), Schedule(0.1, epochs=1), train_gains=True, train_head=True,
+            evaluate=rows,
+        )  # fmt: skip
+        for row, kept in zip(rows, first, strict=True):
+            assert torch.equal(row, kept)
+        head_inputs(module, cut.head, given)
+        map_shapes(cut, given)
+        site_means(cut, given)
+        learn_full(cut, given, target[0], detector, 0, Schedule(0.1, updates=1, epochs=None), evaluate=given)
+        filter_weight_norms(module, [layer], given)
+        assert torch.equal(given, before)
+
+
+# -- shifts from rows on disk
+
+
+def test_shifts_are_learned_from_rows_of_a_folder_and_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+    images = stimuli(40)
+    labels = np.array([str(k % 5) for k in range(40)])
+
+    def learned(**more: Any) -> xr.Dataset:
+        return fa.learn_gains(
+            net, images, labels, "1", shift=True, epochs=2, batch_size=8, cache=tmp_path / "rows", **more
+        )
+
+    wanted = learned()
+    xr.testing.assert_identical(learned(), wanted)
+    note = Keeper.note
+
+    def interrupted(self: Keeper, update: int, *arguments: Any, **named: Any) -> None:
+        note(self, update, *arguments, **named)
+        if update == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "note", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3)
+    monkeypatch.undo()
+    assert list((tmp_path / "checkpoint").iterdir())
+    xr.testing.assert_identical(learned(checkpoint=tmp_path / "checkpoint", checkpoint_every=3), wanted)
+
+
+# -- classes and the outputs of a head
+
+
+@pytest.mark.parametrize("kind", ["integers", "floats", "text", "file", "from one", "names", "some"])
+def test_a_class_that_is_a_number_is_the_output_of_that_number(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 12))
+    images, labels, target = stimuli(24), np.arange(24) % 12, "10"
+    given: Any = labels
+    output = 10
+    if kind == "floats":
+        given, target = labels.astype(float), "10.0"
+    elif kind == "text":
+        given = labels.astype(str)
+    elif kind == "file":
+        given = tmp_path / "labels.csv"
+        pd.DataFrame({"id": images.id, "label": labels}).to_csv(given, index=False)
+    elif kind == "from one":
+        given, output = labels + 1, 9
+    elif kind == "names":
+        given, target, output = [f"c{k}" for k in labels], "c10", 2
+    elif kind == "some":
+        given = np.where(labels == 3, 0, labels)
+    gains = fa.target_importance_gains(net.eval(), images, given, "1", targets=target, importance=0.5, epochs=1)
+    np.testing.assert_array_equal(gains["head_weight"].values[0], net[4].weight[output].detach().numpy())

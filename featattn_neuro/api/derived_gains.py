@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def theory_gains(
     layers: str | Iterable[str],
     *,
     method: str = "tuning",
-    strength: float | Sequence[float] = 1.0,
+    strength: float | Sequence[float] | np.ndarray = 1.0,
     choice_stimuli: Any = None,
     choice_labels: ArrayLike | xr.DataArray | None = None,
     mode: str = "bidirectional",
@@ -94,7 +95,7 @@ def theory_gains(
         raise ConfigError("normalise and sign are of gradient values; leave them out, or take method='gradient'")
     if mode == ADDITIVE and clip:
         raise ConfigError("clip is of factors, and mode='additive' multiplies nothing; leave it out")
-    strengths = sorted({float(one) for one in (strength if isinstance(strength, Sequence) else [strength])})
+    strengths = sorted({float(one) for one in np.atleast_1d(strength)})
     given = choice_stimuli is not None, choice_labels is not None
     if not strengths or given != (len(strengths) > 1,) * 2:
         raise ConfigError(
@@ -164,7 +165,8 @@ def target_importance_gains(
     labels : the class of every image, names or a CSV file.
     targets : classes to attend to, a set of gains each. importance : in (0, 1], the weight of images of other classes
         in the loss, targets having 1: with 1 nothing is attended; the smaller, the more hits and false alarms.
-    outputs : class name to index of the head's output; None = the sorted names are the outputs in order.
+    outputs : class name to index of the head's output; None = classes 0, 1, ... are the outputs of these numbers, and
+        other names the outputs in sorted order.
     rate, penalty, epochs, batch_size, seed : Adam from gains of 1; the penalty pulls to 1.
 
     Returns
@@ -241,6 +243,11 @@ def _outputs(classes: Sequence[str], outputs: Mapping[str, int] | None, count: i
     """Class name to index of the head's output."""
     names = sorted(set(classes))
     if outputs is None:
+        numbers = {name: int(float(name)) for name in names if re.fullmatch(r"\d+(\.0)?", name)}
+        if len(numbers) == len(names):  # as text 10 comes before 2
+            if max(numbers.values()) < count and len({*numbers.values()}) == len(names):
+                return numbers
+            names = sorted(names, key=lambda name: (numbers[name], name))
         if len(names) != count:
             raise ConfigError(
                 f"the head has {count} outputs and the images {len(names)} classes, so it is not known which is which; "

@@ -20,7 +20,7 @@ from featattn_neuro.nets.gain_collections import GainSwitch
 from featattn_neuro.nets.gain_collections import switchable_gains as _switchable_gains
 from featattn_neuro.nets.onnx_export import check_onnx, onnx_bytes
 from featattn_neuro.nets.peft_layout import gains_from_peft, peft_layout
-from featattn_neuro.nets.weights import weights_bytes
+from featattn_neuro.nets.weights import torn_weight, weights_bytes
 
 
 def switchable_gains(model: nn.Module | Network, sets: Mapping[str, xr.Dataset]) -> AbstractContextManager[GainSwitch]:
@@ -137,7 +137,7 @@ def save_folded(
     Raises
     ------
     ConfigError : another suffix; gains that cannot be folded; a network that needs more weights than it has to hold
-        them (a norm without weights).
+        them (a norm without weights; weights that are shared and of which the gains change one).
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -149,6 +149,12 @@ def save_folded(
         raise ConfigError(
             f"the folded network has weights that the network as it is built has not ({more[0]}), so no weight file "
             "holds it; use fold_gains, or export to .onnx"
+        )
+    torn = torn_weight(original.state_dict(), folded.state_dict())
+    if torn:
+        raise ConfigError(
+            f"the network as it is built shares the numbers of {torn} with other weights, and the folded network "
+            "has others at each place, so no weight file holds it; use fold_gains, or export to .onnx"
         )
     return write_bytes_atomic(path, weights_bytes(folded))
 

@@ -226,8 +226,9 @@ def prefix_cache(folder: str | Path | None = None, *, memory_limit: int = MEMORY
 def _plain_features(cut: CutNetwork, rows: Sequence[Any], chunk: int = 60) -> np.ndarray:
     """(N, F) inputs of the head of the un-gained network."""
     ones = {layer: torch.ones(1, cut.n_filters[layer], device=cut.device) for layer in cut.layers}
-    with torch.no_grad():
-        parts = [cut.features([row[k : k + chunk] for row in rows], ones) for k in range(0, len(rows[0]), chunk)]
+    starts = range(0, len(rows[0]), chunk)
+    with torch.no_grad():  # of copies: the network may work in place on rows that are learned from afterwards
+        parts = [cut.features([row[k : k + chunk].clone() for row in rows], ones) for k in starts]
     return torch.cat(parts).double().cpu().numpy()
 
 

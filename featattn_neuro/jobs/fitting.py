@@ -178,7 +178,12 @@ def reference_scores(
 
 
 def _permuted(job: NetworkJob, origin: xr.Dataset, *, refit_head: bool, progress: Progress) -> ArmFit:
-    """Mean ROC area over shuffles of learned gains within their layer, with the head rule of the arm they come from."""
+    """Mean ROC area over shuffles of learned gains within their layer, with the head rule of the arm they come from.
+
+    Rate and penalty are those that the arm of the gains chose on V, with its gains in their places. A head that is
+    refitted on shuffled gains chooses nothing on V itself, so it may fare worse than one that did: the difference
+    gain_head - permuted_head is of that choice too.
+    """
     arm = "gain_head" if refit_head else "gain"
     scores = xr.open_dataset(job.out / "arms" / job.name / f"{arm}.nc", engine="h5netcdf")
     with scores:

@@ -128,7 +128,7 @@ def _reference_facts(job: NetworkJob) -> dict[str, Any]:
     outputs = []
     with torch.no_grad():
         for start_ in range(0, len(inputs), 100):
-            outputs.append(module(inputs[start_ : start_ + 100]))
+            outputs.append(module(inputs[start_ : start_ + 100].clone()))
     found = torch.cat(outputs).numpy()
     facts: dict[str, Any] = {"weights_sha256": job.network.weights_sha256, "source": job.network.source}
     if found.shape[1] == len(job.classes):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.hooks import evaluating
 
 
@@ -65,7 +66,7 @@ def adapt_batch_norm(module: nn.Module, images: torch.Tensor, *, batch_size: int
         for begin in range(0, len(images), size):
             batch = images[begin : begin + size]
             if len(batch) > 1:
-                adapted(batch.to(place))
+                adapted(own_copy(batch, place))
     for part, momentum in zip(norms, momenta, strict=True):
         part.momentum = momentum
         if not (torch.isfinite(part.running_mean).all() and torch.isfinite(part.running_var).all()):

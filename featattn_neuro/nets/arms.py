@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.errors import DataError, choose
+from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.channels import declared_axis
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
@@ -221,5 +222,5 @@ def map_shapes(cut: CutNetwork, images: torch.Tensor) -> dict[str, tuple[int, in
         return hook
 
     with torch.no_grad(), hooked(cut.module, {layer: note(layer) for layer in cut.layers}):
-        cut.module(images[:1].to(cut.device))
+        cut.module(own_copy(images[:1], cut.device))
     return found

@@ -37,6 +37,20 @@ def to_input(raw: np.ndarray, preprocess: Callable[[np.ndarray], torch.Tensor] |
     return torch.from_numpy(np.array(raw, dtype=np.float32))
 
 
+def own_copy(
+    images: torch.Tensor, device: torch.device | str, memory_format: torch.memory_format = torch.preserve_format
+) -> torch.Tensor:
+    """Images on `device` in memory of their own: a network may work in place on what it is given.
+
+    >>> images = torch.zeros(1, 1, 2, 2)
+    >>> _ = own_copy(images, "cpu").add_(1)
+    >>> images.sum().item()
+    0.0
+    """
+    moved = images.to(device, memory_format=memory_format)
+    return moved.clone() if moved.data_ptr() == images.data_ptr() else moved
+
+
 def as_tensor(
     stimuli: StimulusSource, preprocess: Callable[[np.ndarray], torch.Tensor] | None, start: int = 0, stop: int = -1
 ) -> torch.Tensor:

@@ -17,10 +17,11 @@ from torch import fx, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
+from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.channels import ChannelRule
 from featattn_neuro.nets.expansion import FirstConvolution
-from featattn_neuro.nets.hooks import channel_axis, hooked, settle_memory_format
+from featattn_neuro.nets.hooks import channel_axis, counts_calls, hooked, settle_memory_format
 from featattn_neuro.nets.layers import LeafTracer
 from featattn_neuro.nets.modulation import scaled
 
@@ -96,6 +97,9 @@ class CutNetwork:
         self.n_filters: dict[str, int] = {}
         self.pooled = False
         self.first: FirstConvolution | None = None
+        if counts_calls(self.module):  # a hook on the whole network starts the count, and its parts do not call it
+            self.cached, self.reason = False, "gains act on single calls of a module"
+            return
         # a gained block with gained layers inside is entered; its site is what it returns
         around = {one for one in layers if any(other.startswith(f"{one}.") for other in (*layers, head))}
         tracer = LeafTracer({*layers, head} - around)
@@ -130,12 +134,15 @@ class CutNetwork:
             if not self.n_filters:
                 self._count_filters(images[:2])
             for start in range(0, len(images), chunk):
-                batch = images[start : start + chunk].to(self.device, memory_format=self.memory_format)
+                batch = own_copy(images[start : start + chunk], self.device, self.memory_format)
                 parts.append(tuple(self._prefix(batch)) if self.cached else (batch,))
         return tuple(torch.cat(list(column)) for column in zip(*parts, strict=True))
 
     def features(self, rows: Sequence[torch.Tensor], gains: Mapping[str, SiteFactor]) -> torch.Tensor:
-        """Input of the head, (T * B, F), for prefix rows (T * B, ...) in task-major order and gains (T, C) a layer."""
+        """Input of the head, (T * B, F), for prefix rows (T * B, ...) in task-major order and gains (T, C) a layer.
+
+        Rows are used up: what follows may work on them in place. Give a copy of rows that are read again.
+        """
         if self.cached:
             return self._suffix(*rows, *[gains[layer] for layer in self.layers])
         seen: dict[str, torch.Tensor] = {}
@@ -186,7 +193,7 @@ class CutNetwork:
             self.first = None  # its terms give maps with channels last
         with hooked(self.module, {name: watch(axis) for name, axis in rule.watched().items()}), \
                 hooked(self.module, hooks):  # fmt: skip
-            self.module(images.to(self.device))
+            self.module(own_copy(images, self.device))
         missing = [layer for layer in self.layers if not maps[layer]]
         if missing or "features" not in seen:
             raise DataError(f"layer {(missing or [self.head])[0]!r} exists but did not run; leave it out")
@@ -277,7 +284,7 @@ class CutNetwork:
                 self.module.get_submodule(str(user.target)), "return_indices", False
             ):
                 is_pool = False
-            if is_pool and self.shifts and _counts_padding(self.module.get_submodule(str(user.target))):
+            if is_pool and self.shifts and not _keeps_shifts(self.module.get_submodule(str(user.target))):
                 break
             is_mean = user.target in ("mean", torch.mean) and _mean_dims(user) in ((2, 3), (-2, -1))
             if not (is_pool or is_mean or self._keeps_values(node, user)):
@@ -401,6 +408,11 @@ def _without_dead_code(module: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     made.graph.eliminate_dead_code()
     made.recompile()
     return made
+
+
+def _keeps_shifts(pool: nn.Module) -> bool:
+    """Whether pooling a + b is pooling a, plus b; not known of a class of others, which may pad on its own."""
+    return type(pool) in _POOLS and not _counts_padding(pool)
 
 
 def _counts_padding(pool: nn.Module) -> bool:

@@ -22,10 +22,17 @@ def at_dose(state: Trained, dose: float) -> Trained:
 
     Raises
     ------
-    ConfigError : a dose below 0. DataError : a gain that is not positive, so that it has no logarithm.
+    ConfigError : a dose below 0. DataError : a gain that is not positive, so that it has no logarithm; shifts, or gains
+        per position.
     """
     if not dose >= 0:
         raise ConfigError(f"a dose of gain must be 0 or more; came {dose}")
+    beside = [what for what, held in (("shifts", state.shift), ("gains per position", state.spatial)) if held]
+    if beside:
+        raise DataError(
+            f"wanted gains per filter alone; these come with {' and '.join(beside)}, of which there is no dose of "
+            "log g; learn gains without"
+        )
     theta = {}
     for layer, gain in state.gains().items():
         if not bool((gain > 0).all()):

@@ -72,11 +72,11 @@ class FirstConvolution:
         of_ones = self._of_ones(maps) if shifts else None
         return Expanded(self, tuple(layers), terms.flatten(2), (height, width, part.out_channels), others, of_ones)
 
-    def _of_ones(self, maps: torch.Tensor) -> torch.Tensor:
+    def _of_ones(self, maps: Any) -> torch.Tensor:
         """(C, H * W * K) what the convolution gives for a map of ones of each filter; zeros around it, as always."""
         part, channels = self.module, self.module.in_channels
         kernels = part.weight.detach().transpose(0, 1).reshape(-1, 1, *part.kernel_size)
-        ones = maps.new_ones(1, channels, *maps.shape[2:])
+        ones = part.weight.new_ones(1, channels, *maps.shape[2:])
         found = nn.functional.conv2d(ones, kernels, None, part.stride, part.padding, part.dilation, channels)
         return found[0].unflatten(0, (channels, -1)).permute(0, 2, 3, 1).flatten(1)
 

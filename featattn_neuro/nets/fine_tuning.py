@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector, as_tensors
 from featattn_neuro.nets.hooks import hooked
@@ -109,6 +110,6 @@ def _full_logits(
     out = []
     with torch.no_grad():
         for begin in range(0, len(images), 128):
-            batch = images[begin : begin + 128].to(weight.device, memory_format=memory_format)
+            batch = own_copy(images[begin : begin + 128], weight.device, memory_format)
             out.append(((_head_input(module, head, batch) / scale) @ weight + bias).double().cpu())
     return torch.cat(out).numpy()

@@ -63,6 +63,8 @@ _HALF_LINEAR_CALLS = (functional.relu, torch.relu, "relu", "relu_", torch.relu_,
 _LINEAR_CALLS = (functional.avg_pool2d, functional.adaptive_avg_pool2d, functional.dropout)
 _MEANS = (torch.mean, "mean")
 _FLATTENINGS = (torch.flatten, "flatten")
+_LAST_DIMS = (-1, 3)
+"""Where flattening ends that leaves vectors (N, F)."""
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _JOINS = (torch.cat, torch.concat)
 _KEEP = "keep this layer's gains as they are (with_gains), or place them elsewhere"
@@ -240,8 +242,12 @@ class FoldPaths:
         )
 
     def _push_sum(self, node: fx.Node, gain: Tensor, site: _Site) -> list[Scaling]:
-        if not all(isinstance(term, fx.Node) for term in node.args[:2]):
+        named = [node.kwargs[name] for name in ("input", "other") if name in node.kwargs]
+        terms = [term for term in (*node.args, *named) if isinstance(term, fx.Node)]
+        if len(terms) != 2 or len(node.args) + len(named) != 2:
             site.refuse("a number is added between the gain and the weights", _KEEP)
+        if set(node.all_input_nodes) != set(terms):  # a factor alpha or a place for the sum, which the network computes
+            site.refuse(f"the sum {node.name} is given more than its two terms", _KEEP)
         site = replace(site, summed=True)
         for term in node.all_input_nodes:
             self._need_alone(node, term, site)
@@ -308,6 +314,8 @@ class FoldPaths:
         if isinstance(part, nn.Flatten):
             if part.start_dim != 1:
                 site.refuse(f"Flatten ({name}) joins images", _KEEP)
+            if part.end_dim not in _LAST_DIMS:
+                site.refuse(f"Flatten ({name}) leaves positions apart, which the layer behind it reads", _KEEP)
             return self._pull(user, gain, site, flat=True)
         if not isinstance(part, (*_LINEAR, nn.Sequential)):
             if flat:
@@ -318,7 +326,11 @@ class FoldPaths:
     def _pull_call(self, user: fx.Node, node: fx.Node, gain: Tensor, site: _Site, *, flat: bool) -> list[Scaling]:
         if user.target in _HALF_LINEAR_CALLS:
             self._need_positive(gain, _name_of(user), site)
-        elif user.target in _FLATTENINGS and _argument(user, 1, "start_dim", 0) == 1:
+        elif (
+            user.target in _FLATTENINGS
+            and _argument(user, 1, "start_dim", 0) == 1
+            and _argument(user, 2, "end_dim", -1) in _LAST_DIMS
+        ):
             flat = True
         elif user.target in _JOINS and not flat:
             terms, widths = self._joined(user, site, known={node: len(gain)})

@@ -120,13 +120,15 @@ class GainSwitch:
     def __call__(self, *names: str) -> None:
         """Let these sets act from now on, together; none of them: the plain network. Sets that act now are taken off.
 
-        An unknown name changes nothing.
+        An unknown name changes nothing; where a set cannot be placed, none of them acts.
         """
         chosen = [self._sets[name] for name in names]
         self._stack.close()
         self.active = ()
-        for one in chosen:
-            self._stack.enter_context(with_gains(self._module, one))
+        with ExitStack() as stack:  # all of them, or none
+            for one in chosen:
+                stack.enter_context(with_gains(self._module, one))
+            self._stack = stack.pop_all()
         self.active = names
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.channels import ChannelAxis, ChannelRule, checked_axes, open_axis
-from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.hooks import CountingAnew, hooked
 from featattn_neuro.nets.modulation import COMBINATIONS
 from featattn_neuro.nets.operations import acting_on
 from featattn_neuro.nets.sites import operation_sites, split_site
@@ -317,7 +317,7 @@ def with_gains(
         }
         stack.enter_context(hooked(module, watchers))
         if any(None not in per_call for per_call in per_site.values()):
-            stack.callback(module.register_forward_pre_hook(_CountingAnew(list(sites.values()))).remove)
+            stack.callback(module.register_forward_pre_hook(CountingAnew(list(sites.values()))).remove)
         for name, (layer, is_input) in parts.items():
             part, hook = rule.modules[layer], sites[name]
             handle = part.register_forward_pre_hook(hook.before) if is_input else part.register_forward_hook(hook.after)
@@ -358,14 +358,3 @@ class _Watcher:
     def __deepcopy__(self, memo: dict[int, Any]) -> _Watcher:
         """A copied network tells the same rule what it gives, and asks its own sites again."""
         return _Watcher(self.rule, self.axis, copy.deepcopy(self.sites, memo))
-
-
-class _CountingAnew:
-    """The hook that starts to count calls anew with every pass; a copied network counts with its own copy."""
-
-    def __init__(self, sites: list[_Site]) -> None:
-        self.sites = sites
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        for site in self.sites:
-            site.calls = 0

@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.chance import draws_noted
-from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.hooks import count_anew, evaluating
 from featattn_neuro.nets.layers import stage_of
 
 _ACTIVATIONS = (
@@ -177,6 +177,7 @@ class NodeGraph:
 
     def run(self, batch: torch.Tensor, collect: Callable[[fx.Node, Any], None]) -> None:
         """Run the network on `batch`; `collect(node, value)` is called as soon as a node's value is there."""
+        count_anew(self.module)
         _Collecting(self.graph, collect).run(batch)
 
 

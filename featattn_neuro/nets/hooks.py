@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from featattn_neuro.errors import ConfigError, choose
+from featattn_neuro.nets.batches import own_copy
 
 ForwardHook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
@@ -35,6 +36,38 @@ def hooked(module: nn.Module, hooks: Mapping[str, ForwardHook]) -> Iterator[None
     finally:
         for handle in handles:
             handle.remove()
+
+
+class CountsCalls(Protocol):
+    """What counts the calls of a module in one pass."""
+
+    calls: int
+
+
+class CountingAnew:
+    """The hook of a network that starts to count calls anew with every pass; a copy counts with its own copy.
+
+    A graph of the network does not call the network itself: who runs one starts the count with `count_anew`.
+    """
+
+    def __init__(self, sites: list[Any]) -> None:
+        self.sites: list[CountsCalls] = sites
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        for site in self.sites:
+            site.calls = 0
+
+
+def counts_calls(module: nn.Module) -> bool:
+    """Whether something acts on single calls of a module here."""
+    return any(isinstance(hook, CountingAnew) for part in module.modules() for hook in part._forward_pre_hooks.values())
+
+
+def count_anew(module: nn.Module) -> None:
+    """Start to count calls, as a pass through `module` itself does."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, CountingAnew):
+            hook(module, ())
 
 
 @contextmanager
@@ -107,11 +140,11 @@ def settle_memory_format(module: nn.Module, images: torch.Tensor) -> torch.memor
     module.to(memory_format=found)
     with torch.no_grad(), evaluating(module):
         try:
-            module(images.to(memory_format=found))
+            module(own_copy(images, images.device, found))
         except RuntimeError:
             found = torch.contiguous_format
             module.to(memory_format=found)
-            module(images.to(memory_format=found))  # what was wrong with something else is raised here
+            module(own_copy(images, images.device, found))  # what was wrong with something else is raised here
     return found
 
 

@@ -184,7 +184,7 @@ class Runner:
         """Outputs of one pass without their numbers."""
         self.collector.seen = {}
         with self.recording():
-            self.forward(images)
+            self.forward(images.clone())  # which are run again, and the network may work in place on them
         seen, self.collector.seen = self.collector.seen, None
         return seen
 
@@ -252,7 +252,7 @@ class Runner:
         passes = [] if first is None else [first]
         with self.recording():
             while len(passes) < 2:
-                self.forward(images)
+                self.forward(images.clone())
                 passes.append(self.collector.take())
         for key, value in passes[0].items():
             if key not in passes[1] or not np.array_equal(value.cpu(), passes[1][key].cpu(), equal_nan=True):

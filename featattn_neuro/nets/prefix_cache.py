@@ -187,7 +187,8 @@ def check_alive(cut: CutNetwork, rows: Sequence[Any], chunk: int = 32) -> None:
     Reads batches only until every layer has answered, which is nearly always the first.
     """
     starts = range(0, len(rows[0]), chunk)
-    _check_answers(cut, ([row[k : k + chunk] for row in rows] for k in starts), len(rows[0]))
+    # no gain makes a copy here, and what follows may work in place: on rows that are learned from afterwards
+    _check_answers(cut, ([row[k : k + chunk].clone() for row in rows] for k in starts), len(rows[0]))
 
 
 def check_alive_on(cut: CutNetwork, images: torch.Tensor, chunk: int = 32) -> None:

@@ -166,5 +166,6 @@ def _scores(cut: CutNetwork, rows: Sequence[torch.Tensor], gains: np.ndarray, de
     with torch.no_grad():
         for task, own in enumerate(torch.as_tensor(gains, dtype=torch.float32, device=cut.device)):
             per_layer = dict(zip(cut.layers, own[None].split(widths, dim=1), strict=True))
-            out.append((cut.features(rows, per_layer) / scale) @ weight[task] + bias[task])
+            copies = [row.clone() for row in rows]  # of what no gain multiplies, the network may overwrite the rows
+            out.append((cut.features(copies, per_layer) / scale) @ weight[task] + bias[task])
     return torch.stack(out).double().cpu().numpy()

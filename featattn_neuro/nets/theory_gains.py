@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.arms import arm_network, map_shapes
+from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector
 from featattn_neuro.nets.hooks import hooked
@@ -118,7 +119,7 @@ def site_means(cut: CutNetwork, images: torch.Tensor, *, chunk: int = 50) -> np.
     parts = []
     with torch.no_grad(), hooked(cut.module, {layer: note(layer) for layer in cut.layers}):
         for begin in range(0, len(images), chunk):
-            cut.module(images[begin : begin + chunk].to(cut.device))
+            cut.module(own_copy(images[begin : begin + chunk], cut.device))
             parts.append(torch.cat([seen[layer] for layer in cut.layers], dim=1).numpy())
     return np.concatenate(parts)
 

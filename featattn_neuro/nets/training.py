@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from featattn_neuro.errors import DataError
+from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.hooks import preserved, settle_memory_format
 
 
@@ -64,7 +65,7 @@ def head_inputs(module: nn.Module, head: str, images: torch.Tensor, *, chunk: in
                 count = len(batch)
                 if count < chunk:
                     batch = torch.cat([batch, batch[:1].expand(chunk - count, *batch.shape[1:])])
-                module(batch)
+                module(own_copy(batch, batch.device))
                 out.append(seen.pop()[:count].double().cpu().numpy())
     finally:
         handle.remove()

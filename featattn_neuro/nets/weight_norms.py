@@ -37,5 +37,5 @@ def filter_weight_norms(module: nn.Module, layers: Sequence[str], images: torch.
 
     wanted = [n for n, part in module.named_modules() if isinstance(part, nn.Conv2d) or n in layers]
     with evaluating(module), torch.no_grad(), hooked(module, {name: note(name) for name in wanted}):
-        module(images)
+        module(images.clone())
     return found

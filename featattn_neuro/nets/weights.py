@@ -144,4 +144,28 @@ def weights_bytes(module: nn.Module) -> bytes:
     """The module's state as a safetensors file, in bytes: the same weights always give the same bytes."""
     from safetensors.torch import save
 
-    return save({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()})
+    # safetensors refuses tensors that share memory, as tied weights do
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    pointers = [value.untyped_storage().data_ptr() for value in state.values()]
+    shared = {pointer for pointer in pointers if pointers.count(pointer) > 1}
+    return save({n: v.clone() if v.untyped_storage().data_ptr() in shared else v for n, v in state.items()})
+
+
+def torn_weight(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """Name of a tensor that would not hold `wanted` once all are put in, since another shares its memory; or None.
+
+    >>> one = torch.zeros(2)
+    >>> torn_weight({"a": one, "b": one}, {"a": torch.ones(2), "b": torch.zeros(2)})
+    'a'
+    """
+    memory: dict[int, torch.UntypedStorage] = {}
+    held: dict[str, Tensor] = {}
+    for name, value in state.items():
+        storage = value.untyped_storage()
+        own = memory.setdefault(storage.data_ptr(), storage.clone())
+        held[name] = torch.empty(0, dtype=value.dtype, device=value.device).set_(
+            own, value.storage_offset(), value.size(), value.stride()
+        )
+        held[name].copy_(wanted[name])
+    same = {name: torch.allclose(held[name], wanted[name], rtol=0, atol=0, equal_nan=True) for name in held}
+    return next((name for name, equal in same.items() if not equal), None)

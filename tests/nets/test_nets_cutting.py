@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import featattn_neuro as fa
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import GlobalMean
@@ -456,3 +457,43 @@ class Untraced(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images if images.sum() < 1e9 else images / 2)
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.relu, self.head = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.relu(self.b(self.relu(self.a(images))))
+        return self.head((maps + 1.0).mean((2, 3)))
+
+
+def test_gains_of_one_call_act_while_others_are_learned(gain_set: Any) -> None:
+    torch.manual_seed(0)
+    net, images = Twice().eval(), torch.randn(4, 1, 8, 8)
+    acting = gain_set({"relu": [2.0, 0.5, 3.0, 1.5]}).assign_coords(call=("unit", [1] * 4))
+    with with_gains(net, acting):
+        wanted = head_inputs(net, "head", images)
+        cut = CutNetwork(net, ["b"], "head")
+        assert not cut.cached
+        assert "single calls" in cut.reason
+        for _ in range(2):
+            rows = cut.prefix(images)
+            np.testing.assert_allclose(cut.features(rows, {"b": torch.ones(1, 4)}).numpy(), wanted, rtol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(cut.whole(images), net(images))
+
+
+def test_gains_of_one_call_act_in_every_batch_of_a_graph(gain_set: Any) -> None:
+    torch.manual_seed(0)
+    net, images = Twice().eval(), np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
+    acting = gain_set({"relu": [2.0, 0.5, 3.0, 1.5]}).assign_coords(call=("unit", [1] * 4))
+    with with_gains(net, acting):
+        found = fa.record(net, images, ["add"], batch_size=2)
+        with torch.no_grad():
+            seen: list[Tensor] = []
+            handle = net.head.register_forward_pre_hook(lambda part, inputs: seen.append(inputs[0]))
+            net(torch.as_tensor(images))
+            handle.remove()
+    np.testing.assert_allclose(found["response"].values, seen[0].numpy(), rtol=1e-5)

@@ -57,3 +57,14 @@ def test_gains_without_a_logarithm_have_no_dose(problem: Any) -> None:
         at_dose(state, 0.5)
     with pytest.raises(ConfigError, match="0 or more; came -1"):
         at_dose(state, -1)
+
+
+@pytest.mark.parametrize(("arm", "what"), [("gain_shift", "shifts"), ("feature_spatial", "gains per position")])
+def test_there_is_no_dose_of_shifts_and_gains_per_position(problem: Any, arm: str, what: str) -> None:
+    net, images, _, _, detector = problem
+    rule = arm_rule(arm)
+    cut = arm_network(net, ["relu2", "relu3"], "head", rule.place)
+    assert cut is not None
+    cut.prefix(images)
+    with pytest.raises(DataError, match=f"these come with {what}"):
+        at_dose(arm_start(rule, cut, detector, net, images), 0.5)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.layers.pool2d_same import AvgPool2dSame
 from torch import Tensor, nn
 
 from featattn_neuro.errors import ConfigError
@@ -188,3 +189,14 @@ def test_shifts_stay_before_pooling_that_counts_padding() -> None:
     plain.prefix(images)
     with pytest.raises(ConfigError, match="nor do shifts with all"):
         start(plain, Detector(np.ones((1, 6)), np.zeros(1), np.ones(6)), shift=True)
+
+
+def test_shifts_stay_before_pooling_of_other_classes() -> None:
+    """timm's pads inside its forward: at the border its means are not those of the map alone."""
+    net = small(padding=1)
+    net[2] = AvgPool2dSame(3, 2)
+    images = torch.rand(3, 1, 7, 7)
+    shift = {"1": Modulation(shift=torch.tensor([[1.0, -2.0, 0.0, 3.0]]))}
+    behind, at = (CutNetwork(net, ["1"], "7", past_pools=past, shifts=past) for past in (True, False))
+    torch.testing.assert_close(behind.features(behind.prefix(images), shift), at.features(at.prefix(images), shift))
+    assert CutNetwork(net, ["1"], "7").first is not None  # gains alone go on

@@ -261,3 +261,23 @@ def test_paths_may_be_limited_to_some_modules() -> None:
     anywhere, limited = FoldPaths(module), FoldPaths(module, takes=lambda part: isinstance(part, nn.Conv2d))
     assert [(s.module, s.side) for s in anywhere.plan("2", gain)] == [("1", "output")]
     assert [(s.module, s.side) for s in limited.plan("2", gain)] == [("3", "input")]
+
+
+@pytest.mark.parametrize("by", ["module", "function"])
+def test_flattening_that_leaves_positions_apart_is_refused(by: str) -> None:
+    class Rows(nn.Module):
+        """The linear layer reads the columns of a map, of which there are as many as channels."""
+
+        def __init__(self, end: int) -> None:
+            super().__init__()
+            self.conv, self.act, self.end = nn.Conv2d(4, 4, 3), nn.Tanh(), end
+            self.flat, self.head = nn.Flatten(1, end), nn.Linear(4 if end == 2 else 64, 2)
+
+        def forward(self, maps: Tensor) -> Tensor:
+            maps = self.act(self.conv(maps))
+            return self.head(self.flat(maps) if by == "module" else torch.flatten(maps, 1, end_dim=self.end))
+
+    gains = {"act": signed(4)}
+    with pytest.raises(ConfigError, match=r"[Ff]latten"):
+        fold_gains(Rows(2).eval(), gain_set(gains), direction="forward")
+    check(Rows(3), gains, torch.randn(2, 4, 6, 6))

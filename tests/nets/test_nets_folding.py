@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from featattn_neuro.errors import ConfigError, DataError, SchemaError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import CifarBlock
+from featattn_neuro.nets.fold_paths import RefusedError
 from featattn_neuro.nets.folding import fold_gains
 from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.weights import weights_sha256
@@ -313,6 +315,48 @@ def test_functional_operations() -> None:
     check_fold(Functional(torch.relu), drawn({"pool": 4}), IMAGES)
     with pytest.raises(ConfigError, match="the operation tanh, which is no module"):
         fold_gains(Functional(torch.tanh), gain_set({"pool": [2.0] * 4}))
+
+
+class Sums(nn.Module):
+    def __init__(self, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.relu, self.operation = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU(), operation
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.relu(self.operation(self.a(maps), self.b(maps)))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda a, b: torch.add(a, other=b),
+        lambda a, b: torch.add(input=a, other=b),
+        lambda a, b: torch.add(a, b, alpha=2.0),
+        lambda a, b: a.add(other=b, alpha=-0.5),
+        lambda a, b: a + a,
+    ],
+)
+def test_sums_of_two_maps_are_folded_however_they_are_called(operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    check_fold(Sums(operation), drawn({"relu": 4}), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda a, b: torch.add(a, other=1.0),
+        lambda a, b: torch.add(input=a, other=1.0),
+        lambda a, b: a.add(other=1.0),
+        lambda a, b: torch.add(a, 1.0),
+        lambda a, b: torch.add(a, a, alpha=b.mean()),
+        lambda a, b: torch.sub(a, other=1.0),
+        lambda a, b: torch.mul(a, other=b),
+        lambda a, b: torch.div(a, other=b),
+    ],
+)
+def test_a_number_that_is_added_is_refused_however_it_is_called(operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+    with pytest.raises(RefusedError):
+        fold_gains(Sums(operation).eval(), gain_set({"relu": [2.0] * 4}))
 
 
 def test_weights_that_are_used_twice_or_in_another_way_are_refused() -> None:

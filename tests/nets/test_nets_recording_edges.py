@@ -389,3 +389,22 @@ def test_listed_filters_are_those_that_are_recorded():
     assert {layer.name: layer.output_shape for layer in listed}["norm"] == (8, 8, 6)
     found = fn.record(Last(), images(), ["conv", "norm", "series"])
     assert found.layer.to_series().value_counts().to_dict() == {"conv": 6, "norm": 6, "series": 5}
+
+
+def test_the_first_batch_is_looked_at_twice_though_the_network_works_on_it_in_place():
+    class Centring(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.noise = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 1, 1)
+
+        def forward(self, maps):
+            maps = self.conv(maps.sub_(0.5))
+            self.noise(torch.rand(1, 1, 2, 2))  # drawn, but nothing that is recorded sees it
+            return maps
+
+    torch.manual_seed(0)
+    net, given = Centring().eval(), images(channels=1)
+    found = fn.record(net, given, ["conv"], batch_size=2)
+    with torch.no_grad():
+        wanted = net.conv(torch.as_tensor(given) - 0.5).mean((2, 3))
+    np.testing.assert_allclose(found["response"].values, wanted.numpy(), rtol=1e-5, atol=1e-6)
