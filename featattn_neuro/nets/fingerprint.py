@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules import module as hooked_by_torch
 
 from featattn_neuro.nets.content_walk import ContentWalk
 from featattn_neuro.nets.plan import RecordingPlan
-from featattn_neuro.nets.weights import weights_sha256
+from featattn_neuro.nets.weights import state_tensors, weights_sha256
 
 
 def network_digest(module: nn.Module) -> str:
@@ -76,12 +76,11 @@ def _state(module: nn.Module) -> list[tuple[Any, ...]]:
     import google_crc32c
 
     rows: list[tuple[Any, ...]] = []
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor):
-            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            version = None if tensor.is_inference() else tensor._version
-            place = tensor.data_ptr(), version, tuple(tensor.shape), str(tensor.dtype)
-            rows.append((name, *place, google_crc32c.value(data.tobytes()), int(_folded(data))))
+    for name, tensor in state_tensors(module):
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        version = None if tensor.is_inference() else tensor._version
+        place = tensor.data_ptr(), version, tuple(tensor.shape), str(tensor.dtype)
+        rows.append((name, *place, google_crc32c.value(data.tobytes()), int(_folded(data))))
     return rows
 
 
