@@ -10,6 +10,7 @@ module's, as everywhere else, and the operation is called `relu()`.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,45 @@ _ACTIVATIONS = (
 )  # fmt: skip
 
 
+class _InPlaceProxy(fx.Proxy):
+    """Notes operations that work in place as such, since another name of the same value sees them too; torch.fx alone
+    makes `a += b` a sum apart. Named like the others, as torchvision names them.
+    """
+
+    def _in_place(self, target: Callable[..., Any], name: str, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", target, (self, other), {}, name)
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._in_place(operator.iadd, "add", other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place(operator.isub, "sub", other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place(operator.imul, "mul", other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place(operator.itruediv, "truediv", other)
+
+    def __ifloordiv__(self, other: Any) -> Any:
+        return self._in_place(operator.ifloordiv, "floordiv", other)
+
+    def __imod__(self, other: Any) -> Any:
+        return self._in_place(operator.imod, "mod", other)
+
+    def __ipow__(self, other: Any) -> Any:
+        return self._in_place(operator.ipow, "pow", other)
+
+    def __iand__(self, other: Any) -> Any:
+        return self._in_place(operator.iand, "and_", other)
+
+    def __ior__(self, other: Any) -> Any:
+        return self._in_place(operator.ior, "or_", other)
+
+    def __ixor__(self, other: Any) -> Any:
+        return self._in_place(operator.ixor, "xor", other)
+
+
 class _Tracer(NodePathTracer):
     """torchvision's tracer with its default leaf rules; notes which node each call of a module returned.
 
@@ -41,6 +81,9 @@ class _Tracer(NodePathTracer):
         super().__init__(autowrap_modules=(math, ops), leaf_modules=[*_leaf_operations(), *whole])
         self.returned: dict[str, list[fx.Node]] = {}
         self.failed: nn.Module | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _InPlaceProxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -175,9 +218,11 @@ class NodeGraph:
         """How often a module runs; 1 for an operation."""
         return len(self.returned.get(layer, [None]))
 
-    def run(self, batch: torch.Tensor, collect: Callable[[fx.Node, Any], None]) -> None:
-        """Run the network on `batch`; `collect(node, value)` is called as soon as a node's value is there."""
-        _Collecting(self.graph, collect).run(batch)
+    def run(self, batch: torch.Tensor, collect: Callable[[fx.Node, Any], None]) -> Any:
+        """Run the network on `batch` and return its output; `collect(node, value)` is called as soon as a node's value
+        is there.
+        """
+        return _Collecting(self.graph, collect).run(batch)
 
 
 class _Collecting(fx.Interpreter):

@@ -11,7 +11,6 @@ What the forward decides while it is traced (attributes of the module, its mode)
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,25 +95,6 @@ class _Call(nn.Module):
         return self.owner(*args, **kwargs)
 
 
-class _InPlaceProxy(fx.Proxy):
-    """Notes operations that work in place as such; named like the others, as recording names them."""
-
-    def __iadd__(self, other: Any) -> Any:
-        return self._in_place(operator.iadd, "add", other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self._in_place(operator.isub, "sub", other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self._in_place(operator.imul, "mul", other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._in_place(operator.itruediv, "truediv", other)
-
-    def _in_place(self, target: Callable[..., Any], name: str, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", target, (self, other), {}, name)
-
-
 class _WrittenTracer(_Tracer):
     """Traces forwards as they are written: without hooks, and without what replays.
 
@@ -130,9 +110,6 @@ class _WrittenTracer(_Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         return super().is_leaf_module(m, module_qualname) if self.alone is None else m is not self.alone
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _InPlaceProxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self.entered.setdefault(self.path_of_module(m), []).append(Arguments.of(args, kwargs))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 import xarray as xr
 from torch import nn
+from torchvision.models.feature_extraction import get_graph_node_names
 
 import featattn_neuro as fn
 from featattn_neuro.errors import ConfigError, DataError
@@ -389,3 +390,60 @@ def test_listed_filters_are_those_that_are_recorded():
     assert {layer.name: layer.output_shape for layer in listed}["norm"] == (8, 8, 6)
     found = fn.record(Last(), images(), ["conv", "norm", "series"])
     assert found.layer.to_series().value_counts().to_dict() == {"conv": 6, "norm": 6, "series": 5}
+
+
+class _Aliased(nn.Module):
+    """Works in place on a second name of what its head sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        a = self.conv(x)
+        b = a
+        b += 1.0
+        b *= 2.0
+        b **= 2
+        c = torch.relu(b)
+        return self.head(a) + c
+
+
+def test_the_graph_works_in_place_where_the_network_does():
+    net = _Aliased()
+    alone, beside = fn.record(net, images(), ["head"]), fn.record(net, images(), ["head", "relu"])
+    np.testing.assert_array_equal(alone.response, beside.response.where(beside.layer == "head", drop=True))
+    assert [name for name in NodeGraph(net).names if name != "x"] == get_graph_node_names(net)[1][1:]
+
+
+def _with_pre_hook() -> nn.Module:
+    net = _Aliased()
+    net.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+    return net
+
+
+def _with_own_forward() -> nn.Module:
+    net = _Aliased()
+    net.forward = lambda x: net.head(net.conv(x))
+    return net
+
+
+@pytest.mark.parametrize("make", [_with_pre_hook, _with_own_forward])
+def test_a_graph_that_is_not_the_network_is_refused(make):
+    net = make()
+    with pytest.raises(ConfigError, match=r"gives another output than the network itself.*name modules only"):
+        fn.record(net, images(), ["relu", "head"])
+    assert fn.record(net, images(), "head").sizes["unit"] == 4
+
+
+def test_outputs_of_every_shape_are_compared():
+    class Several(_Aliased):
+        def forward(self, x):
+            a = torch.relu(self.conv(x))
+            return {"map": a, "more": (self.head(a), [a.mean() * float("nan")])}
+
+    assert fn.record(Several(), images(), "relu").sizes["unit"] == 4
+    other = Several()
+    other.register_forward_hook(lambda module, inputs, output: {**output, "more": output["more"][:1]})
+    with pytest.raises(ConfigError, match="gives another output"):
+        fn.record(other, images(), "relu")
