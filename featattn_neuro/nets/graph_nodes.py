@@ -22,7 +22,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.chance import draws_noted
-from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.hooks import attributes_kept, evaluating
 from featattn_neuro.nets.layers import stage_of
 
 _ACTIVATIONS = (
@@ -167,8 +167,10 @@ class NodeGraph:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         try:
-            with evaluating(module):
+            # constants that tracing puts on the network, which the copy takes over, and what its forward keeps of it
+            with evaluating(module), attributes_kept(module):
                 tracer, graph, self.whole = trace_what_can_be(_Tracer, module, module)
+                self.graph = fx.GraphModule(module, graph)
         except DrawnError as error:
             raise ConfigError(
                 f"{error}; functional operations cannot be recorded; name modules only, or switch its noise off"
@@ -178,7 +180,6 @@ class NodeGraph:
                 f"torch.fx cannot trace this network ({type(error).__name__}: {error}); functional operations cannot "
                 "be recorded, name modules only"
             ) from error
-        self.graph = fx.GraphModule(module, graph)
         # GraphModule copies the graph: nodes keep their order
         copies = dict(zip(graph.nodes, self.graph.graph.nodes, strict=True))
         self.node_names = {copies[n]: name for n, name in tracer.node_to_qualname.items() if n in copies}

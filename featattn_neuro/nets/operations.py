@@ -21,7 +21,7 @@ from torch import fx, nn
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.graph_nodes import DrawnError, _stage, _Tracer, own_names, trace_what_can_be
-from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.hooks import attributes_kept, evaluating
 
 _REPLAY = "_featattn_replay"
 """Where a module keeps the graph that it answers through."""
@@ -165,7 +165,7 @@ class Operations:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         try:
-            with evaluating(module):
+            with evaluating(module), attributes_kept(module):
                 tracer, _, _ = trace_what_can_be(
                     lambda whole: _WrittenTracer(whole=whole), _Call(module, Arguments()), module
                 )
@@ -213,7 +213,7 @@ class Operations:
             )
         siblings = [one for one in self._nodes if one.rpartition(".")[0] == owner]
         found = Operation(name, owner, local, siblings.index(name), _stage(self._nodes[name]), calls[0])
-        with evaluating(part):
+        with evaluating(part), attributes_kept(part):
             _, alone = _trace(_WrittenTracer(part), _Call(part, found.arguments))
         if list(alone) != [one.rpartition(".")[2] for one in siblings]:
             raise ConfigError(f"operation {name!r} cannot be told apart when module {owner!r} runs alone; {_INSTEAD}")
@@ -275,7 +275,7 @@ class _Replay:
 
     def _make(self) -> fx.GraphModule:
         call = _Call(self.owner, self.arguments)
-        with draws_noted(self.owner) as drawn:
+        with draws_noted(self.owner) as drawn, attributes_kept(self.owner):
             graph, named = _trace(_WrittenTracer(self.owner), call)
             if drawn():  # in evaluation mode `Operations` says so
                 raise ConfigError(

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.chance import random_state
 from featattn_neuro.nets.channels import ChannelRule, channels_first, declared_axis, no_filters, without_filters
-from featattn_neuro.nets.hooks import evaluating, hooked
+from featattn_neuro.nets.hooks import attributes_kept, evaluating, hooked
 from featattn_neuro.nets.loading import Batch
 from featattn_neuro.nets.plan import COMPUTE_DTYPES, STORAGE_DTYPES, RecordingPlan
 from featattn_neuro.nets.reductions import reduced
@@ -113,14 +113,15 @@ class Runner:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Evaluation mode, no gradients, compute dtype, whatever the caller has on; all given back on the way out.
+        """Evaluation mode, no gradients, compute dtype, whatever the caller has on; all given back on the way out, and
+        what the network keeps of its passes in attributes too: it would not be known again by its content.
 
         Not inference mode: a network that keeps a tensor of its forward, a grid or a mask, could not be trained after.
         """
         compute = COMPUTE_DTYPES[self.plan.compute_dtype]
         half = compute != torch.float32
         cast = torch.autocast(self.device.type, dtype=compute if half else None, enabled=half)
-        with evaluating(self.module), torch.inference_mode(False), torch.no_grad(), cast:
+        with evaluating(self.module), attributes_kept(self.module), torch.inference_mode(False), torch.no_grad(), cast:
             yield
 
     @contextmanager

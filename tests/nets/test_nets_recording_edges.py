@@ -447,3 +447,65 @@ def test_outputs_of_every_shape_are_compared():
     other.register_forward_hook(lambda module, inputs, output: {**output, "more": output["more"][:1]})
     with pytest.raises(ConfigError, match="gives another output"):
         fn.record(other, images(), "relu")
+
+
+class _Keeping(nn.Module):
+    """Keeps what it has seen last, counts its passes, and holds a constant that tracing notes on the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head, self.passes, self.kept = nn.Conv2d(3, 4, 1), nn.Linear(4, 2), 0, None
+
+    def forward(self, x):
+        self.passes += 1
+        self.last = self.conv(x)
+        if self.kept is None:
+            self.kept = self.last
+        self.conv.shown = self.last
+        return self.head((torch.relu(self.last) * torch.tensor(2.0)).mean(dim=(2, 3)))
+
+
+def _attributes(net):
+    return [dict(vars(part)) for part in net.modules()]
+
+
+@pytest.mark.parametrize("layers", [["conv"], ["conv", "relu"]])
+def test_the_network_keeps_nothing_of_its_passes_and_is_known_again(tmp_path, layers):
+    net = _Keeping()
+    before = _attributes(net)
+    assert fn.record(net, images(), layers).attrs["network_name"] == "_Keeping"
+    assert _attributes(net) == before
+    first = fn.record(net, images(), layers, cache=tmp_path / "cache")
+    second = fn.record(net, images(), layers, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.zarr"))) == 1
+    for _ in range(2):  # a second time it is the same recording, not another network's
+        again = fn.record(net, images(), layers, out=tmp_path / "out.zarr")
+        np.testing.assert_array_equal(again.response, first.response)
+    np.testing.assert_array_equal(second.response, first.response)
+    assert _attributes(net) == before
+
+
+def test_what_a_network_has_kept_itself_stays(tmp_path):
+    net = _Keeping()
+    net(torch.from_numpy(images()))
+    passes, last = net.passes, net.last
+    fn.record(net, images(), ["conv", "relu"], cache=tmp_path)
+    assert (net.passes, net.last is last) == (passes, True)
+    net(torch.from_numpy(images(2)))
+    assert (net.passes, len(net.last)) == (passes + 1, 2)
+
+
+def test_looking_for_head_layers_and_operations_leaves_attributes():
+    net = _Keeping()
+    before = _attributes(net)
+    assert fn.load_model(net).head == "head"
+    assert [layer.name for layer in fn.list_layers(net)] == ["conv", "head"]
+    operations = Operations(net)
+    assert operations.find("relu").stage == "activation"
+    assert _attributes(net) == before
+
+
+def test_lazy_layers_stay_what_they_became():
+    net = nn.Sequential(nn.LazyConv2d(4, 1))
+    assert fn.record(net, images(), "0").sizes["unit"] == 4
+    assert (type(net[0]), net[0].in_channels) == (nn.Conv2d, 3)
