@@ -76,7 +76,8 @@ def record(
         that return several maps); layers that are named must be there.
     reduce : "mean", "max", "sum", "sd", "centre" of maps, "first" of a sequence (the class token of a vision
         transformer), a quantile ("q0.9") over positions, or a function of maps (N, C, H, W) to (N, C); several give a
-        dimension `reduction`. "none" keeps every position as a unit, with coordinates `y` and `x`.
+        dimension `reduction`. A vector is a map of one position (its "sd" is 0; a function sees (N, C, 1, 1)). "none"
+        keeps every position as a unit, with coordinates `y` and `x`.
     batch_size : compute batch; the last one is padded, so a row never depends on how many others there are.
     device : where to compute; None = where the network is. The network is brought back afterwards.
     out : file to record into, .zarr (streamed; memory does not grow with the number of stimuli; taken up again after a
