@@ -105,10 +105,33 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
-        "matmul": torch.get_float32_matmul_precision(),
-        "tf32": torch.backends.cudnn.allow_tf32,
+        "precision": _precisions(),
+        "attention": {
+            name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
+            for name in ("flash", "mem_efficient", "math", "cudnn")
+            if hasattr(torch.backends.cuda, f"{name}_sdp_enabled")
+        },
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn": {name: getattr(torch.backends.cudnn, name) for name in ("enabled", "deterministic", "benchmark")},
         "autocast": torch.is_autocast_enabled(device.type),
     }
+
+
+_PRECISIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.conv", "mkldnn.matmul", "mkldnn.rnn")
+
+
+def _precisions() -> dict[str, Any]:
+    """How float32 is multiplied, by library and operation. The getters that older versions of torch have, for all
+    operations of a library at once, raise where these are set apart.
+    """
+    found = {}
+    for name in _PRECISIONS:
+        library, operation = name.split(".")
+        switches = getattr(getattr(torch.backends, library, None), operation, None)
+        found[name] = getattr(switches, "fp32_precision", None)
+    if all(one is not None for one in found.values()):
+        return found
+    return {**found, "matmul": torch.get_float32_matmul_precision(), "tf32": torch.backends.cudnn.allow_tf32}
 
 
 def recording_inputs(

@@ -23,7 +23,7 @@ from torch import fx, nn
 
 import featattn_neuro as fn
 from featattn_neuro.errors import ConfigError
-from featattn_neuro.nets.fingerprint import digest, network_digest
+from featattn_neuro.nets.fingerprint import digest, network_digest, surroundings
 from featattn_neuro.nets.weights import state_tensors, weights_sha256
 
 GAIN = 2.0
@@ -423,6 +423,83 @@ def test_networks_that_hold_themselves_and_traced_ones_have_a_digest():
     halved = nn.Sequential(nn.ReLU())
     traced, same, other = (fx.symbolic_trace(one) for one in (halved, halved, nn.Sequential(nn.ReLU(), nn.ReLU())))
     assert network_digest(traced) == network_digest(same) != network_digest(other)
+
+
+def _backend(path: str, value: Any) -> Any:
+    *places, name = path.split(".")
+    owner = functools.reduce(getattr, places, torch.backends)
+    return lambda: setattr(owner, name, value)
+
+
+SWITCHES = {
+    **{
+        f"{path} {value}": _backend(f"{path}.fp32_precision", value)
+        for path, value in (
+            ("cuda.matmul", "tf32"), ("cudnn.conv", "ieee"), ("cudnn.rnn", "ieee"), ("mkldnn.conv", "bf16"),
+            ("mkldnn.matmul", "bf16"), ("mkldnn.rnn", "bf16"),
+        )
+    },
+    "matmul precision": lambda: torch.set_float32_matmul_precision("medium"),
+    "cudnn tf32": _backend("cudnn.allow_tf32", False),
+    "flash": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "mem_efficient": lambda: torch.backends.cuda.enable_mem_efficient_sdp(False),
+    "math": lambda: torch.backends.cuda.enable_math_sdp(False),
+    "cudnn attention": lambda: torch.backends.cuda.enable_cudnn_sdp(False),
+    "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True),
+    "cudnn.deterministic": _backend("cudnn.deterministic", True),
+    "cudnn.benchmark": _backend("cudnn.benchmark", True),
+    "cudnn.enabled": _backend("cudnn.enabled", False),
+    "mkldnn.enabled": _backend("mkldnn.enabled", False),
+}  # fmt: skip
+
+
+def _switches_back() -> None:
+    torch.set_float32_matmul_precision("highest")
+    for one in ("cuda.matmul", "mkldnn.conv", "mkldnn.matmul", "mkldnn.rnn"):
+        _backend(f"{one}.fp32_precision", "none")()
+    _backend("cudnn.conv.fp32_precision", "tf32")()
+    _backend("cudnn.rnn.fp32_precision", "tf32")()
+    _backend("cudnn.allow_tf32", True)()  # its getter raises until it agrees again with the two above
+    for one in ("flash", "mem_efficient", "math", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{one}_sdp")(True)
+    torch.use_deterministic_algorithms(False)
+    for one, value in (("deterministic", False), ("benchmark", False), ("enabled", True)):
+        _backend(f"cudnn.{one}", value)()
+    _backend("mkldnn.enabled", True)()
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"), reason="this version of torch has no switches by operation"
+)
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_switches_of_kernels_are_in_the_key(switch):
+    cpu = torch.device("cpu")
+    before = surroundings(cpu)
+    try:
+        SWITCHES[switch]()
+        assert digest(surroundings(cpu)) != digest(before)
+    finally:
+        _switches_back()
+    assert surroundings(cpu) == before
+
+
+def test_older_versions_of_torch_have_fewer_switches(monkeypatch):
+    for library in ("cuda", "cudnn", "mkldnn"):
+        monkeypatch.setattr(torch.backends, library, _Without(getattr(torch.backends, library)))
+    before = surroundings(torch.device("cpu"))
+    assert (before["precision"]["matmul"], before["precision"]["tf32"]) == ("highest", True)
+
+
+class _Without:
+    """A library's module as before its operations had switches of their own."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("conv", "rnn", "matmul"):
+            raise AttributeError(name)
+        return getattr(self.module, name)
 
 
 def test_the_key_is_the_same_in_another_process():
