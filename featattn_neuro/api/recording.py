@@ -119,18 +119,19 @@ def record(
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
     if out is not None and cache is not None:
         raise ConfigError("out names the file, cache lets the content name it: give one of them")
-    # the head plays no part here, and finding it takes as long as dozens of images
-    network = bare_network(model)
-    plan = make_plan(
-        network.module, layers, reduce, batch_size=batch_size, dtype=dtype, compute_dtype=compute_dtype,
-        channel_axis=channel_axis,
-    )  # fmt: skip
     if out is not None and Path(out).suffix == ".nc" and dtype == "float16":
         raise ConfigError("netCDF-4 has no float16; store float32, or record into .zarr")
-    images, preprocess = as_stimuli(stimuli, network, corrupt)
-    if metadata is not None:
-        images = _described(images, metadata)
+    # the head plays no part here, and finding it takes as long as dozens of images
+    network = bare_network(model)
     with placed(network.module, device) as place:
+        # where it is to run: a traced graph has buffers and constants of its own, which would stay at home
+        plan = make_plan(
+            network.module, layers, reduce, batch_size=batch_size, dtype=dtype, compute_dtype=compute_dtype,
+            channel_axis=channel_axis,
+        )  # fmt: skip
+        images, preprocess = as_stimuli(stimuli, network, corrupt)
+        if metadata is not None:
+            images = _described(images, metadata)
         run = partial(
             run_plan, network.module, plan, images, preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,
@@ -207,11 +208,12 @@ def stream_moments(
     """
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
     network = bare_network(model)
-    plan = make_plan(
-        network.module, layers, reduce, batch_size=batch_size, compute_dtype=compute_dtype, channel_axis=channel_axis
-    )
-    images, preprocess = as_stimuli(stimuli, network, corrupt)
     with placed(network.module, device) as place:
+        plan = make_plan(
+            network.module, layers, reduce, batch_size=batch_size, compute_dtype=compute_dtype,
+            channel_axis=channel_axis,
+        )  # fmt: skip
+        images, preprocess = as_stimuli(stimuli, network, corrupt)
         return run_plan(
             network.module, plan, images, MomentsSink(target), preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
 import featattn_neuro as fn
+from featattn_neuro.api import recording
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.graph_nodes import NodeGraph
 from featattn_neuro.nets.operations import Operations
@@ -509,3 +512,37 @@ def test_lazy_layers_stay_what_they_became():
     net = nn.Sequential(nn.LazyConv2d(4, 1))
     assert fn.record(net, images(), "0").sizes["unit"] == 4
     assert (type(net[0]), net[0].in_channels) == (nn.Conv2d, 3)
+
+
+class _WithBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("kernel", torch.randn(2, 4, 1, 1))
+
+    def forward(self, x):
+        return torch.relu(F.conv2d(self.conv(x), self.kernel))
+
+
+@pytest.mark.parametrize("call", [fn.record, fn.stream_moments])
+def test_the_graph_is_traced_where_the_network_runs(monkeypatch, call):
+    """Double precision stands in for a device: it too puts other buffers in the place of those that were there."""
+
+    @contextmanager
+    def moved(module, device):
+        module.double()
+        try:
+            yield torch.device("cpu")
+        finally:
+            module.float()
+
+    net = _WithBuffer()
+    stimuli = fn.load_stimuli(images(), label=list("abab"))
+    wanted = call(net, stimuli, "relu")
+    monkeypatch.setattr(recording, "placed", moved)
+    found = call(net, stimuli, "relu")
+    name = "response" if call is fn.record else "mean"
+    np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+    assert net.kernel.dtype == torch.float32
+    with pytest.raises(ConfigError, match="unknown layer 'rulu'"):
+        call(net, "no such folder", "rulu")
