@@ -70,7 +70,7 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
     ------
     ConfigError : the network does not take the shape, or none of the usual ones.
     """
-    example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     failure: Exception | None = None
     with torch.no_grad(), evaluating(module), attributes_kept(module):
         for shape in _USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:

@@ -15,8 +15,10 @@ from torchvision.models.feature_extraction import get_graph_node_names
 import featattn_neuro as fn
 from featattn_neuro.api import recording
 from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.graph_nodes import NodeGraph
 from featattn_neuro.nets.operations import Operations
+from featattn_neuro.nets.preprocessing import Preprocessing
 
 
 def images(n=4, side=8, channels=3):
@@ -546,3 +548,34 @@ def test_the_graph_is_traced_where_the_network_runs(monkeypatch, call):
     assert net.kernel.dtype == torch.float32
     with pytest.raises(ConfigError, match="unknown layer 'rulu'"):
         call(net, "no such folder", "rulu")
+
+
+@pytest.fixture
+def elsewhere():
+    """Another default device and dtype, as a caller may have set them."""
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_device(None)
+    torch.set_default_dtype(torch.float32)
+
+
+_PICTURES = np.random.default_rng(0).integers(0, 255, (9, 12, 12, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("stimuli", "layers", "options"),
+    [
+        (images(), ["conv"], {}),
+        (images(), ["conv", "relu"], {}),
+        (_PICTURES, ["conv"], {"workers": 0}),
+        (_PICTURES, ["conv"], {"workers": 2}),
+    ],
+)
+def test_a_default_device_of_the_caller_reaches_no_image(request, tmp_path, stimuli, layers, options):
+    net = Network("net", _Aliased(), Preprocessing(size=8))
+    wanted = fn.record(net, stimuli, layers, batch_size=4, **options)
+    request.getfixturevalue("elsewhere")
+    found = fn.record(net, stimuli, layers, batch_size=4, cache=tmp_path, **options)
+    np.testing.assert_array_equal(found.response, wanted.response)
+    assert [layer.name for layer in fn.list_layers(net)] == ["conv", "head"]
