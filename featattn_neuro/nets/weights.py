@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,9 @@ def state_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """
     for name, part in module.named_modules(remove_duplicate=False):
         prefix = f"{name}." if name else ""
-        saved: dict[str, Any] = {}
-        part._save_to_state_dict(saved, prefix, keep_vars=True)
+        saved: Any = OrderedDict()
+        saved._metadata = OrderedDict()  # as state_dict() hands it over
+        part._save_to_state_dict(saved, prefix, True)
         yield from ((key, value) for key, value in saved.items() if isinstance(value, Tensor))
         transient: set[str] = getattr(part, "_non_persistent_buffers_set", set())
         held = [
