@@ -76,7 +76,8 @@ def record(
         that return several maps); layers that are named must be there.
     reduce : "mean", "max", "sum", "sd", "centre" of maps, "first" of a sequence (the class token of a vision
         transformer), a quantile ("q0.9") over positions, or a function of maps (N, C, H, W) to (N, C); several give a
-        dimension `reduction`. "none" keeps every position as a unit, with coordinates `y` and `x`.
+        dimension `reduction`. A vector is a map of one position (its "sd" is 0; a function sees (N, C, 1, 1)). "none"
+        keeps every position as a unit, with coordinates `y` and `x`.
     batch_size : compute batch; the last one is padded, so a row never depends on how many others there are.
     device : where to compute; None = where the network is. The network is brought back afterwards.
     out : file to record into, .zarr (streamed; memory does not grow with the number of stimuli; taken up again after a
@@ -118,18 +119,19 @@ def record(
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
     if out is not None and cache is not None:
         raise ConfigError("out names the file, cache lets the content name it: give one of them")
-    # the head plays no part here, and finding it takes as long as dozens of images
-    network = bare_network(model)
-    plan = make_plan(
-        network.module, layers, reduce, batch_size=batch_size, dtype=dtype, compute_dtype=compute_dtype,
-        channel_axis=channel_axis,
-    )  # fmt: skip
     if out is not None and Path(out).suffix == ".nc" and dtype == "float16":
         raise ConfigError("netCDF-4 has no float16; store float32, or record into .zarr")
-    images, preprocess = as_stimuli(stimuli, network, corrupt)
-    if metadata is not None:
-        images = _described(images, metadata)
+    # the head plays no part here, and finding it takes as long as dozens of images
+    network = bare_network(model)
     with placed(network.module, device) as place:
+        # where it is to run: a traced graph has buffers and constants of its own, which would stay at home
+        plan = make_plan(
+            network.module, layers, reduce, batch_size=batch_size, dtype=dtype, compute_dtype=compute_dtype,
+            channel_axis=channel_axis,
+        )  # fmt: skip
+        images, preprocess = as_stimuli(stimuli, network, corrupt)
+        if metadata is not None:
+            images = _described(images, metadata)
         run = partial(
             run_plan, network.module, plan, images, preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,
@@ -206,11 +208,12 @@ def stream_moments(
     """
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
     network = bare_network(model)
-    plan = make_plan(
-        network.module, layers, reduce, batch_size=batch_size, compute_dtype=compute_dtype, channel_axis=channel_axis
-    )
-    images, preprocess = as_stimuli(stimuli, network, corrupt)
     with placed(network.module, device) as place:
+        plan = make_plan(
+            network.module, layers, reduce, batch_size=batch_size, compute_dtype=compute_dtype,
+            channel_axis=channel_axis,
+        )  # fmt: skip
+        images, preprocess = as_stimuli(stimuli, network, corrupt)
         return run_plan(
             network.module, plan, images, MomentsSink(target), preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,

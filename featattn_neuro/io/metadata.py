@@ -29,6 +29,8 @@ _MISSING = ("", "NA", "NaN", "nan", "N/A")
 _FLAGS = {"true": True, "false": False}
 _CODE = re.compile(r"[+-]?0\d|\d{19}")
 """What looks like a number and is a code: 007, or more digits than a 64-bit integer holds."""
+_LONG = re.compile(r"[+-]?0\d|[+-]?\d{16,}$|\d{19}")
+"""The same where a whole number becomes floating point."""
 
 
 def with_metadata(what: Any, table: Table, *, others: str = "error") -> Any:
@@ -155,7 +157,9 @@ def _inferred(column: pd.Series) -> pd.Series:
         return column.where(~missing, "")
     if not missing.any() and present.str.lower().isin(_FLAGS).all():
         return present.str.lower().map(_FLAGS).astype(bool)
-    if not present.str.match(_CODE).any():
+    # beside a missing cell numbers are floating point, which holds 15 digits whole
+    longest = _LONG if missing.any() else _CODE
+    if not present.str.match(longest).any():
         numbers = pd.to_numeric(present, errors="coerce")
         if numbers.notna().all():
             return numbers if not missing.any() else numbers.reindex(column.index).astype(np.float64)

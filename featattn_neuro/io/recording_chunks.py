@@ -7,8 +7,9 @@ format; a test holds the bytes against those of zarr.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -115,6 +116,10 @@ def is_whole(path: Path, size: int, checksum: str) -> bool:
     return crc32c(data[:-_CHECKSUM_BYTES]).hex() == checksum
 
 
+Chunks = Sequence[tuple[int, int]]
+"""Row and column of each, within the array."""
+
+
 @cache
 def _readers() -> ThreadPoolExecutor:
     """Threads that read and decode chunks, as many as the processors that this process may use."""
@@ -122,6 +127,18 @@ def _readers() -> ThreadPoolExecutor:
 
 
 os.register_at_fork(after_in_child=_readers.cache_clear)  # threads do not follow into a forked process
+
+
+def _side_by_side(read: Callable[[tuple[int, int]], np.ndarray | None], chunks: Chunks) -> list[np.ndarray | None]:
+    """What `read` gives for each chunk; one after the other in worker processes, which share the processors."""
+    if len(chunks) > 1 and multiprocessing.parent_process() is None:
+        try:
+            submitted = _readers().map(read, chunks)
+        except RuntimeError:  # the main thread has ended, or no thread can be started
+            pass
+        else:
+            return list(submitted)
+    return [read(chunk) for chunk in chunks]
 
 
 class StoredLayer:
@@ -185,8 +202,7 @@ class StoredLayer:
             return None
 
         # chunks side by side: what opens them, and the memory they come to, wait for the kernel more than they compute
-        parts = [fill(chunk) for chunk in touched] if len(touched) < 2 else list(_readers().map(fill, touched))
-        return next((part for part in parts if part is not None), found)
+        return next((part for part in _side_by_side(fill, touched) if part is not None), found)
 
     def read_chunk(self, row: int, column: int, into: np.ndarray | None = None) -> np.ndarray:
         """One chunk as written, filled up at the ends, checksum verified; `into` a contiguous array, or a new one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -141,7 +143,8 @@ def build_network(
         drawn from `seed` for "digits_cnn", whatever the function gives for a function; an error elsewhere.
     seed : of everything that is drawn; the global generator is left alone.
     preprocess : instead of the published one. A torchvision network with random weights, or weights from a file, gets
-        that of torchvision's first published weights (224 px, ImageNet mean and SD, for most).
+        that of torchvision's first published weights (224 px, ImageNet mean and SD, for most); a file that torchvision
+        publishes, known by its sha256, gets its own.
     head : dotted name of the final linear layer, instead of the one found.
     num_classes : number of logits; passed on to a function as the keyword `num_classes`. None: as published.
 
@@ -257,7 +260,8 @@ def _build_torchvision(name: str, request: _Request) -> Network:
     choose(name, torchvision.models.list_models(module=torchvision.models), "torchvision network")
     request.said(f"torchvision:{name}", offers=("random", "pretrained"))
     options: dict[str, Any] = {} if request.num_classes is None else {"num_classes": request.num_classes}
-    published = list(torchvision.models.get_model_weights(name))
+    if request.file is not None:
+        return _build_torchvision_from_file(name, request, request.file, options)
     if request.weights == "pretrained":
         entry = torchvision.models.get_model_weights(name).DEFAULT
         if request.num_classes not in (None, len(entry.meta["categories"])):
@@ -267,14 +271,60 @@ def _build_torchvision(name: str, request: _Request) -> Network:
             )
         module = _download(name, lambda: torchvision.models.get_model(name, weights=entry))
     else:
-        entry = published[0]
+        entry = next(iter(torchvision.models.get_model_weights(name)))
         with _seeded(request.seed):
             module = torchvision.models.get_model(name, weights=None, **options)
-        if request.file is not None:
-            put_weights(module, read_weights(request.file), what=request.file.name)
     preprocess = _torchvision_preprocessing(entry.transforms())
     source = f"torchvision {name}, {request.describe()}"
     return Network(name, module, preprocess, None, source, _input_shape(preprocess))
+
+
+_INCEPTION = ("googlenet", "inception_v3")
+"""Networks to which torchvision adds a transform of the input whenever it loads their published weights."""
+
+_OLD_DENSENET_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)")
+
+
+def _build_torchvision_from_file(name: str, request: _Request, file: Path, options: dict[str, Any]) -> Network:
+    """A network with the weights of a file; one that torchvision publishes gives the network that torchvision makes."""
+    import torchvision
+
+    state = read_weights(file)
+    entries = list(torchvision.models.get_model_weights(name))
+    published = _published_entry(file, entries)
+    if name in _INCEPTION:
+        if published is None and request.preprocess is None:
+            raise ConfigError(
+                f"{file.name} is no file that torchvision publishes for {name}, so whether the network transforms its "
+                "input (transform_input) is not known; load the weights yourself and pass the module in hand, or give "
+                "preprocess= for a network that takes its images untransformed"
+            )
+        options = {**options, "init_weights": False, "transform_input": published is not None}
+    with _seeded(request.seed):
+        module = torchvision.models.get_model(name, weights=None, **options)
+    if name.startswith("densenet"):  # as torchvision does with its own files, which are older than its names
+        state = {_OLD_DENSENET_NAME.sub(r"\1\2", key): value for key, value in state.items()}
+    put_weights(module, state, what=file.name)
+    source = f"torchvision {name}, {request.describe()}"
+    if published is not None:
+        source += f", published as {published.name}"
+        if name == "googlenet":  # its auxiliary heads are published untrained
+            module.aux_logits, module.aux1, module.aux2 = False, None, None
+    elif name in _INCEPTION:
+        source += ", transform_input=False"
+    preprocess = _torchvision_preprocessing((published or entries[0]).transforms())
+    return Network(name, module, preprocess, None, source, _input_shape(preprocess))
+
+
+def _published_entry(file: Path, entries: Sequence[Any]) -> Any:
+    """The published weights that a file holds, by the start of its sha256, which their addresses carry; or None."""
+    with open(file, "rb") as handle:
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+    for entry in entries:
+        found = re.search(r"-([0-9a-f]{8,})\.", entry.url)
+        if found is not None and sha256.startswith(found[1]):
+            return entry
+    return None
 
 
 def _torchvision_preprocessing(transform: Any) -> Preprocessing:

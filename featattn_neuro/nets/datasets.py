@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,8 @@ class DatasetStimuli:
 
     Items are images, (image, label, ...), or dictionaries with an image ("image", "img", "pixel_values") and perhaps a
     label ("label", "labels", "target"). Images are (C, H, W), bytes (C, H, W) or (H, W, 3), or PIL; a label is a number
-    or a text, or the name that the dataset's `classes` give it; what is neither (boxes, several labels) is no label.
+    or a text, or the name that the dataset's `classes` give it (not behind a `target_transform`, and not a number that
+    `classes` does not have, as -1 for no class); what is neither (boxes, several labels) is no label.
 
     Reads the dataset once for the ids (sha256 of dtype, shape and bytes of each image), and again when recording; an
     image that is not the same then (random augmentation) is an error. Order does not matter: a shuffled loader gives
@@ -154,8 +155,19 @@ class DatasetStimuli:
         whole = self.dataset
         while isinstance(whole, Subset):
             whole = whole.dataset
-        classes = getattr(whole, "classes", None)
-        return str(classes[value]) if classes is not None and isinstance(value, int) else str(value)
+        return str(whole.classes[value]) if _is_class(whole, value) else str(value)
+
+
+def _is_class(dataset: Any, label: Any) -> bool:
+    """Whether `classes` of a dataset names a label: not what a transform made of it, nor one of other targets."""
+    classes = getattr(dataset, "classes", None)
+    if type(label) is not int or getattr(dataset, "target_transform", None) is not None:
+        return False
+    if list(getattr(dataset, "_target_types", ["category"])) != ["category"]:  # OxfordIIITPet names breeds
+        return False
+    return (
+        label in classes if isinstance(classes, Mapping) else isinstance(classes, Sized) and 0 <= label < len(classes)
+    )
 
 
 def _parts(item: Any) -> tuple[Any, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules import module as hooked_by_torch
 
 from featattn_neuro.nets.content_walk import ContentWalk
 from featattn_neuro.nets.plan import RecordingPlan
-from featattn_neuro.nets.weights import weights_sha256
+from featattn_neuro.nets.weights import state_tensors, weights_sha256
 
 
 def network_digest(module: nn.Module) -> str:
@@ -76,12 +76,11 @@ def _state(module: nn.Module) -> list[tuple[Any, ...]]:
     import google_crc32c
 
     rows: list[tuple[Any, ...]] = []
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor):
-            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            version = None if tensor.is_inference() else tensor._version
-            place = tensor.data_ptr(), version, tuple(tensor.shape), str(tensor.dtype)
-            rows.append((name, *place, google_crc32c.value(data.tobytes()), int(_folded(data))))
+    for name, tensor in state_tensors(module):
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        version = None if tensor.is_inference() else tensor._version
+        place = tensor.data_ptr(), version, tuple(tensor.shape), str(tensor.dtype)
+        rows.append((name, *place, google_crc32c.value(data.tobytes()), int(_folded(data))))
     return rows
 
 
@@ -106,10 +105,33 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
-        "matmul": torch.get_float32_matmul_precision(),
-        "tf32": torch.backends.cudnn.allow_tf32,
+        "precision": _precisions(),
+        "attention": {
+            name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
+            for name in ("flash", "mem_efficient", "math", "cudnn")
+            if hasattr(torch.backends.cuda, f"{name}_sdp_enabled")
+        },
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn": {name: getattr(torch.backends.cudnn, name) for name in ("enabled", "deterministic", "benchmark")},
         "autocast": torch.is_autocast_enabled(device.type),
     }
+
+
+_PRECISIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.conv", "mkldnn.matmul", "mkldnn.rnn")
+
+
+def _precisions() -> dict[str, Any]:
+    """How float32 is multiplied, by library and operation. The getters that older versions of torch have, for all
+    operations of a library at once, raise where these are set apart.
+    """
+    found = {}
+    for name in _PRECISIONS:
+        library, operation = name.split(".")
+        switches = getattr(getattr(torch.backends, library, None), operation, None)
+        found[name] = getattr(switches, "fp32_precision", None)
+    if all(one is not None for one in found.values()):
+        return found
+    return {**found, "matmul": torch.get_float32_matmul_precision(), "tf32": torch.backends.cudnn.allow_tf32}
 
 
 def recording_inputs(

@@ -10,6 +10,7 @@ module's, as everywhere else, and the operation is called `relu()`.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,52 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.chance import draws_noted
-from featattn_neuro.nets.hooks import count_anew, evaluating
+from featattn_neuro.nets.hooks import attributes_kept, count_anew, evaluating
 from featattn_neuro.nets.layers import stage_of
 
 _ACTIVATIONS = (
     "relu", "relu_", "relu6", "gelu", "silu", "elu", "celu", "selu", "leaky_relu", "hardswish", "hardtanh", "mish",
     "sigmoid", "hardsigmoid", "tanh", "softplus", "softmax", "log_softmax", "prelu", "glu",
 )  # fmt: skip
+
+
+class _InPlaceProxy(fx.Proxy):
+    """Notes operations that work in place as such, since another name of the same value sees them too; torch.fx alone
+    makes `a += b` a sum apart. Named like the others, as torchvision names them.
+    """
+
+    def _in_place(self, target: Callable[..., Any], name: str, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", target, (self, other), {}, name)
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._in_place(operator.iadd, "add", other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place(operator.isub, "sub", other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place(operator.imul, "mul", other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place(operator.itruediv, "truediv", other)
+
+    def __ifloordiv__(self, other: Any) -> Any:
+        return self._in_place(operator.ifloordiv, "floordiv", other)
+
+    def __imod__(self, other: Any) -> Any:
+        return self._in_place(operator.imod, "mod", other)
+
+    def __ipow__(self, other: Any) -> Any:
+        return self._in_place(operator.ipow, "pow", other)
+
+    def __iand__(self, other: Any) -> Any:
+        return self._in_place(operator.iand, "and_", other)
+
+    def __ior__(self, other: Any) -> Any:
+        return self._in_place(operator.ior, "or_", other)
+
+    def __ixor__(self, other: Any) -> Any:
+        return self._in_place(operator.ixor, "xor", other)
 
 
 class _Tracer(NodePathTracer):
@@ -41,6 +81,9 @@ class _Tracer(NodePathTracer):
         super().__init__(autowrap_modules=(math, ops), leaf_modules=[*_leaf_operations(), *whole])
         self.returned: dict[str, list[fx.Node]] = {}
         self.failed: nn.Module | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _InPlaceProxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -124,8 +167,10 @@ class NodeGraph:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         try:
-            with evaluating(module):
+            # constants that tracing puts on the network, which the copy takes over, and what its forward keeps of it
+            with evaluating(module), attributes_kept(module):
                 tracer, graph, self.whole = trace_what_can_be(_Tracer, module, module)
+                self.graph = fx.GraphModule(module, graph)
         except DrawnError as error:
             raise ConfigError(
                 f"{error}; functional operations cannot be recorded; name modules only, or switch its noise off"
@@ -135,7 +180,6 @@ class NodeGraph:
                 f"torch.fx cannot trace this network ({type(error).__name__}: {error}); functional operations cannot "
                 "be recorded, name modules only"
             ) from error
-        self.graph = fx.GraphModule(module, graph)
         # GraphModule copies the graph: nodes keep their order
         copies = dict(zip(graph.nodes, self.graph.graph.nodes, strict=True))
         self.node_names = {copies[n]: name for n, name in tracer.node_to_qualname.items() if n in copies}
@@ -175,10 +219,12 @@ class NodeGraph:
         """How often a module runs; 1 for an operation."""
         return len(self.returned.get(layer, [None]))
 
-    def run(self, batch: torch.Tensor, collect: Callable[[fx.Node, Any], None]) -> None:
-        """Run the network on `batch`; `collect(node, value)` is called as soon as a node's value is there."""
+    def run(self, batch: torch.Tensor, collect: Callable[[fx.Node, Any], None]) -> Any:
+        """Run the network on `batch` and return its output; `collect(node, value)` is called as soon as a node's value
+        is there.
+        """
         count_anew(self.module)
-        _Collecting(self.graph, collect).run(batch)
+        return _Collecting(self.graph, collect).run(batch)
 
 
 class _Collecting(fx.Interpreter):

@@ -105,6 +105,35 @@ def preserved(module: nn.Module) -> Iterator[nn.Module]:
             parameter.grad = grad
 
 
+_REGISTERS = frozenset(vars(nn.Module())) - {"training"}
+"""Where a module keeps parameters, buffers, parts and hooks."""
+
+
+@contextmanager
+def attributes_kept(module: nn.Module) -> Iterator[nn.Module]:
+    """Give every part's plain attributes back: those that a pass, or tracing, sets are as they were on the way out.
+
+    What is registered (parameters, buffers, parts, hooks), and what attributes hold inside, is left alone.
+
+    >>> net = nn.Identity()
+    >>> with attributes_kept(net):
+    ...     net.last = torch.ones(1)
+    >>> hasattr(net, "last")
+    False
+    """
+    before = [(part, type(part), dict(vars(part))) for part in module.modules()]
+    try:
+        yield module
+    finally:
+        for part, kind, kept in before:
+            now = vars(part)
+            if type(part) is not kind:  # a lazy layer that has become a layer
+                continue
+            for name in set(now) - set(kept) - _REGISTERS:
+                del now[name]
+            now.update({name: value for name, value in kept.items() if name not in _REGISTERS})
+
+
 def usable_device(device: str | torch.device) -> torch.device:
     """The device of this name; `ConfigError` for one that is unknown, or that nothing can be computed on here.
 

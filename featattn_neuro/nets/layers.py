@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featattn_neuro.errors import ConfigError, choose
-from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.hooks import attributes_kept, evaluating
 
 _USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
 _TRANSPARENT = (nn.Identity, nn.Dropout)
@@ -70,9 +70,9 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
     ------
     ConfigError : the network does not take the shape, or none of the usual ones.
     """
-    example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     failure: Exception | None = None
-    with torch.no_grad(), evaluating(module):
+    with torch.no_grad(), evaluating(module), attributes_kept(module):
         for shape in _USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
             if before is not None:
                 before()
@@ -147,7 +147,7 @@ def find_head(module: nn.Module, *, input_shape: Sequence[int] | None = None) ->
     if not linears:
         return None
     try:
-        with evaluating(module):
+        with evaluating(module), attributes_kept(module):
             graph = LeafTracer().trace(module)
     except Exception:  # tracing fails in as many ways as forward methods can be written; then the network is run
         return _head_by_running(module, linears, input_shape)

@@ -19,6 +19,9 @@ from featattn_neuro.nets.batches import StimulusSource, to_input
 
 Preprocess = Callable[[np.ndarray], Tensor] | None
 
+HERE: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+"""Of images: torch.set_default_device and set_default_dtype are the caller's affair."""
+
 _UNREADABLE = (FeatattnError, OSError, SyntaxError, ValueError)
 """What reading one image raises where the image is at fault."""
 
@@ -76,11 +79,11 @@ class PaddedBatches(Dataset[Batch | FeatattnError]):
         rows = getattr(self.stimuli, "images", None)
         if self.preprocess is None and isinstance(rows, np.ndarray) and rows.dtype == np.float32:
             # a copy: a network may work in place on its input, and the stimuli are the caller's
-            images = torch.empty((self.batch_size, *self.shape))
+            images = torch.empty((self.batch_size, *self.shape), **HERE)
             images.numpy()[: stop - start] = rows[start:stop]
             images[stop - start :] = 0
             return Batch(start, stop - start, images)
-        images = torch.zeros((self.batch_size, *self.shape))
+        images = torch.zeros((self.batch_size, *self.shape), **HERE)
         unreadable = {}
         for row, i in enumerate(range(start, stop)):
             try:
@@ -139,7 +142,8 @@ def load_batches(batches: PaddedBatches, workers: int) -> Iterator[Batch]:
         generator=torch.Generator(),  # its own: a loader draws its workers' seed, by default from the global one
         prefetch_factor=2,
     )
-    iterator = iter(loader)
+    with torch.device("cpu"):  # it draws a seed, on the default device with a generator of the CPU
+        iterator = iter(loader)
     with closing(_Workers(iterator)):
         for found in iterator:
             yield _unwrapped(found)

@@ -11,7 +11,6 @@ What the forward decides while it is traced (attributes of the module, its mode)
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import fx, nn
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.graph_nodes import DrawnError, _stage, _Tracer, own_names, trace_what_can_be
-from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.hooks import attributes_kept, evaluating
 
 _REPLAY = "_featattn_replay"
 """Where a module keeps the graph that it answers through."""
@@ -96,25 +95,6 @@ class _Call(nn.Module):
         return self.owner(*args, **kwargs)
 
 
-class _InPlaceProxy(fx.Proxy):
-    """Notes operations that work in place as such; named like the others, as recording names them."""
-
-    def __iadd__(self, other: Any) -> Any:
-        return self._in_place(operator.iadd, "add", other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self._in_place(operator.isub, "sub", other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self._in_place(operator.imul, "mul", other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._in_place(operator.itruediv, "truediv", other)
-
-    def _in_place(self, target: Callable[..., Any], name: str, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", target, (self, other), {}, name)
-
-
 class _WrittenTracer(_Tracer):
     """Traces forwards as they are written: without hooks, and without what replays.
 
@@ -130,9 +110,6 @@ class _WrittenTracer(_Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         return super().is_leaf_module(m, module_qualname) if self.alone is None else m is not self.alone
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _InPlaceProxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self.entered.setdefault(self.path_of_module(m), []).append(Arguments.of(args, kwargs))
@@ -188,7 +165,7 @@ class Operations:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         try:
-            with evaluating(module):
+            with evaluating(module), attributes_kept(module):
                 tracer, _, _ = trace_what_can_be(
                     lambda whole: _WrittenTracer(whole=whole), _Call(module, Arguments()), module
                 )
@@ -236,7 +213,7 @@ class Operations:
             )
         siblings = [one for one in self._nodes if one.rpartition(".")[0] == owner]
         found = Operation(name, owner, local, siblings.index(name), _stage(self._nodes[name]), calls[0])
-        with evaluating(part):
+        with evaluating(part), attributes_kept(part):
             _, alone = _trace(_WrittenTracer(part), _Call(part, found.arguments))
         if list(alone) != [one.rpartition(".")[2] for one in siblings]:
             raise ConfigError(f"operation {name!r} cannot be told apart when module {owner!r} runs alone; {_INSTEAD}")
@@ -298,7 +275,7 @@ class _Replay:
 
     def _make(self) -> fx.GraphModule:
         call = _Call(self.owner, self.arguments)
-        with draws_noted(self.owner) as drawn:
+        with draws_noted(self.owner) as drawn, attributes_kept(self.owner):
             graph, named = _trace(_WrittenTracer(self.owner), call)
             if drawn():  # in evaluation mode `Operations` says so
                 raise ConfigError(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.chance import random_state
 from featattn_neuro.nets.channels import ChannelRule, channels_first, declared_axis, no_filters, without_filters
-from featattn_neuro.nets.hooks import evaluating, hooked
+from featattn_neuro.nets.hooks import attributes_kept, evaluating, hooked
 from featattn_neuro.nets.loading import Batch
 from featattn_neuro.nets.plan import COMPUTE_DTYPES, STORAGE_DTYPES, RecordingPlan
 from featattn_neuro.nets.reductions import reduced
@@ -112,14 +113,15 @@ class Runner:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Evaluation mode, no gradients, compute dtype, whatever the caller has on; all given back on the way out.
+        """Evaluation mode, no gradients, compute dtype, whatever the caller has on; all given back on the way out, and
+        what the network keeps of its passes in attributes too: it would not be known again by its content.
 
         Not inference mode: a network that keeps a tensor of its forward, a grid or a mask, could not be trained after.
         """
         compute = COMPUTE_DTYPES[self.plan.compute_dtype]
         half = compute != torch.float32
         cast = torch.autocast(self.device.type, dtype=compute if half else None, enabled=half)
-        with evaluating(self.module), torch.inference_mode(False), torch.no_grad(), cast:
+        with evaluating(self.module), attributes_kept(self.module), torch.inference_mode(False), torch.no_grad(), cast:
             yield
 
     @contextmanager
@@ -136,13 +138,12 @@ class Runner:
         with hooked(self.module, {layer: hook(layer) for layer in layers}):
             yield
 
-    def forward(self, images: Tensor) -> None:
-        """One pass, to fill the collector."""
+    def forward(self, images: Tensor) -> Any:
+        """One pass, to fill the collector; returns the network's output."""
         batch = images.to(self.device, self.input_dtype)
         self.collector.rows = len(batch)
         if self.plan.graph is None:
-            self.module(batch)
-            return
+            return self.module(batch)
         sites: dict[fx.Node, list[Key]] = {}
         for node, site in zip(self.plan.nodes, self.plan.sites, strict=True):
             if site.layer not in self.left_out:
@@ -152,7 +153,7 @@ class Runner:
             for layer, call in sites.get(node, ()):
                 self.collector.collect(layer, value, call)
 
-        self.plan.graph.run(batch, collect)
+        return self.plan.graph.run(batch, collect)
 
     def learn(self, images: Tensor) -> tuple[list[RecordedLayer], dict[Key, Tensor] | None]:
         """Shapes of everything recorded, from the first pass, and its values, if what it took to be the axes of filters
@@ -161,11 +162,13 @@ class Runner:
         Raises
         ------
         DataError : a layer that was named cannot be recorded; nothing is left of what patterns mean; values depend on
-            the other images of a batch, or on chance.
+            the other images of a batch, or on chance. ConfigError : the graph computes something else than the network.
         """
         before = random_state(self.device)
         with self._watching():
-            seen = self._look(images)
+            seen, output = self._look(images)
+        if self.plan.graph is not None:
+            self._refuse_other_graph(images, output)
         drawn = random_state(self.device) != before
         # a copy: a second look, for `_batch_second`, guesses anew
         values, guessed = self.collector.take(), dict(self.collector.guessed)
@@ -180,13 +183,33 @@ class Runner:
             self._refuse_chance(images, found)
         return recorded, found
 
-    def _look(self, images: Tensor) -> dict[Key, Any]:
-        """Outputs of one pass without their numbers."""
+    def _look(self, images: Tensor) -> tuple[dict[Key, Any], Any]:
+        """What layers give in one pass, without their numbers, and the network's output."""
         self.collector.seen = {}
         with self.recording():
-            self.forward(images.clone())  # which are run again, and the network may work in place on them
+            # a copy, which is run again, and the network may work in place on it
+            output = self.forward(images.clone())
         seen, self.collector.seen = self.collector.seen, None
-        return seen
+        return seen, output
+
+    def _refuse_other_graph(self, images: Tensor, output: Any) -> None:
+        """One pass of the network itself: its output must be that of the graph.
+
+        torch.fx passes over hooks on the network and a forward set by hand, and decides once what a forward decides by
+        plain Python.
+        """
+        batch = images.to(self.device, self.input_dtype)
+        itself = self.module(batch.clone())
+        if _agree(itself, output, exactly=True):
+            return
+        # atomic sums on a GPU give other last digits in every pass
+        if not _agree(itself, self.module(batch.clone()), exactly=True) and _agree(itself, output, exactly=False):
+            return
+        raise ConfigError(
+            "the torch.fx graph of this network gives another output than the network itself (its forward decides "
+            "something while it is traced, or something was put on the network by hand), so functional operations "
+            "cannot be recorded; name modules only"
+        )
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -243,7 +266,7 @@ class Runner:
         if not open_ones:
             return set()
         fewer = images[:-1] if rows > 1 else images.repeat(2, *[1] * (images.ndim - 1))
-        again = self._look(fewer)
+        again, _ = self._look(fewer)
         self.collector.take()
         return {layer for (layer, _), output in again.items() if layer in open_ones and len(output) != len(fewer)}
 
@@ -301,6 +324,28 @@ class Runner:
 def _wider(came: torch.dtype, kept: torch.dtype) -> bool:
     """Whether `came` holds numbers that are infinite in `kept`."""
     return came != kept and (not came.is_floating_point or torch.finfo(came).max > torch.finfo(kept).max)
+
+
+def _agree(first: Any, second: Any, *, exactly: bool) -> bool:
+    """Whether two outputs of a network hold the same tensors; or nearly so."""
+    one, other = _tensors(first), _tensors(second)
+    if len(one) != len(other) or any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(one, other, strict=True)):
+        return False
+    pairs = zip(one, other, strict=True)
+    if exactly:
+        return all(bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
+    return all(torch.allclose(a.cpu(), b.cpu(), rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors of an output, in its order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return _tensors(list(value.values()))
+    if is_dataclass(value) and not isinstance(value, type):
+        return _tensors([getattr(value, one.name) for one in fields(value)])
+    return [one for part in value for one in _tensors(part)] if isinstance(value, list | tuple) else []
 
 
 def _mixes(part: nn.Module) -> bool:

@@ -128,7 +128,9 @@ class Preprocessing:
         if self.channel_order == "BGR":
             unit = unit.flip(0)
         pixels = unit * 255.0 if self.scale == "255" else unit
-        mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (  # here, whatever default device the caller has set
+            torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1) for values in (self.mean, self.std)
+        )
         return (pixels - mean) / std
 
     def picture(self, raw: np.ndarray | Tensor) -> np.ndarray:
@@ -236,7 +238,7 @@ class Preprocessing:
         if self.crop is None or tuple(array.shape[1:]) != (self.crop, self.crop):
             array = self._fit(array)
         if self.channel_order == "L" and array.shape[0] == 3:
-            array = torch.einsum("chw,c->hw", array, torch.tensor([0.299, 0.587, 0.114]))[None]
+            array = torch.einsum("chw,c->hw", array, array.new_tensor([0.299, 0.587, 0.114]))[None]
         return array.expand(self.channels, -1, -1)
 
     def _fit(self, array: Tensor) -> Tensor:

@@ -28,8 +28,10 @@ class Reduction:
     def __call__(self, maps: Tensor) -> Tensor:
         """(N, C, ...) to (N, C), never sharing memory with `maps`; half precision is summed in float32."""
         maps = _widened(maps)
-        if maps.ndim == 2:
-            return maps.clone()  # vectors have no positions to reduce
+        if maps.ndim == 2:  # a vector is a map of one position: its mean, quantiles and so on are the vector itself
+            if self.function is not standard_deviation and not isinstance(self.function, _checked):
+                return maps.clone()
+            maps = maps[:, :, None, None]
         return self.function(maps)
 
 

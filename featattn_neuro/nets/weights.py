@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,16 +126,41 @@ def put_weights(module: nn.Module, state: Mapping[str, Tensor], *, what: str = "
     module.load_state_dict(dict(state), strict=False)
 
 
+def state_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and saved buffer by name, in the order of `state_dict()`, as the modules hold them.
+
+    Not `state_dict()` itself: a class that overrides it, or a hook on it, may leave out a frozen backbone or give other
+    tensors than those that compute. What a module's own way of saving adds (extra state, packed weights) counts too.
+
+    >>> [name for name, _ in state_tensors(nn.Sequential(nn.Linear(1, 1)))]
+    ['0.weight', '0.bias']
+    """
+    for name, part in module.named_modules(remove_duplicate=False):
+        prefix = f"{name}." if name else ""
+        saved: Any = OrderedDict()
+        saved._metadata = OrderedDict()  # as state_dict() hands it over
+        part._save_to_state_dict(saved, prefix, True)
+        yield from ((key, value) for key, value in saved.items() if isinstance(value, Tensor))
+        transient: set[str] = getattr(part, "_non_persistent_buffers_set", set())
+        held = [
+            *part._parameters.items(),
+            *((key, value) for key, value in part._buffers.items() if key not in transient),
+        ]
+        for key, value in held:
+            if value is not None and saved.get(prefix + key) is not value:
+                yield prefix + key, value
+
+
 def weights_sha256(module: nn.Module) -> str:
     """Return the sha256, in hex, over names, dtypes, shapes and bytes of all parameters and buffers.
+
+    For networks that leave `state_dict` as torch makes it, the hash over what that gives.
 
     >>> weights_sha256(nn.Linear(1, 1)) == weights_sha256(nn.Linear(1, 1))  # drawn anew
     False
     """
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        if not isinstance(tensor, Tensor):
-            continue
+    for name, tensor in state_tensors(module):
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
         digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())

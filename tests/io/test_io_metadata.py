@@ -346,3 +346,21 @@ def test_command_line(tmp_path: Path):
 
 def test_ids_are_those_that_a_laboratory_can_compute(stimuli):
     assert stimuli.id.tolist() == [content_id(image) for image in stimuli.images]
+
+
+def test_long_whole_numbers_beside_a_missing_cell_keep_their_digits(stimuli, tmp_path):
+    long = [f"12345678901234{k:03d}" for k in range(N)]
+    cells = {
+        "whole": long,
+        "gaps": [*long[:-1], ""],
+        "signed": ["-" + long[0], *long[1:-1], "NA"],
+        "short": [*(one[-15:] for one in long[:-1]), ""],
+        "decimal": [*(f"0.{one}" for one in long[:-1]), ""],
+    }
+    pd.DataFrame({"id": stimuli.id, **cells}).to_csv(tmp_path / "table.csv", index=False)
+    found = metadata_columns(tmp_path / "table.csv", {"stimulus": stimuli.id})
+    assert [found[name].dtype.kind for name in cells] == list("iUUff")
+    assert found["whole"].tolist() == [int(one) for one in long]
+    assert found["gaps"].tolist() == cells["gaps"]
+    assert found["signed"].tolist()[0] == cells["signed"][0]
+    assert found["short"].tolist()[:-1] == [int(one) for one in cells["short"][:-1]]

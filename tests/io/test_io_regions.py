@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,43 @@ def test_a_forked_process_reads_after_its_parent_has(recordings: Any) -> None:
     assert child.exitcode == 0, "the child waits for threads that it does not have"
     np.testing.assert_array_equal(found.get(), there)
     np.testing.assert_array_equal(there.ravel(), wanted.values.ravel())
+
+
+def test_a_thread_that_outlives_the_main_one_reads(recordings: Any) -> None:
+    """Python takes no more work for thread pools then."""
+    region = recordings[0]["response"].data.region
+    script = f"""
+import threading
+from featattn_neuro.io.store import open_kind
+
+region = open_kind({str(region.layers[0].store)!r}, "ACTIVATIONS")["response"].data.region
+
+def read():
+    threading.main_thread().join()
+    print("read", region.read().sum(dtype="float64"))
+
+threading.Thread(target=read, daemon=False).start()
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert found.stdout.split() == ["read", str(region.read().sum(dtype="float64"))], found.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_worker_processes_read_without_threads(recordings: Any) -> None:
+    """Each of them would have as many as the processors that all of them share."""
+    region = recordings[0]["response"].data.region
+
+    def names() -> list[str]:
+        region.read()
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("featattn-chunks")]
+
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    child = context.Process(target=lambda: found.put(names()), daemon=True)
+    child.start()
+    child.join(30)
+    assert found.get() == []
+    assert names() != []
 
 
 def test_the_first_damaged_chunk_is_named(recordings: Any) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import re
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
@@ -361,6 +365,51 @@ def test_weight_files_that_are_none_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(StoreError, match="does not hold a state dict"):
         read_weights(tmp_path / "list.pt")
+
+
+def _publish(entry: Any, path: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let a file be the one that torchvision publishes."""
+    start = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    patch.setattr(entry.value, "url", f"https://download.pytorch.org/models/net_v2.1-{start}.pth")
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_inception_networks_from_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.pth"
+    wanted = torchvision.models.get_model(name, weights=None, init_weights=False, transform_input=True).eval()
+    torch.save(wanted.state_dict(), path)
+    with pytest.raises(ConfigError, match=rf"net.pth is no file that torchvision publishes for {name}, .* in hand"):
+        build_network(name, weights=path)
+    plain = build_network(name, weights=path, preprocess=Preprocessing(299, mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert not plain.module.transform_input
+    assert plain.source == f"torchvision {name}, weights of net.pth, transform_input=False"
+    _publish(torchvision.models.get_model_weights(name).IMAGENET1K_V1, path, monkeypatch)
+    network = build_network(name, weights=path)
+    assert network.module.transform_input
+    assert network.source == f"torchvision {name}, weights of net.pth, published as IMAGENET1K_V1"
+    images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(network.module(images), wanted(images))
+    if name == "googlenet":  # as torchvision gives it with the same weights
+        assert network.module.aux1 is None
+
+
+def test_a_published_file_gets_its_own_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(torchvision.models.resnet50().state_dict(), path)
+    assert build_network("resnet50", weights=path).preprocess == Preprocessing(256, "bilinear", 224)
+    _publish(torchvision.models.ResNet50_Weights.IMAGENET1K_V2, path, monkeypatch)
+    assert build_network("resnet50", weights=path).preprocess == Preprocessing(232, "bilinear", 224)
+
+
+def test_published_densenets_have_older_names(tmp_path: Path) -> None:
+    wanted = torchvision.models.densenet121().state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): one for name, one in wanted.items()}
+    old = {name: one for name, one in old.items() if not name.endswith("num_batches_tracked")}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "net.pth")
+    loaded = build_network("densenet121", weights=tmp_path / "net.pth").module.state_dict()
+    assert all(torch.equal(loaded[name], one) for name, one in wanted.items())
 
 
 def test_nothing_in_a_weight_file_is_run(tmp_path: Path) -> None:

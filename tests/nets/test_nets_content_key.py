@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import enum
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import logging
@@ -22,7 +23,8 @@ from torch import fx, nn
 
 import featattn_neuro as fn
 from featattn_neuro.errors import ConfigError
-from featattn_neuro.nets.fingerprint import digest, network_digest
+from featattn_neuro.nets.fingerprint import digest, network_digest, surroundings
+from featattn_neuro.nets.weights import state_tensors, weights_sha256
 
 GAIN = 2.0
 LOG = logging.getLogger(__name__)
@@ -313,6 +315,106 @@ def test_hooks_of_state_dicts_are_not_in_the_key():
     assert network_digest(net) != before
 
 
+class _HeadOnly(nn.Module):
+    """Saves its head alone, as networks on a frozen backbone do."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.backbone(x))
+
+
+class _Overriding(_HeadOnly):
+    def state_dict(self, *args, **kwargs):
+        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if "backbone" not in k}
+
+
+class _Halving(_HeadOnly):
+    def state_dict(self, *args, **kwargs):
+        return {k: torch.zeros_like(v) for k, v in super().state_dict(*args, **kwargs).items()}
+
+
+class _Saving(_HeadOnly):
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination[f"{prefix}packed"] = torch.ones(1)
+
+
+def _popping() -> nn.Module:
+    net = _HeadOnly()
+
+    def pop(module, state, prefix, local_metadata):
+        for key in [key for key in state if "backbone" in key]:
+            del state[key]
+
+    net.register_state_dict_post_hook(pop)
+    return net
+
+
+@pytest.mark.parametrize("make", [_Overriding, _Halving, _popping])
+def test_weights_that_a_state_dict_leaves_out_are_in_the_key(tmp_path, make):
+    torch.manual_seed(0)
+    net, other = make(), make()
+    other.head.load_state_dict(net.head.state_dict())
+    assert weights_sha256(net) != weights_sha256(other)
+    _, first = _runs(net, tmp_path, "backbone")
+    ran, second = _runs(other, tmp_path, "backbone")
+    assert ran
+    assert not np.array_equal(first.response, second.response)
+    assert not _runs(other, tmp_path, "backbone")[0]
+    with torch.no_grad():
+        other.backbone.weight.mul_(2)  # known again neither by the counters of what is saved
+    assert _runs(other, tmp_path, "backbone")[0]
+
+
+def _as_published(net: nn.Module) -> str:
+    """The hash as it was defined first, over `state_dict`."""
+    found = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            found.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _tied() -> nn.Module:
+    part = nn.Linear(2, 2)
+    net = nn.Sequential(part, nn.Sequential(part, nn.BatchNorm1d(2)), nn.Linear(2, 2, bias=False))
+    net.register_buffer("grid", torch.ones(2), persistent=False)
+    net.register_buffer("nothing", None)
+    return net
+
+
+class _WithExtra(nn.Linear):
+    def get_extra_state(self):
+        return torch.tensor(2.0)
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fn.load_model("digits_cnn").module,
+        lambda: fn.load_model("resnet18", weights="random").module,
+        _tied,
+        lambda: nn.Sequential(nn.Linear(2, 2), _WithExtra(2, 2)),
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))),
+        lambda: nn.Sequential(nn.utils.parametrizations.orthogonal(nn.Linear(2, 2))),
+        _Saving,
+    ],
+)
+def test_the_hash_of_weights_that_are_saved_is_the_published_one(make):
+    net = make()
+    if isinstance(net, _Saving):
+        assert next(iter(dict(state_tensors(net)))) == "packed"
+        assert len(dict(state_tensors(net))) == 5
+    else:
+        assert weights_sha256(net) == _as_published(net)
+
+
 def test_networks_that_hold_themselves_and_traced_ones_have_a_digest():
     net = nn.Sequential(nn.Conv2d(1, 1, 1))
     net.whole = [net]
@@ -321,6 +423,83 @@ def test_networks_that_hold_themselves_and_traced_ones_have_a_digest():
     halved = nn.Sequential(nn.ReLU())
     traced, same, other = (fx.symbolic_trace(one) for one in (halved, halved, nn.Sequential(nn.ReLU(), nn.ReLU())))
     assert network_digest(traced) == network_digest(same) != network_digest(other)
+
+
+def _backend(path: str, value: Any) -> Any:
+    *places, name = path.split(".")
+    owner = functools.reduce(getattr, places, torch.backends)
+    return lambda: setattr(owner, name, value)
+
+
+SWITCHES = {
+    **{
+        f"{path} {value}": _backend(f"{path}.fp32_precision", value)
+        for path, value in (
+            ("cuda.matmul", "tf32"), ("cudnn.conv", "ieee"), ("cudnn.rnn", "ieee"), ("mkldnn.conv", "bf16"),
+            ("mkldnn.matmul", "bf16"), ("mkldnn.rnn", "bf16"),
+        )
+    },
+    "matmul precision": lambda: torch.set_float32_matmul_precision("medium"),
+    "cudnn tf32": _backend("cudnn.allow_tf32", False),
+    "flash": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "mem_efficient": lambda: torch.backends.cuda.enable_mem_efficient_sdp(False),
+    "math": lambda: torch.backends.cuda.enable_math_sdp(False),
+    "cudnn attention": lambda: torch.backends.cuda.enable_cudnn_sdp(False),
+    "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True),
+    "cudnn.deterministic": _backend("cudnn.deterministic", True),
+    "cudnn.benchmark": _backend("cudnn.benchmark", True),
+    "cudnn.enabled": _backend("cudnn.enabled", False),
+    "mkldnn.enabled": _backend("mkldnn.enabled", False),
+}  # fmt: skip
+
+
+def _switches_back() -> None:
+    torch.set_float32_matmul_precision("highest")
+    for one in ("cuda.matmul", "mkldnn.conv", "mkldnn.matmul", "mkldnn.rnn"):
+        _backend(f"{one}.fp32_precision", "none")()
+    _backend("cudnn.conv.fp32_precision", "tf32")()
+    _backend("cudnn.rnn.fp32_precision", "tf32")()
+    _backend("cudnn.allow_tf32", True)()  # its getter raises until it agrees again with the two above
+    for one in ("flash", "mem_efficient", "math", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{one}_sdp")(True)
+    torch.use_deterministic_algorithms(False)
+    for one, value in (("deterministic", False), ("benchmark", False), ("enabled", True)):
+        _backend(f"cudnn.{one}", value)()
+    _backend("mkldnn.enabled", True)()
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"), reason="this version of torch has no switches by operation"
+)
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_switches_of_kernels_are_in_the_key(switch):
+    cpu = torch.device("cpu")
+    before = surroundings(cpu)
+    try:
+        SWITCHES[switch]()
+        assert digest(surroundings(cpu)) != digest(before)
+    finally:
+        _switches_back()
+    assert surroundings(cpu) == before
+
+
+def test_older_versions_of_torch_have_fewer_switches(monkeypatch):
+    for library in ("cuda", "cudnn", "mkldnn"):
+        monkeypatch.setattr(torch.backends, library, _Without(getattr(torch.backends, library)))
+    before = surroundings(torch.device("cpu"))
+    assert (before["precision"]["matmul"], before["precision"]["tf32"]) == ("highest", True)
+
+
+class _Without:
+    """A library's module as before its operations had switches of their own."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("conv", "rnn", "matmul"):
+            raise AttributeError(name)
+        return getattr(self.module, name)
 
 
 def test_the_key_is_the_same_in_another_process():

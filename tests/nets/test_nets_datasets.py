@@ -86,6 +86,27 @@ def test_labels_are_names_of_classes_also_in_parts_of_a_dataset() -> None:
     assert DatasetStimuli(boxes).label is None
 
 
+def test_labels_that_the_classes_do_not_name_stay_as_they_are() -> None:
+    def items(labels: list[Any], classes: Any, **attributes: Any) -> Items:
+        made = Items([(torch.rand(3, 4, 4), label) for label in labels], classes=classes)
+        vars(made).update(attributes)
+        return made
+
+    classes = ["cat", "dog"]
+    unlabelled = items([-1, 0, 1, 2], classes)  # -1 stands for no class in STL10
+    assert DatasetStimuli(unlabelled).label.tolist() == ["-1", "cat", "dog", "2"]
+    assert not any("unreadable" in one for one in DatasetStimuli(unlabelled, skip=True).id)
+    transformed = items([0, 1], classes, target_transform=lambda t: int(t == 1))
+    assert DatasetStimuli(transformed).label.tolist() == ["0", "1"]
+    assert DatasetStimuli(Subset(transformed, [1])).label.tolist() == ["1"]
+    assert DatasetStimuli(items([0, 1], classes, target_transform=None)).label.tolist() == classes
+    breeds = {"classes": ["Abyssinian", "Beagle"]}  # OxfordIIITPet holds what it was asked for under this name
+    assert DatasetStimuli(items([0, 1], **breeds, _target_types=["category"])).label.tolist() == breeds["classes"]
+    assert DatasetStimuli(items([0, 1], **breeds, _target_types=["binary-category"])).label.tolist() == ["0", "1"]
+    assert DatasetStimuli(items([1, 2], {1: "cat"})).label.tolist() == ["cat", "2"]
+    assert DatasetStimuli(items([1, 2], 10)).label.tolist() == ["1", "2"]
+
+
 def test_half_precision_tensors_are_read() -> None:
     images = torch.rand(2, 3, 4, 4).bfloat16()
     assert DatasetStimuli(TensorDataset(images))[0].dtype == np.float32

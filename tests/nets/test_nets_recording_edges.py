@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 import xarray as xr
 from torch import nn
+from torchvision.models.feature_extraction import get_graph_node_names
 
 import featattn_neuro as fn
+from featattn_neuro.api import recording
 from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.graph_nodes import NodeGraph
 from featattn_neuro.nets.operations import Operations
+from featattn_neuro.nets.preprocessing import Preprocessing
 
 
 def images(n=4, side=8, channels=3):
@@ -408,3 +414,187 @@ def test_the_first_batch_is_looked_at_twice_though_the_network_works_on_it_in_pl
     with torch.no_grad():
         wanted = net.conv(torch.as_tensor(given) - 0.5).mean((2, 3))
     np.testing.assert_allclose(found["response"].values, wanted.numpy(), rtol=1e-5, atol=1e-6)
+
+
+class _Aliased(nn.Module):
+    """Works in place on a second name of what its head sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        a = self.conv(x)
+        b = a
+        b += 1.0
+        b *= 2.0
+        b **= 2
+        c = torch.relu(b)
+        return self.head(a) + c
+
+
+def test_the_graph_works_in_place_where_the_network_does():
+    net = _Aliased()
+    alone, beside = fn.record(net, images(), ["head"]), fn.record(net, images(), ["head", "relu"])
+    np.testing.assert_array_equal(alone.response, beside.response.where(beside.layer == "head", drop=True))
+    assert [name for name in NodeGraph(net).names if name != "x"] == get_graph_node_names(net)[1][1:]
+
+
+def _with_pre_hook() -> nn.Module:
+    net = _Aliased()
+    net.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+    return net
+
+
+def _with_own_forward() -> nn.Module:
+    net = _Aliased()
+    net.forward = lambda x: net.head(net.conv(x))
+    return net
+
+
+@pytest.mark.parametrize("make", [_with_pre_hook, _with_own_forward])
+def test_a_graph_that_is_not_the_network_is_refused(make):
+    net = make()
+    with pytest.raises(ConfigError, match=r"gives another output than the network itself.*name modules only"):
+        fn.record(net, images(), ["relu", "head"])
+    assert fn.record(net, images(), "head").sizes["unit"] == 4
+
+
+def test_outputs_of_every_shape_are_compared():
+    class Several(_Aliased):
+        def forward(self, x):
+            a = torch.relu(self.conv(x))
+            return {"map": a, "more": (self.head(a), [a.mean() * float("nan")])}
+
+    assert fn.record(Several(), images(), "relu").sizes["unit"] == 4
+    other = Several()
+    other.register_forward_hook(lambda module, inputs, output: {**output, "more": output["more"][:1]})
+    with pytest.raises(ConfigError, match="gives another output"):
+        fn.record(other, images(), "relu")
+
+
+class _Keeping(nn.Module):
+    """Keeps what it has seen last, counts its passes, and holds a constant that tracing notes on the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head, self.passes, self.kept = nn.Conv2d(3, 4, 1), nn.Linear(4, 2), 0, None
+
+    def forward(self, x):
+        self.passes += 1
+        self.last = self.conv(x)
+        if self.kept is None:
+            self.kept = self.last
+        self.conv.shown = self.last
+        return self.head((torch.relu(self.last) * torch.tensor(2.0)).mean(dim=(2, 3)))
+
+
+def _attributes(net):
+    return [dict(vars(part)) for part in net.modules()]
+
+
+@pytest.mark.parametrize("layers", [["conv"], ["conv", "relu"]])
+def test_the_network_keeps_nothing_of_its_passes_and_is_known_again(tmp_path, layers):
+    net = _Keeping()
+    before = _attributes(net)
+    assert fn.record(net, images(), layers).attrs["network_name"] == "_Keeping"
+    assert _attributes(net) == before
+    first = fn.record(net, images(), layers, cache=tmp_path / "cache")
+    second = fn.record(net, images(), layers, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.zarr"))) == 1
+    for _ in range(2):  # a second time it is the same recording, not another network's
+        again = fn.record(net, images(), layers, out=tmp_path / "out.zarr")
+        np.testing.assert_array_equal(again.response, first.response)
+    np.testing.assert_array_equal(second.response, first.response)
+    assert _attributes(net) == before
+
+
+def test_what_a_network_has_kept_itself_stays(tmp_path):
+    net = _Keeping()
+    net(torch.from_numpy(images()))
+    passes, last = net.passes, net.last
+    fn.record(net, images(), ["conv", "relu"], cache=tmp_path)
+    assert (net.passes, net.last is last) == (passes, True)
+    net(torch.from_numpy(images(2)))
+    assert (net.passes, len(net.last)) == (passes + 1, 2)
+
+
+def test_looking_for_head_layers_and_operations_leaves_attributes():
+    net = _Keeping()
+    before = _attributes(net)
+    assert fn.load_model(net).head == "head"
+    assert [layer.name for layer in fn.list_layers(net)] == ["conv", "head"]
+    operations = Operations(net)
+    assert operations.find("relu").stage == "activation"
+    assert _attributes(net) == before
+
+
+def test_lazy_layers_stay_what_they_became():
+    net = nn.Sequential(nn.LazyConv2d(4, 1))
+    assert fn.record(net, images(), "0").sizes["unit"] == 4
+    assert (type(net[0]), net[0].in_channels) == (nn.Conv2d, 3)
+
+
+class _WithBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("kernel", torch.randn(2, 4, 1, 1))
+
+    def forward(self, x):
+        return torch.relu(F.conv2d(self.conv(x), self.kernel))
+
+
+@pytest.mark.parametrize("call", [fn.record, fn.stream_moments])
+def test_the_graph_is_traced_where_the_network_runs(monkeypatch, call):
+    """Double precision stands in for a device: it too puts other buffers in the place of those that were there."""
+
+    @contextmanager
+    def moved(module, device):
+        module.double()
+        try:
+            yield torch.device("cpu")
+        finally:
+            module.float()
+
+    net = _WithBuffer()
+    stimuli = fn.load_stimuli(images(), label=list("abab"))
+    wanted = call(net, stimuli, "relu")
+    monkeypatch.setattr(recording, "placed", moved)
+    found = call(net, stimuli, "relu")
+    name = "response" if call is fn.record else "mean"
+    np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+    assert net.kernel.dtype == torch.float32
+    with pytest.raises(ConfigError, match="unknown layer 'rulu'"):
+        call(net, "no such folder", "rulu")
+
+
+@pytest.fixture
+def elsewhere():
+    """Another default device and dtype, as a caller may have set them."""
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_device(None)
+    torch.set_default_dtype(torch.float32)
+
+
+_PICTURES = np.random.default_rng(0).integers(0, 255, (9, 12, 12, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("stimuli", "layers", "options"),
+    [
+        (images(), ["conv"], {}),
+        (images(), ["conv", "relu"], {}),
+        (_PICTURES, ["conv"], {"workers": 0}),
+        (_PICTURES, ["conv"], {"workers": 2}),
+    ],
+)
+def test_a_default_device_of_the_caller_reaches_no_image(request, tmp_path, stimuli, layers, options):
+    net = Network("net", _Aliased(), Preprocessing(size=8))
+    wanted = fn.record(net, stimuli, layers, batch_size=4, **options)
+    request.getfixturevalue("elsewhere")
+    found = fn.record(net, stimuli, layers, batch_size=4, cache=tmp_path, **options)
+    np.testing.assert_array_equal(found.response, wanted.response)
+    assert [layer.name for layer in fn.list_layers(net)] == ["conv", "head"]

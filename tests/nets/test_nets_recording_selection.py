@@ -103,6 +103,31 @@ def test_reductions_equal_numpy_and_scipy():
         np.testing.assert_allclose(found.response.sel(reduction=name), value, rtol=2e-5, atol=2e-5, err_msg=name)
 
 
+def test_vectors_are_maps_of_one_position():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(27, 4))
+    x = images(3, 3)
+    plain = fn.record(net, x, "1").response.values
+
+    def tripled(maps):
+        return 3 * maps.sum(dim=(2, 3))
+
+    names = ["mean", "sd", "max", "sum", "q0.5", tripled]
+    found = fn.record(net, x, "1", reduce=names).response
+    for name in ("mean", "max", "sum", "q0.5"):
+        np.testing.assert_array_equal(found.sel(reduction=name), plain, err_msg=name)
+    assert (found.sel(reduction="sd") == 0).all()
+    np.testing.assert_array_equal(found.sel(reduction="tripled"), 3 * plain)
+    assert (fn.record(net, x, "1", reduce="sd").response == 0).all()
+    np.testing.assert_array_equal(fn.record(net, x, "1", reduce=tripled).response, 3 * plain)
+    with pytest.raises(DataError, match=r"takes maps \(32, 4, 1, 1\) to \(N, C\)"):
+        fn.record(net, x, "1", reduce=lambda maps: maps[:, 0])
+    with torch.no_grad():
+        net[1].weight[0] = torch.nan
+    lost = fn.record(net, x, "1", reduce="sd").response
+    assert lost[:, 0].isnull().all()
+    assert (lost[:, 1:] == 0).all()
+
+
 @pytest.mark.parametrize("offset", [0.0, 1.0, 1e3, -1e5])
 def test_sd_keeps_its_digits_far_from_zero(offset):
     net = nn.Sequential(nn.Conv2d(1, 2, 1))
