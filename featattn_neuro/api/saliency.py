@@ -29,6 +29,7 @@ from featattn_neuro.nets.plan import select_layers
 from featattn_neuro.nets.preprocessing import preprocessing_of
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
 from featattn_neuro.nets.saliency import saliency_by_layer as _saliency_by_layer
+from featattn_neuro.schema.saliency import RELATIVE_GAUGE
 
 
 def gain_saliency(
@@ -194,7 +195,7 @@ def score_saliency(
                 network.module, one, images, [layer], masks, permutations=permutations, seed=seed,
                 preprocess=preprocess, device=place, live=_live_filters(saliency, one),
                 upstream=saliency.attrs.get("upstream_gains") == "on",
-                relative_to_mean=saliency.attrs.get("gauge") == "gain divided by the layer's mean",
+                relative_to_mean=saliency.attrs.get("gauge") == RELATIVE_GAUGE,
             )  # fmt: skip
     return localisation({layer: saliency}, masks, null=null)
 
