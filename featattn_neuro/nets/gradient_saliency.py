@@ -19,6 +19,7 @@ from featattn_neuro.nets.cutting import require_head
 from featattn_neuro.nets.excess import finite, finite_logits, maps_of, run_network
 from featattn_neuro.nets.gain_rows import GainRows
 from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.passes import other_rows
 
 FIRST_STEPS, MOST_STEPS = 8, 512
 TOLERANCE = 1e-3
@@ -287,6 +288,9 @@ def _integrate(
         share = (step + 0.5) / steps
         here = _factors({name: 1 + share * (g - 1) for name, g in gains.items()})
         z, before, after = gained_pass(module, images, here, logits)
+        for layer in layers:
+            if len(before[layer]) != len(images):  # their sum over an image is not known
+                raise other_rows(layer, len(before[layer]), len(images))
         slopes = _slopes(z[:, row], {layer: after[layer] for layer in layers})
         for layer, slope in zip(layers, slopes, strict=True):
             excess = (gains[layer] - 1).double()

@@ -101,7 +101,10 @@ def permuted_scores(
     maps: dict[str, torch.Tensor] = {}
 
     def keep(layer: str) -> Any:
-        return lambda part, inputs, output: maps.__setitem__(layer, maps_of(output, layer).detach().float().clone())
+        def hook(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            maps[layer] = maps_of(output, layer, batch_size).detach().float().clone()
+
+        return hook
 
     image, batches = input_batches(stimuli, preprocess, batch_size)
     size = image.shape[-2], image.shape[-1]
