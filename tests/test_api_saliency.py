@@ -233,6 +233,30 @@ def test_the_null_is_that_of_the_maps_of_one_task(case: dict[str, Any]) -> None:
         fa.score_saliency(net, gains.sel(task=["a", "c"]), stimuli, one, masks=masks, permutations=20)
 
 
+def test_one_task_is_scored_on_its_object_however_it_was_chosen(case: dict[str, Any]) -> None:
+    """By a text, by a list, or by selecting gains: the object of that label is cued, in the scores and in the null."""
+    net, stimuli, gains, masks = (case[name] for name in ("net", "stimuli", "gains", "masks"))
+    text, several = (fa.gain_saliency(net, gains, stimuli, layer="4", task=task) for task in ("b", ["b"]))
+    selected = fa.gain_saliency(net, gains.sel(task="b"), stimuli, layer="4")
+    wanted = fa.score_saliency(net, gains, stimuli, several, masks=masks, permutations=20)
+    cued = (masks["object_label"] == "b").values
+    scored = np.isfinite(wanted["localisation"].sel(localiser="auc_judd", map="excess").values[0])
+    assert scored.tolist() == cued.any(axis=1).tolist() == [True, True, False, False, True]
+    whole = fa.score_saliency(net, gains, stimuli, case["maps"], masks=masks, permutations=1)
+    assert not np.allclose(whole["localisation_mean"], wanted["localisation_mean"], equal_nan=True)
+    for maps in (text, several, selected):
+        for learned in (gains, gains.sel(task=["b"]), gains.sel(task="b"), gains.sel(task="b", drop=True)):
+            found = fa.score_saliency(net, learned, stimuli, maps, masks=masks, permutations=20)
+            for name in ("localisation", "localisation_null", "localisation_p"):
+                np.testing.assert_allclose(found[name], wanted[name], rtol=1e-6, err_msg=name)
+    # without a name, or without labels, the first object is cued, in both
+    bare, nameless = text.drop_vars("task"), masks.drop_vars("object_label")
+    first = fa.score_saliency(net, gains.sel(task="b"), stimuli, bare, masks=masks, permutations=20)
+    again = fa.score_saliency(net, gains, stimuli, text, masks=nameless, permutations=20)
+    for name in ("localisation", "localisation_null"):
+        np.testing.assert_allclose(first[name], again[name])
+
+
 @pytest.mark.parametrize("upstream", [False, True])
 def test_equal_gains_are_their_own_null(case: dict[str, Any], upstream: bool) -> None:
     """Where all filters of the layer share one gain, permuting them changes nothing, whatever is upstream."""

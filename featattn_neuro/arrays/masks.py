@@ -135,6 +135,20 @@ def cued_objects(labels: ArrayLike | None, tasks: list[str] | None, shape: tuple
     return found
 
 
+def named_tasks(labels: ArrayLike | None, task: str | None) -> list[str] | None:
+    """Tasks for `cued_objects` where maps are of one task without a dimension; None: the first object is cued.
+
+    Parameters
+    ----------
+    labels : (stimulus, object) names, "" = no object; None = nameless. task : what the maps are called, or None.
+
+    >>> named_tasks([["a", "b"]], "b"), named_tasks([["", ""]], "b"), named_tasks([["a", "b"]], None)
+    (['b'], None, None)
+    """
+    named = labels is not None and bool((np.asarray(labels).astype(str) != "").any())
+    return [task] if named and task is not None else None
+
+
 def in_pixels(maps: ArrayLike, y: ArrayLike, x: ArrayLike, size: tuple[int, int]) -> Float:
     """Maps placed in the image: linear between the centres of the cells, the outermost cells' values beyond them.
 

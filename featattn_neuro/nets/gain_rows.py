@@ -203,7 +203,10 @@ def maps_of_gains(saliency: xr.Dataset, rows: GainRows) -> xr.Dataset:
 
 
 def gains_of_maps(gains: xr.Dataset, saliency: xr.Dataset) -> xr.Dataset:
-    """The gains that maps were made of, joined by label; errors as of `maps_of_gains`."""
+    """The gains that maps were made of, joined by label, with dimensions and names of sets as the maps have them.
+
+    Errors as of `maps_of_gains`. Scores go by the names of tasks: gains called otherwise would be scored on others.
+    """
     found = gains
     for dim in _DIMS:
         what, named, own = _among(dim).removesuffix("s"), _name(saliency, dim), _name(found, dim)
@@ -226,6 +229,11 @@ def gains_of_maps(gains: xr.Dataset, saliency: xr.Dataset) -> xr.Dataset:
                 "that the maps were made of"
             )
         if dim in found.dims:
-            several = dim in saliency.dims
-            found = found.sel({dim: wanted if several else (wanted or there)[0]})
+            found = found.sel({dim: wanted if dim in saliency.dims else (wanted or there)[0]})
+        elif dim in saliency.dims:
+            found = found.drop_vars(dim, errors="ignore")
+            found = found.assign(gain=found["gain"].expand_dims({dim: wanted}))
+        if dim not in saliency.dims:
+            found = found.drop_vars(dim, errors="ignore")
+            found = found if named is None else found.assign_coords({dim: named})
     return found

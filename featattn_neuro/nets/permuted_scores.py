@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.arrays.localisation import LOCALISERS, localise_many
-from featattn_neuro.arrays.masks import cued_objects, distractors, on_grid
+from featattn_neuro.arrays.masks import cued_objects, distractors, named_tasks, on_grid
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.batches import StimulusSource
 from featattn_neuro.nets.excess import (
@@ -56,7 +56,8 @@ def permuted_scores(
 
     Parameters
     ----------
-    gains : GAINS over unit, and perhaps task. masks : MASKS of the same stimuli, in pixels of the network's input.
+    gains : GAINS over unit, and perhaps task, which says what objects are cued, as in `measures.localisation`.
+    masks : MASKS of the same stimuli, in pixels of the network's input.
     permutations, seed : one permutation serves all tasks and all images; the draw starts anew in every layer.
     relative_to_mean, live, upstream : as in `gain_saliency`; use those of the maps that are compared with this null.
         Gains of the other layers are not permuted; with them on, one gain set at a time.
@@ -87,8 +88,8 @@ def permuted_scores(
         raise DataError("wanted masks of the same stimuli; came masks of others; make them from these stimuli")
     flags = flags.sel(stimulus=ids)
     shape = (flags.sizes["stimulus"], flags.sizes["object"])
-    tasks = rows.labels["task"].tolist() if "task" in rows.dims else None
     labels = flags["object_label"].values if "object_label" in flags else None
+    tasks = rows.labels["task"].tolist() if "task" in rows.dims else named_tasks(labels, rows.name("task"))
     cued = cued_objects(labels, tasks, shape)
     if (cued < 0).all():
         raise DataError(f"no object of the masks is labelled as a task ({', '.join(tasks or [])}); name the objects so")
