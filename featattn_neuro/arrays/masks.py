@@ -86,12 +86,13 @@ def exclusive(masks: ArrayLike) -> NDArray[np.bool_]:
     return flags & (flags.sum(axis=-3, keepdims=True) == 1)
 
 
-def resolved_objects(masks: ArrayLike, *, cells: int = CELLS) -> NDArray[np.bool_]:
+def resolved_objects(masks: ArrayLike, *, cells: int = CELLS, present: ArrayLike | None = None) -> NDArray[np.bool_]:
     """Whether a grid keeps the objects apart: each has at least `cells` cells that no other has part in.
 
     Parameters
     ----------
-    masks : (..., object, h, w) weights of `on_grid`.
+    masks : (..., object, h, w) weights of `on_grid`. present : (..., object) which objects an image has, where numbers
+        of objects differ; None: all. An image without any is not resolved.
 
     Returns
     -------
@@ -101,8 +102,14 @@ def resolved_objects(masks: ArrayLike, *, cells: int = CELLS) -> NDArray[np.bool
     True
     >>> bool(resolved_objects([[[1, 1, 0]], [[0, 1, 1]]], cells=2))
     False
+    >>> bool(resolved_objects([[[1, 1, 0]], [[0, 0, 0]]], cells=2, present=[True, False]))
+    True
     """
-    return (exclusive(np.asarray(masks) > 0).sum(axis=(-2, -1)) >= cells).all(axis=-1)
+    apart = exclusive(np.asarray(masks) > 0).sum(axis=(-2, -1)) >= cells
+    if present is None:
+        return apart.all(axis=-1)
+    there = np.asarray(present, dtype=bool)
+    return (apart | ~there).all(axis=-1) & there.any(axis=-1)
 
 
 def distractors(masks: ArrayLike) -> Float:

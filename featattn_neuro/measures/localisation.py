@@ -108,7 +108,9 @@ def _layer(
             _same_tasks(name, _tasks(several[name], labels), tasks)
             sources.append(_by_task(one))
     scored = np.stack([_over_objects(source, weights, others, cued) for source in sources], axis=1)
-    resolved = float(resolved_objects(weights).mean())
+    # an object that is not in the image leaves nothing on the grid either
+    present = flags["mask"].transpose("stimulus", "object", "y", "x").values.any(axis=(2, 3))
+    resolved = float(resolved_objects(weights, present=present).mean())
     return scored, np.array([not np.nan_to_num(source).any() for source in sources]), resolved
 
 

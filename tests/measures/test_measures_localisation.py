@@ -166,6 +166,18 @@ def test_maps_of_zeros_have_a_reason(case: dict[str, Any]) -> None:
     assert set(found["localisation_status"].sel(map="activation").values.ravel()) == {"ok"}
 
 
+def test_images_with_fewer_objects_are_no_less_resolved(case: dict[str, Any]) -> None:
+    one = {"relu2": case["maps"]["relu2"].sel(task="a", drop=True)}
+    masks = case["masks"].copy(deep=True)
+    masks["mask"].values[1:, 1:] = 0  # all images but the first have one object
+    found = localisation(one, masks)
+    assert float(found["share_resolved"][0]) == 1.0
+    assert int(found["usable"][0]) == 1
+    masks["mask"].values[:2] = 0
+    masks["mask"].values[0, 0, :1, :1] = 1  # an object of one pixel, and an image without any
+    assert float(localisation(one, masks)["share_resolved"][0]) == 6 / 8
+
+
 def test_user_mistakes(case: dict[str, Any]) -> None:
     maps, masks = case["maps"], case["masks"]
     with pytest.raises(
