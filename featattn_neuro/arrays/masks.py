@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -140,6 +142,36 @@ def cued_objects(labels: ArrayLike | None, tasks: list[str] | None, shape: tuple
         for k, task in enumerate(tasks):
             found[np.asarray(labels).astype(str) == task] = k
     return found
+
+
+def united_objects(masks: ArrayLike, cued: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Objects that one task cues in an image, as one object: any instance of a class is a hit (Zhang et al. 2018).
+
+    Parameters
+    ----------
+    masks : (stimulus, object, height, width). cued : (stimulus, object) of `cued_objects`.
+
+    Returns
+    -------
+    Both with the union in the place of the first of these objects, and the others empty and not cued; as given where no
+    task cues two objects of an image.
+
+    >>> masks, cued = united_objects([[[[1, 0, 0]], [[0, 1, 0]], [[0, 0, 1]]]], [[0, 1, 0]])
+    >>> masks[0, :, 0].tolist(), cued.tolist()
+    ([[1, 0, 1], [0, 1, 0], [0, 0, 0]], [[0, 1, -1]])
+    """
+    values, left = np.asarray(masks), np.asarray(cued, dtype=np.int64)
+    copied = False
+    for o in range(1, left.shape[1]):
+        for first in range(o):
+            same = (left[:, first] >= 0) & (left[:, first] == left[:, o])
+            if not same.any():
+                continue
+            if not copied:
+                values, left, copied = values.copy(), left.copy(), True
+            values[same, first] = np.maximum(values[same, first], values[same, o])
+            values[same, o], left[same, o] = 0, -1
+    return values, left
 
 
 def named_tasks(labels: ArrayLike | None, task: str | None) -> list[str] | None:

@@ -17,6 +17,7 @@ from featattn_neuro.arrays.masks import (
     named_tasks,
     on_grid,
     resolved_objects,
+    united_objects,
 )
 from featattn_neuro.arrays.resampling import permutation_p, share_interval, t_interval
 from featattn_neuro.errors import DataError
@@ -42,6 +43,7 @@ def localisation(
     ----------
     saliency : layer → SALIENCY with `activation`; with a coordinate `task`, a dimension or the one name of its maps, an
         object is cued where its label is a task; without one, or where no object has a label, the first object is.
+        Objects of an image that one task cues count as one: none of them is another's background or distractor.
     masks : MASKS of the same stimuli, in pixels of the network's input. They are averaged over the cells of a layer's
         map, which lie where the maps say (`y`, `x` and strides); without that, cells are taken to tile the image.
     baselines : name → layer → SALIENCY to be scored likewise, for instance of a randomised network.
@@ -93,13 +95,14 @@ def _layer(
     checked = {name: _checked(layer, one, flags, ids) for name, one in several.items()}
     maps = checked["excess"]
     grid, edges = (maps.sizes["y"], maps.sizes["x"]), _edges(maps)
-    weights = on_grid(flags["mask"].transpose("stimulus", "object", "y", "x").values, grid, edges=edges)
-    others = distractors(weights) if weights.shape[1] > 1 else None
     labels = flags["object_label"].values if "object_label" in flags.coords else None
     tasks = _tasks(several["excess"], labels)
-    cued = cued_objects(labels, tasks, weights.shape[:2])
+    cued = cued_objects(labels, tasks, (flags.sizes["stimulus"], flags.sizes["object"]))
     if (cued < 0).all():
         raise DataError(f"no object of the masks is labelled as a task ({', '.join(tasks or [])}); name the objects so")
+    masks, cued = united_objects(flags["mask"].transpose("stimulus", "object", "y", "x").values, cued)
+    weights = on_grid(masks, grid, edges=edges)
+    others = distractors(weights) if weights.shape[1] > 1 else None
     plain = maps["activation"].transpose("stimulus", "y", "x").values
     centre = centre_bias(grid, edges=edges, size=(flags.sizes["y"], flags.sizes["x"]))
     sources: list[np.ndarray] = [_by_task(maps), plain[None], np.broadcast_to(centre, plain.shape)[None]]
@@ -109,8 +112,7 @@ def _layer(
             sources.append(_by_task(one))
     scored = np.stack([_over_objects(source, weights, others, cued) for source in sources], axis=1)
     # an object that is not in the image leaves nothing on the grid either
-    present = flags["mask"].transpose("stimulus", "object", "y", "x").values.any(axis=(2, 3))
-    resolved = float(resolved_objects(weights, present=present).mean())
+    resolved = float(resolved_objects(weights, present=masks.any(axis=(2, 3))).mean())
     return scored, np.array([not np.nan_to_num(source).any() for source in sources]), resolved
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.arrays.localisation import LOCALISERS, localise_many
-from featattn_neuro.arrays.masks import cued_objects, distractors, named_tasks, on_grid
+from featattn_neuro.arrays.masks import cued_objects, distractors, named_tasks, on_grid, united_objects
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.batches import StimulusSource
 from featattn_neuro.nets.excess import (
@@ -93,6 +93,7 @@ def permuted_scores(
     cued = cued_objects(labels, tasks, shape)
     if (cued < 0).all():
         raise DataError(f"no object of the masks is labelled as a task ({', '.join(tasks or [])}); name the objects so")
+    values, cued = united_objects(flags["mask"].transpose("stimulus", "object", "y", "x").values, cued)
     options = ExcessOptions(
         relative_to_mean=relative_to_mean,
         live={} if live is None else {layer: live_filters(rows, layer, live) for layer in layers},
@@ -129,13 +130,13 @@ def permuted_scores(
                 finite(layer, maps[layer][: batch.count])
                 one = maps.pop(layer)[: batch.count].cpu().numpy()
                 shape = one.shape[2], one.shape[3]
-                weights = on_grid(flags["mask"].values[here], shape, edges=places[layer])
+                weights = on_grid(values[here], shape, edges=places[layer])
                 _score(one, weights, cued[here], shuffled[layer], sums[layer])
             if progress is not None:
                 progress(here.stop, len(ids))
-    values = np.stack([sums[layer].value() for layer in layers], axis=1)
+    scores = np.stack([sums[layer].value() for layer in layers], axis=1)
     return xr.DataArray(
-        values, {"localiser": list(LOCALISERS), "layer": list(layers)}, ("localiser", "layer", "permutation"),
+        scores, {"localiser": list(LOCALISERS), "layer": list(layers)}, ("localiser", "layer", "permutation"),
         name="localisation_null",
     )  # fmt: skip
 
