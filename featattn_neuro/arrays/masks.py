@@ -145,7 +145,7 @@ def cued_objects(labels: ArrayLike | None, tasks: list[str] | None, shape: tuple
 
 
 def united_objects(masks: ArrayLike, cued: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Objects that one task cues in an image, as one object: any instance of a class is a hit (Zhang et al. 2018).
+    """Objects that one task cues in an image, as one object: any instance of a class is a hit (Zhang et al. 2016).
 
     Parameters
     ----------
