@@ -66,7 +66,8 @@ def logits_of(rows: GainRows, *, head: str | None, output: int | Sequence[int] |
 
     Raises
     ------
-    DataError : neither is there, or another number of outputs than gain sets. ConfigError : a read-out without a head.
+    DataError : neither is there, several read-outs for one gain set, or another number of outputs than gain sets.
+    ConfigError : a read-out without a head.
     """
     if output is not None:
         wanted = np.atleast_1d(np.asarray(output, dtype=np.int64))
@@ -80,6 +81,14 @@ def logits_of(rows: GainRows, *, head: str | None, output: int | Sequence[int] |
         raise DataError(
             "this saliency explains a logit: wanted gains that carry their read-out (learn_gains), or output= with the "
             "index of one of the network's outputs; came neither"
+        )
+    if "output" in rows.source["head_weight"].dims:
+        known = rows.source["head_weight"].sizes["output"]
+        names = rows.source["output"].values.tolist() if "output" in rows.source.coords else list(range(known))
+        raise DataError(
+            f"wanted gains with one read-out, whose logit is explained; these serve {known} "
+            f"({', '.join(map(str, names[:8]))}{', …' if known > 8 else ''}); select one with gains.sel(output=…), or "
+            "pass output= with the index of one of the network's outputs"
         )
     sets = rows.source["gain"].isel(unit=0, drop=True)
     weight = rows.source["head_weight"].broadcast_like(sets).transpose(*rows.dims, "feature")

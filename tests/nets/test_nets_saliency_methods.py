@@ -422,3 +422,26 @@ def test_gains_with_more_than_a_factor_per_filter_are_refused(noise: Any, gain_s
         found = gain_saliency(net, same, stimuli, layer="1", task="b", methods=["path", "gradcam"], output=0)
         wanted = gain_saliency(net, plain, stimuli, layer="1", task="b", methods=["path", "gradcam"], output=0)
         xr.testing.assert_identical(found, wanted)
+
+
+@pytest.mark.parametrize("method", ["class_weighted", "path", "gradcam", "causal"])
+def test_one_of_several_read_outs_must_be_chosen(smooth: nn.Module, noise: Any, gain_set: Any, method: str) -> None:
+    """Gains of a task of three classes: one set, three read-outs."""
+    stimuli, rng = noise(2), np.random.default_rng(0)
+    gains = gain_set(random_gains({"4": 8})).assign(
+        head_weight=(("output", "feature"), rng.standard_normal((3, 8))), head_bias=("output", np.arange(3.0)),
+        feature_scale=("feature", np.ones(8)),
+    ).assign_coords(output=["cat", "dog", "fox"])  # fmt: skip
+    maps = gain_saliency(smooth, gains, stimuli, layer="4")
+
+    def explained(one: xr.Dataset) -> xr.Dataset:
+        if method == "causal":
+            return causal_check(smooth, one, stimuli, maps, head="6", fractions=[0, 0.5, 1])
+        return gain_saliency(smooth, one, stimuli, layer="4", methods=method, head="6")
+
+    with pytest.raises(DataError, match=r"these serve 3 \(cat, dog, fox\); select one with gains\.sel\(output=…\)"):
+        explained(gains)
+    chosen = explained(gains.sel(output="dog"))
+    alone = gains.isel(output=1, drop=True)
+    for name, values in explained(alone).data_vars.items():
+        np.testing.assert_array_equal(chosen[name], values)
