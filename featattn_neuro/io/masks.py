@@ -131,7 +131,9 @@ def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, in
         without paths.
     """
     if stimuli.path is None:
-        raise DataError(f"segmentation files are matched by file name; {stimuli.name} are arrays; use boxes with ids")
+        raise DataError(
+            f"segmentation files are matched by file name; those of the {stimuli.name} have none; use boxes with ids"
+        )
     pictures = []
     for name in stimuli.path.tolist():
         file = Path(folder) / Path(name).with_suffix(".png")
@@ -167,7 +169,7 @@ def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, in
 def _positions(stimuli: Stimuli, key: str, names: list[str], origin: str) -> list[int]:
     known = stimuli.id if key == "stimulus" else stimuli.path
     if known is None:
-        raise DataError(f"{origin} names images by path; {stimuli.name} are arrays without; name them by id")
+        raise DataError(f"{origin} names images by path; those of the {stimuli.name} have none; name them by id")
     order = {name: k for k, name in enumerate(known.tolist())}
     unknown = [name for name in names if name not in order]
     if unknown:
