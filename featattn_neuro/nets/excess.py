@@ -175,11 +175,22 @@ class ExcessOptions:
 
 
 def excess_gains(rows: GainRows, layer: str, options: ExcessOptions) -> np.ndarray:
-    """(S, C): g - 1, or g divided by the mean over live filters minus 1; 0 for filters that are left out."""
+    """(S, C): g - 1, or g divided by the mean over live filters minus 1; 0 for filters that are left out.
+
+    Raises
+    ------
+    DataError : no live filter, or a mean gain of 0 to divide by.
+    """
     gain = rows.values[layer]
     keep = options.live.get(layer)
     keep = np.ones(gain.shape[1], dtype=bool) if keep is None else keep
-    scale = gain[:, keep].mean(axis=1, keepdims=True) if options.relative_to_mean else 1.0
+    if not keep.any():
+        raise DataError(f"wanted a live filter at layer {layer!r}; came none, so there is nothing to sum; leave it out")
+    scale = gain[:, keep].mean(axis=1, keepdims=True) if options.relative_to_mean else np.ones((1, 1))
+    if not scale.all():
+        raise DataError(
+            f"wanted gains that can be divided by their mean; that of layer {layer!r} is 0; leave out relative_to_mean"
+        )
     return np.where(keep, gain / scale - 1, 0.0)
 
 
