@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from torch.nn.utils import parametrizations
 
 from featattn_neuro.arrays.localisation import LOCALISERS, localise
 from featattn_neuro.arrays.masks import distractors, on_grid, united_objects
@@ -143,6 +145,27 @@ def test_a_randomised_network_is_a_baseline(case: dict[str, Any]) -> None:
     assert found["map"].values.tolist() == ["excess", "activation", "centre", "randomised"]
     alone = localisation(maps, case["masks"])
     np.testing.assert_allclose(found["localisation"].sel(map="randomised"), alone["localisation"].sel(map="excess"))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    "norm",
+    [
+        parametrizations.weight_norm, parametrizations.spectral_norm,
+        torch.nn.utils.weight_norm, torch.nn.utils.spectral_norm,
+    ],
+)  # fmt: skip
+def test_normed_weights_are_shuffled_too(norm: Any) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(norm(torch.nn.Conv2d(2, 4, 3, bias=False)), torch.nn.ReLU()).eval()
+    images = torch.rand(2, 2, 6, 6)
+    with torch.no_grad():
+        before = net(images)  # computes the weights
+        used = net[0].weight.detach().clone()
+        other = randomised_network(net, seed=1)
+        torch.testing.assert_close(other[0].weight.flatten().sort()[0], used.flatten().sort()[0])
+        assert float((other(images) - before).abs().max()) > 0.01
+        torch.testing.assert_close(net(images), before)
 
 
 def test_without_tasks_the_first_object_is_cued(case: dict[str, Any]) -> None:
