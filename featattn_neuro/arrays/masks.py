@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 Float = NDArray[np.float64]
 CELLS = 5
 """A mask is resolved when it keeps this many cells to itself."""
+_AT_ONCE = 256
 MASK_CELLS = ("tiling", "measured")
 """How masks lie on a layer's grid: its cells are taken to tile the image, or placed by the layer's receptive fields."""
 
@@ -73,7 +74,12 @@ def on_grid(masks: ArrayLike, grid: tuple[int, int], *, edges: tuple[ArrayLike, 
     shares = [overlap(n, one) for n, one in zip(sides, ends, strict=True)]
     if tuple(len(one) for one in shares) != tuple(grid):
         raise ValueError(f"edges must be those of a grid {grid}; came {tuple(len(one) for one in shares)} cells")
-    return shares[0] @ values.astype(np.float64) @ shares[1].T
+    flat = values.reshape(-1, *sides)
+    found = np.empty((len(flat), *grid))
+    for begin in range(0, len(flat), _AT_ONCE):  # as float64, all masks at once would take eight times their memory
+        block = flat[begin : begin + _AT_ONCE].astype(np.float64)
+        found[begin : begin + _AT_ONCE] = shares[0] @ block @ shares[1].T
+    return found.reshape(*values.shape[:-2], *grid)
 
 
 def exclusive(masks: ArrayLike) -> NDArray[np.bool_]:
