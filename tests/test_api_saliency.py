@@ -133,6 +133,37 @@ def test_pictures_of_some_of_the_stimuli_and_of_chosen_ones(case: dict[str, Any]
         fa.picture_saliency(stimuli, one, tmp_path, count=0)
 
 
+def sources_in_memory() -> dict[str, Any]:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 12, 12, 3), dtype=np.uint8)
+    return {
+        "bytes": pixels,
+        "PIL": [Image.fromarray(one) for one in pixels],
+        "dataset": torch.utils.data.TensorDataset(torch.rand(3, 3, 12, 12), torch.tensor([7, 8, 7])),
+    }
+
+
+@pytest.mark.parametrize("kind", ["bytes", "PIL", "dataset"])
+def test_pictures_and_scores_take_what_maps_are_made_of(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()).eval()
+    stimuli, gains = sources_in_memory()[kind], gain_set({"1": [2.0, 1.0, 0.5, 1.0]})
+    maps = fa.gain_saliency(net, gains, stimuli, layer="1", top=1)
+    files = fa.picture_saliency(stimuli, maps, tmp_path, show=[str(maps["stimulus"].values[1])])
+    assert all(file.is_file() for file in files)
+    ids, table = maps["stimulus"].values.tolist(), tmp_path / "boxes.csv"
+    table.write_text("stimulus,top,left,bottom,right\n" + "\n".join(f"{one},1,1,5,5" for one in ids))
+    found = fa.score_saliency(net, gains, stimuli, maps, boxes=table, permutations=2)
+    assert np.isfinite(found["localisation_mean"].sel(map="excess", localiser="auc_judd")).all()
+    table.write_text(f"stimulus,top,left,bottom,right\n{ids[0]},1,1,5,5\n{ids[2]},1,1,5,5")
+    with pytest.raises(DataError, match=rf"no mask for 1 of 3 images, one is item 1 \(id {ids[1][:12]}"):
+        fa.score_saliency(net, gains, stimuli, maps, boxes=table)
+    table.write_text("path,top,left,bottom,right\na.png,1,1,5,5")
+    with pytest.raises(DataError, match="names images by path; those of the dataset have none; name them by id"):
+        fa.score_saliency(net, gains, stimuli, maps, boxes=table)
+    with pytest.raises(DataError, match="matched by file name; those of the dataset have none; use boxes with ids"):
+        fa.score_saliency(net, gains, stimuli, maps, segments=tmp_path)
+
+
 def test_pictures_of_two_channels_are_refused(tmp_path: Path) -> None:
     stimuli = fa.load_stimuli(np.random.default_rng(0).random((2, 2, 8, 8), dtype=np.float32), label=None)
     maps = fa.gain_saliency(
@@ -231,6 +262,30 @@ def test_the_null_is_that_of_the_maps_of_one_task(case: dict[str, Any]) -> None:
         fa.score_saliency(net, gains, stimuli, unnamed, masks=masks, permutations=20)
     with pytest.raises(DataError, match="wanted gains of the maps' task; came none of b"):
         fa.score_saliency(net, gains.sel(task=["a", "c"]), stimuli, one, masks=masks, permutations=20)
+
+
+def test_one_task_is_scored_on_its_object_however_it_was_chosen(case: dict[str, Any]) -> None:
+    """By a text, by a list, or by selecting gains: the object of that label is cued, in the scores and in the null."""
+    net, stimuli, gains, masks = (case[name] for name in ("net", "stimuli", "gains", "masks"))
+    text, several = (fa.gain_saliency(net, gains, stimuli, layer="4", task=task) for task in ("b", ["b"]))
+    selected = fa.gain_saliency(net, gains.sel(task="b"), stimuli, layer="4")
+    wanted = fa.score_saliency(net, gains, stimuli, several, masks=masks, permutations=20)
+    cued = (masks["object_label"] == "b").values
+    scored = np.isfinite(wanted["localisation"].sel(localiser="auc_judd", map="excess").values[0])
+    assert scored.tolist() == cued.any(axis=1).tolist() == [True, True, False, False, True]
+    whole = fa.score_saliency(net, gains, stimuli, case["maps"], masks=masks, permutations=1)
+    assert not np.allclose(whole["localisation_mean"], wanted["localisation_mean"], equal_nan=True)
+    for maps in (text, several, selected):
+        for learned in (gains, gains.sel(task=["b"]), gains.sel(task="b"), gains.sel(task="b", drop=True)):
+            found = fa.score_saliency(net, learned, stimuli, maps, masks=masks, permutations=20)
+            for name in ("localisation", "localisation_null", "localisation_p"):
+                np.testing.assert_allclose(found[name], wanted[name], rtol=1e-6, err_msg=name)
+    # without a name, or without labels, the first object is cued, in both
+    bare, nameless = text.drop_vars("task"), masks.drop_vars("object_label")
+    first = fa.score_saliency(net, gains.sel(task="b"), stimuli, bare, masks=masks, permutations=20)
+    again = fa.score_saliency(net, gains, stimuli, text, masks=nameless, permutations=20)
+    for name in ("localisation", "localisation_null"):
+        np.testing.assert_allclose(first[name], again[name])
 
 
 @pytest.mark.parametrize("upstream", [False, True])

@@ -21,6 +21,7 @@ from featattn_neuro.io.store import open_kind
 from featattn_neuro.measures.localisation import localisation
 from featattn_neuro.nets.adapters import Network, as_network
 from featattn_neuro.nets.causal import causal_check as _causal_check
+from featattn_neuro.nets.datasets import DatasetStimuli, is_torch_source
 from featattn_neuro.nets.gain_rows import gains_of_maps
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.loading import usual_workers
@@ -29,6 +30,7 @@ from featattn_neuro.nets.plan import select_layers
 from featattn_neuro.nets.preprocessing import preprocessing_of
 from featattn_neuro.nets.saliency import gain_saliency as _gain_saliency
 from featattn_neuro.nets.saliency import saliency_by_layer as _saliency_by_layer
+from featattn_neuro.schema.saliency import RELATIVE_GAUGE
 
 
 def gain_saliency(
@@ -194,7 +196,7 @@ def score_saliency(
                 network.module, one, images, [layer], masks, permutations=permutations, seed=seed,
                 preprocess=preprocess, device=place, live=_live_filters(saliency, one),
                 upstream=saliency.attrs.get("upstream_gains") == "on",
-                relative_to_mean=saliency.attrs.get("gauge") == "gain divided by the layer's mean",
+                relative_to_mean=saliency.attrs.get("gauge") == RELATIVE_GAUGE,
             )  # fmt: skip
     return localisation({layer: saliency}, masks, null=null)
 
@@ -222,7 +224,8 @@ def picture_saliency(
 
     Parameters
     ----------
-    stimuli : those of the maps, or some of them. folder : is made; `overlays_TASK.png` (or .svg) shows the first four
+    stimuli : those of the maps, or some of them, as in `gain_saliency`.
+    folder : is made; `overlays_TASK.png` (or .svg) shows the first four
         images, `sheet_TASK.png` all `count`.
     show : which images instead: ids, beginnings of ids, or paths within the set; every task then shows these.
 
@@ -247,7 +250,11 @@ def picture_saliency(
 
     if show is not None and not len(show):
         raise ConfigError("wanted one image or more in show; came none; name some, or leave show out")
-    images = stimuli if isinstance(stimuli, Stimuli) else load_stimuli(stimuli, label=None)
+    images: Stimuli | DatasetStimuli
+    if isinstance(stimuli, Stimuli):
+        images = stimuli
+    else:
+        images = DatasetStimuli(stimuli) if is_torch_source(stimuli) else load_stimuli(stimuli, label=None)
     order = {name: k for k, name in enumerate(images.id.tolist())}
     known = [name for name in saliency["stimulus"].values.tolist() if name in order]
     if not known:
@@ -280,7 +287,7 @@ def picture_saliency(
     return files
 
 
-def _named(wanted: str, known: Sequence[str], images: Stimuli, order: Mapping[str, int]) -> str:
+def _named(wanted: str, known: Sequence[str], images: Stimuli | DatasetStimuli, order: Mapping[str, int]) -> str:
     """The id of the one image with maps that has this path, or whose id begins so."""
     paths = images.path
     found = [name for name in known if paths is not None and str(paths[order[name]]) == wanted]

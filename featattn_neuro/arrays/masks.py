@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
 CELLS = 5
 """A mask is resolved when it keeps this many cells to itself."""
+_AT_ONCE = 256
 MASK_CELLS = ("tiling", "measured")
 """How masks lie on a layer's grid: its cells are taken to tile the image, or placed by the layer's receptive fields."""
 
@@ -71,7 +74,12 @@ def on_grid(masks: ArrayLike, grid: tuple[int, int], *, edges: tuple[ArrayLike, 
     shares = [overlap(n, one) for n, one in zip(sides, ends, strict=True)]
     if tuple(len(one) for one in shares) != tuple(grid):
         raise ValueError(f"edges must be those of a grid {grid}; came {tuple(len(one) for one in shares)} cells")
-    return shares[0] @ values.astype(np.float64) @ shares[1].T
+    flat = values.reshape(-1, *sides)
+    found = np.empty((len(flat), *grid))
+    for begin in range(0, len(flat), _AT_ONCE):  # as float64, all masks at once would take eight times their memory
+        block = flat[begin : begin + _AT_ONCE].astype(np.float64)
+        found[begin : begin + _AT_ONCE] = shares[0] @ block @ shares[1].T
+    return found.reshape(*values.shape[:-2], *grid)
 
 
 def exclusive(masks: ArrayLike) -> NDArray[np.bool_]:
@@ -86,12 +94,13 @@ def exclusive(masks: ArrayLike) -> NDArray[np.bool_]:
     return flags & (flags.sum(axis=-3, keepdims=True) == 1)
 
 
-def resolved_objects(masks: ArrayLike, *, cells: int = CELLS) -> NDArray[np.bool_]:
+def resolved_objects(masks: ArrayLike, *, cells: int = CELLS, present: ArrayLike | None = None) -> NDArray[np.bool_]:
     """Whether a grid keeps the objects apart: each has at least `cells` cells that no other has part in.
 
     Parameters
     ----------
-    masks : (..., object, h, w) weights of `on_grid`.
+    masks : (..., object, h, w) weights of `on_grid`. present : (..., object) which objects an image has, where numbers
+        of objects differ; None: all. An image without any is not resolved.
 
     Returns
     -------
@@ -101,8 +110,14 @@ def resolved_objects(masks: ArrayLike, *, cells: int = CELLS) -> NDArray[np.bool
     True
     >>> bool(resolved_objects([[[1, 1, 0]], [[0, 1, 1]]], cells=2))
     False
+    >>> bool(resolved_objects([[[1, 1, 0]], [[0, 0, 0]]], cells=2, present=[True, False]))
+    True
     """
-    return (exclusive(np.asarray(masks) > 0).sum(axis=(-2, -1)) >= cells).all(axis=-1)
+    apart = exclusive(np.asarray(masks) > 0).sum(axis=(-2, -1)) >= cells
+    if present is None:
+        return apart.all(axis=-1)
+    there = np.asarray(present, dtype=bool)
+    return (apart | ~there).all(axis=-1) & there.any(axis=-1)
 
 
 def distractors(masks: ArrayLike) -> Float:
@@ -133,6 +148,50 @@ def cued_objects(labels: ArrayLike | None, tasks: list[str] | None, shape: tuple
         for k, task in enumerate(tasks):
             found[np.asarray(labels).astype(str) == task] = k
     return found
+
+
+def united_objects(masks: ArrayLike, cued: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Objects that one task cues in an image, as one object: any instance of a class is a hit (Zhang et al. 2016).
+
+    Parameters
+    ----------
+    masks : (stimulus, object, height, width). cued : (stimulus, object) of `cued_objects`.
+
+    Returns
+    -------
+    Both with the union in the place of the first of these objects, and the others empty and not cued; as given where no
+    task cues two objects of an image.
+
+    >>> masks, cued = united_objects([[[[1, 0, 0]], [[0, 1, 0]], [[0, 0, 1]]]], [[0, 1, 0]])
+    >>> masks[0, :, 0].tolist(), cued.tolist()
+    ([[1, 0, 1], [0, 1, 0], [0, 0, 0]], [[0, 1, -1]])
+    """
+    values, left = np.asarray(masks), np.asarray(cued, dtype=np.int64)
+    copied = False
+    for o in range(1, left.shape[1]):
+        for first in range(o):
+            same = (left[:, first] >= 0) & (left[:, first] == left[:, o])
+            if not same.any():
+                continue
+            if not copied:
+                values, left, copied = values.copy(), left.copy(), True
+            values[same, first] = np.maximum(values[same, first], values[same, o])
+            values[same, o], left[same, o] = 0, -1
+    return values, left
+
+
+def named_tasks(labels: ArrayLike | None, task: str | None) -> list[str] | None:
+    """Tasks for `cued_objects` where maps are of one task without a dimension; None: the first object is cued.
+
+    Parameters
+    ----------
+    labels : (stimulus, object) names, "" = no object; None = nameless. task : what the maps are called, or None.
+
+    >>> named_tasks([["a", "b"]], "b"), named_tasks([["", ""]], "b"), named_tasks([["a", "b"]], None)
+    (['b'], None, None)
+    """
+    named = labels is not None and bool((np.asarray(labels).astype(str) != "").any())
+    return [task] if named and task is not None else None
 
 
 def in_pixels(maps: ArrayLike, y: ArrayLike, x: ArrayLike, size: tuple[int, int]) -> Float:

@@ -40,7 +40,8 @@ def box_masks(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.bool_]:
     if values.shape[-1:] != (4,):
         raise DataError(f"wanted boxes of four numbers, {', '.join(_BOX)}; came shape {values.shape}; pass four each")
     top, left, bottom, right = (values[..., k, None] for k in range(4))
-    fine = (top >= 0) & (left >= 0) & (bottom <= size[0]) & (right <= size[1]) & (top < bottom) & (left < right)
+    fine = (top >= 0) & (left >= 0) & (bottom <= size[0]) & (right <= size[1])
+    fine &= (np.ceil(top) < bottom) & (np.ceil(left) < right)  # between two rows of pixels there is none
     if not fine.all():
         first = values.reshape(-1, 4)[np.flatnonzero(~fine.ravel())[0]].tolist()
         raise DataError(
@@ -62,8 +63,9 @@ def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.
 
     Raises
     ------
-    StoreError : no such table, missing columns, a cell without a number or a label. DataError : an image that the
-        stimuli do not have, a stimulus without a box, a box outside the image.
+    StoreError : no such table, missing columns, a cell without a number or a label, an object with two labels.
+        DataError : an image that the stimuli do not have, a stimulus without a box, a box outside the image or without
+        a pixel.
     """
     try:
         # an empty cell stays an empty text, and a class may be called NA
@@ -92,8 +94,15 @@ def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.
     labels = np.full(flags.shape[:2], "", dtype=object)
     filled = box_masks(np.stack([_numbers(table, name, str(path)) for name in _BOX], axis=1), size)
     for row, (where, which) in enumerate(zip(position, objects, strict=True)):
+        label = str(table["label"][row]) if "label" in table else ""
+        if flags[where, which].any() and labels[where, which] != label:
+            raise StoreError(
+                f"wanted one class for each object in {str(path)!r}; row {row + 1} of {len(table)} calls object "
+                f"{which} of {table[key][row]!r} {label!r}, a row before it {labels[where, which]!r}; give each object "
+                "of an image a number of its own in column object"
+            )
         flags[where, which] |= filled[row]
-        labels[where, which] = str(table["label"][row]) if "label" in table else ""
+        labels[where, which] = label
     return _masks(stimuli, flags, labels, str(path))
 
 
@@ -122,7 +131,9 @@ def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, in
         without paths.
     """
     if stimuli.path is None:
-        raise DataError(f"segmentation files are matched by file name; {stimuli.name} are arrays; use boxes with ids")
+        raise DataError(
+            f"segmentation files are matched by file name; those of the {stimuli.name} have none; use boxes with ids"
+        )
     pictures = []
     for name in stimuli.path.tolist():
         file = Path(folder) / Path(name).with_suffix(".png")
@@ -158,7 +169,7 @@ def read_segmentations(folder: str | Path, stimuli: Stimuli, size: tuple[int, in
 def _positions(stimuli: Stimuli, key: str, names: list[str], origin: str) -> list[int]:
     known = stimuli.id if key == "stimulus" else stimuli.path
     if known is None:
-        raise DataError(f"{origin} names images by path; {stimuli.name} are arrays without; name them by id")
+        raise DataError(f"{origin} names images by path; those of the {stimuli.name} have none; name them by id")
     order = {name: k for k, name in enumerate(known.tolist())}
     unknown = [name for name in names if name not in order]
     if unknown:

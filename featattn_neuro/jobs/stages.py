@@ -429,6 +429,9 @@ def measure_saliency(job: NetworkJob, progress: Progress) -> list[str]:
     shuffled = saliency_agreement(masked, gains, measured["live"], permutations=1, seed=seed)
     agreement = agreement.assign(randomised_score=shuffled["layer_score"])
     usable = [str(layer) for layer in agreement["layer"].values[agreement["usable"].values == 1]]
+    # a layer without a live filter has no maps: its scores are NaN, and its status says why
+    alive = set(measured["layer"].values[measured["live"].values != 0].astype(str).tolist())
+    usable = [layer for layer in usable if layer in alive]
     options: dict[str, Any] = {"preprocess": preprocess, "relative_to_mean": True, "live": measured["live"]}
     progress(0.5)
     if usable:

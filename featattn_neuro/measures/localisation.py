@@ -14,8 +14,10 @@ from featattn_neuro.arrays.masks import (
     cell_edges,
     cued_objects,
     distractors,
+    named_tasks,
     on_grid,
     resolved_objects,
+    united_objects,
 )
 from featattn_neuro.arrays.resampling import permutation_p, share_interval, t_interval
 from featattn_neuro.errors import DataError
@@ -39,8 +41,9 @@ def localisation(
 
     Parameters
     ----------
-    saliency : layer → SALIENCY with `activation`; with a dimension `task`, an object is cued where its label is a task,
-        without one the first object is.
+    saliency : layer → SALIENCY with `activation`; with a coordinate `task`, a dimension or the one name of its maps, an
+        object is cued where its label is a task; without one, or where no object has a label, the first object is.
+        Objects of an image that one task cues count as one: none of them is another's background or distractor.
     masks : MASKS of the same stimuli, in pixels of the network's input. They are averaged over the cells of a layer's
         map, which lie where the maps say (`y`, `x` and strides); without that, cells are taken to tile the image.
     baselines : name → layer → SALIENCY to be scored likewise, for instance of a randomised network.
@@ -92,22 +95,24 @@ def _layer(
     checked = {name: _checked(layer, one, flags, ids) for name, one in several.items()}
     maps = checked["excess"]
     grid, edges = (maps.sizes["y"], maps.sizes["x"]), _edges(maps)
-    weights = on_grid(flags["mask"].transpose("stimulus", "object", "y", "x").values, grid, edges=edges)
-    others = distractors(weights) if weights.shape[1] > 1 else None
-    tasks = [str(task) for task in maps["task"].values] if "task" in maps["excess"].dims else None
     labels = flags["object_label"].values if "object_label" in flags.coords else None
-    cued = cued_objects(labels, tasks, weights.shape[:2])
+    tasks = _tasks(several["excess"], labels)
+    cued = cued_objects(labels, tasks, (flags.sizes["stimulus"], flags.sizes["object"]))
     if (cued < 0).all():
         raise DataError(f"no object of the masks is labelled as a task ({', '.join(tasks or [])}); name the objects so")
+    masks, cued = united_objects(flags["mask"].transpose("stimulus", "object", "y", "x").values, cued)
+    weights = on_grid(masks, grid, edges=edges)
+    others = distractors(weights) if weights.shape[1] > 1 else None
     plain = maps["activation"].transpose("stimulus", "y", "x").values
     centre = centre_bias(grid, edges=edges, size=(flags.sizes["y"], flags.sizes["x"]))
     sources: list[np.ndarray] = [_by_task(maps), plain[None], np.broadcast_to(centre, plain.shape)[None]]
     for name, one in checked.items():
         if name != "excess":
-            _same_tasks(name, one, tasks)
+            _same_tasks(name, _tasks(several[name], labels), tasks)
             sources.append(_by_task(one))
     scored = np.stack([_over_objects(source, weights, others, cued) for source in sources], axis=1)
-    resolved = float(resolved_objects(weights).mean())
+    # an object that is not in the image leaves nothing on the grid either
+    resolved = float(resolved_objects(weights, present=masks.any(axis=(2, 3))).mean())
     return scored, np.array([not np.nan_to_num(source).any() for source in sources]), resolved
 
 
@@ -136,8 +141,13 @@ def _checked(layer: str, maps: xr.Dataset, flags: xr.Dataset, ids: np.ndarray) -
     return one.sel(stimulus=ids)
 
 
-def _same_tasks(name: str, maps: xr.Dataset, tasks: list[str] | None) -> None:
-    came = [str(task) for task in maps["task"].values] if "task" in maps["excess"].dims else None
+def _tasks(maps: xr.Dataset, labels: np.ndarray | None) -> list[str] | None:
+    if "task" in maps["excess"].dims:
+        return [str(task) for task in maps["task"].values]
+    return named_tasks(labels, str(maps["task"].item()) if "task" in maps.coords else None)
+
+
+def _same_tasks(name: str, came: list[str] | None, tasks: list[str] | None) -> None:
     if came != tasks:
         raise DataError(f"wanted the same tasks in baseline {name!r}; came {came}, not {tasks}; use the same gains")
 

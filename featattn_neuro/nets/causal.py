@@ -73,9 +73,9 @@ def causal_check(
 
     Raises
     ------
-    DataError : maps of other stimuli, gain sets or layers, maps or logits that are not finite, maps whose place in the
-        image is not known. ConfigError : unknown fill or
-        map, fractions that do not ascend from 0 to 1.
+    DataError : maps of other stimuli, gain sets or layers, of another size of the input, maps or logits that are not
+        finite, maps whose place in the image is not known. ConfigError : unknown fill or map, fractions that do not
+        ascend from 0 to 1.
     """
     import xarray as xr
 
@@ -98,16 +98,17 @@ def causal_check(
             f"{', '.join(rows.values)}; make the maps of these gains"
         )
     checked = maps_of_gains(checked.sel(stimulus=ids), rows)
+    first, batches = input_batches(stimuli, preprocess, batch_size)
+    _check_size(checked, (first.shape[-2], first.shape[-1]))
     for name in maps:
         if name != "random":
-            choose(name, [str(n) for n, v in checked.data_vars.items() if {"y", "x"} <= set(v.dims)], "map")
+            choose(name, _orders(checked), "map")
     place = torch.device(device)
     logits = logits_of(rows, head=head, output=output, device=place)
     factors = [
         {layer: torch.as_tensor(g[row], dtype=torch.float32, device=place) for layer, g in rows.values.items()}
         for row in range(rows.count)
     ]
-    _, batches = input_batches(stimuli, preprocess, batch_size)
     found = np.empty((rows.count, len(DIRECTIONS), len(maps), len(ids), len(steps)))
     status = np.full((rows.count, len(maps), len(ids)), "ok", dtype="U8")
     rng = np.random.default_rng(seed)
@@ -152,6 +153,26 @@ def causal_check(
             attrs={"kind": "CAUSAL", "fill": fill, "seed": int(seed), "layer": layer},
         )
     )
+
+
+def _check_size(saliency: xr.Dataset, size: tuple[int, int]) -> None:
+    """Places of maps are pixels of the input that they were made at."""
+    made = (saliency.attrs.get("image_height", size[0]), saliency.attrs.get("image_width", size[1]))
+    if made != size:
+        raise DataError(
+            f"wanted maps made at the network's input of {size[0]} × {size[1]} pixels; came maps made at {made[0]} × "
+            f"{made[1]}; make them with the same preprocessing"
+        )
+
+
+def _orders(saliency: xr.Dataset) -> list[str]:
+    """Variables that give every pixel of an image one value to rank it by; the number of a filter is none."""
+    places = {"stimulus", "y", "x"}
+    return [
+        str(name)
+        for name, variable in saliency.data_vars.items()
+        if set(variable.dims) - {"gain_set", "task"} == places and name != "dominant_channel"
+    ]
 
 
 def _filled(images: Tensor, fill: str, blur_sd: float | None) -> Tensor:

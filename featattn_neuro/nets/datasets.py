@@ -63,6 +63,8 @@ class DatasetStimuli:
     source : the dataset, or a `DataLoader` of one with the default collation; its batch size is not used.
     skip : images that cannot be read get an id of their position and are left out of the recording.
 
+    Items have no file names: `path` is None, and masks and pictures go by id.
+
     Raises
     ------
     DataError : no map-style dataset, a loader that alters or selects images, items that are no images, two the same.
@@ -71,6 +73,9 @@ class DatasetStimuli:
     >>> len(found), found.coordinates()["label"][1].tolist()
     (2, ['7', '8'])
     """
+
+    path: np.ndarray | None = None
+    name = "dataset"
 
     def __init__(self, source: Any, *, skip: bool = False) -> None:
         self.dataset: Any = _dataset(source)
@@ -118,6 +123,10 @@ class DatasetStimuli:
                 f"item {position} of the dataset is another image each time it is read; take random transforms out"
             )
         return image
+
+    def describe(self, position: int) -> str:
+        """How messages name one item: its position and the start of its id."""
+        return f"item {int(position)} (id {self.id[position][:12]}…)"
 
     def coordinates(self) -> dict[str, Any]:
         """Coordinates along `stimulus`."""

@@ -7,7 +7,7 @@ batch. What is kept are (gain set, stimulus, y, x), not (stimulus, filter, y, x)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,18 +22,26 @@ from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.hooks import evaluating, hooked
 from featattn_neuro.nets.loading import PaddedBatches, Preprocess, first_input, load_batches
 from featattn_neuro.nets.map_sinks import MapSink
+from featattn_neuro.nets.passes import mixes, other_rows, refuses_mixing
 
 _ABOUT_SIZES = ("mat1 and mat2", "size", "channels")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def maps_of(output: Any, layer: str) -> Tensor:
-    """The maps (N, C, H, W) of a layer's output; `DataError` where it has no positions."""
+def maps_of(output: Any, layer: str, images: int | None = None) -> Tensor:
+    """The maps (N, C, H, W) of a layer's output.
+
+    Raises
+    ------
+    DataError : it has no positions, or other rows than `images`, which would be taken for those of other images.
+    """
     if not isinstance(output, Tensor) or output.ndim != 4:
         came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise DataError(
             f"saliency needs maps (N, C, H, W) at layer {layer!r}; came {came}; choose a layer with positions"
         )
+    if images is not None and len(output) != images:
+        raise other_rows(layer, len(output), images)
     return output
 
 
@@ -63,7 +71,7 @@ class Collector:
     Attributes
     ----------
     blocks : name of a variable to its rows; the rows lie one block after the other in `weights`.
-    rows : images of the next batch that are no padding; None = all.
+    rows : images of the next batch that are no padding; None = all. images : rows of that batch, with padding.
     contributions : (S, C) g - 1 where the strongest `top` filters are wanted, else None.
     """
 
@@ -76,6 +84,7 @@ class Collector:
     low: Tensor | None = None
     calls: int = 0
     rows: int | None = None
+    images: int | None = None
     product: Tensor | None = None
     strongest: dict[str, Tensor] = field(default_factory=dict)
     _spread: Tensor | None = None
@@ -85,7 +94,7 @@ class Collector:
         self.calls += 1
         if self.calls > 1:
             return
-        maps = maps_of(output, self.layer).detach()[: self.rows]  # the rest is padding
+        maps = maps_of(output, self.layer, self.images).detach()[: self.rows]  # the rest is padding
         if maps.shape[1] != self.weights.shape[1]:
             raise DataError(
                 f"layer {self.layer!r} has {maps.shape[1]} filters; came {self.weights.shape[1]} gains of another "
@@ -166,11 +175,22 @@ class ExcessOptions:
 
 
 def excess_gains(rows: GainRows, layer: str, options: ExcessOptions) -> np.ndarray:
-    """(S, C): g - 1, or g divided by the mean over live filters minus 1; 0 for filters that are left out."""
+    """(S, C): g - 1, or g divided by the mean over live filters minus 1; 0 for filters that are left out.
+
+    Raises
+    ------
+    DataError : no live filter, or a mean gain of 0 to divide by.
+    """
     gain = rows.values[layer]
     keep = options.live.get(layer)
     keep = np.ones(gain.shape[1], dtype=bool) if keep is None else keep
-    scale = gain[:, keep].mean(axis=1, keepdims=True) if options.relative_to_mean else 1.0
+    if not keep.any():
+        raise DataError(f"wanted a live filter at layer {layer!r}; came none, so there is nothing to sum; leave it out")
+    scale = gain[:, keep].mean(axis=1, keepdims=True) if options.relative_to_mean else np.ones((1, 1))
+    if not scale.all():
+        raise DataError(
+            f"wanted gains that can be divided by their mean; that of layer {layer!r} is 0; leave out relative_to_mean"
+        )
     return np.where(keep, gain / scale - 1, 0.0)
 
 
@@ -202,9 +222,14 @@ def input_batches(stimuli: StimulusSource, preprocess: Preprocess, batch_size: i
 
 
 def run_network(module: nn.Module, images: Tensor) -> Any:
-    """The network's output; images that it does not take are the user's mistake, told in one sentence."""
+    """The network's output; images that it does not take are the user's mistake, told in one sentence.
+
+    So are several images in one batch where a part normalises by the batch: each result would depend on the others.
+    """
+    mixing = [name for name, part in module.named_modules() if mixes(part)] if len(images) > 1 else []
     try:
-        return module(images)
+        with hooked(module, {name: refuses_mixing(name) for name in mixing}) if mixing else nullcontext():
+            return module(images)
     except (RuntimeError, ValueError, AssertionError) as error:
         # an assertion in a forward pass is about its input; other errors are if they speak of it
         if not isinstance(error, AssertionError) and not any(word in str(error) for word in _ABOUT_SIZES):
@@ -233,6 +258,8 @@ def map_shapes(
     """Layer to (height, width) of its maps, from one image."""
     found = {layer: collector(rows, layer, options, image.device, slice(0, 1)) for layer in layers}
     # with the gains of all layers on, so that none is of another network; shapes do not depend on them
+    for one in found.values():
+        one.images = 1
     with hooked(module, found):
         check_gains(module, rows, image)
     for one in found.values():
@@ -269,7 +296,7 @@ def run_excess(
             for batch in stack.enter_context(closing(load_batches(batches, workers))):  # type: ignore[type-var]
                 assert batch.images is not None
                 for one in found.values():
-                    one.rows = batch.count
+                    one.rows, one.images = batch.count, len(batch.images)
                 run_network(module, batch.images.to(device))
                 for layer, one in found.items():
                     _write(sinks[layer], one.take(), batch.start, which.start, options)

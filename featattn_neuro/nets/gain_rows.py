@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _DIMS = ("gain_set", "task")
+_BESIDE = {"shift": ("shifts", 0.0, "layer"), "spatial": ("gains per position", 1.0, "position_layer")}
+"""What may act beside the factors: how it is called, the value that changes nothing, the coordinate of its layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,8 @@ def gain_rows(gains: xr.Dataset, task: str | Sequence[str] | None = None) -> Gai
 
     Raises
     ------
-    DataError : an unknown task, none at all, another dimension, channels with a gap, gains that are not finite.
+    DataError : an unknown task, none at all, another dimension, channels with a gap, gains that are not finite, shifts
+        other than 0 or gains per position other than 1, which a factor per filter does not hold.
     """
     checked = GAINS.check(gains)
     gain = checked["gain"]
@@ -84,6 +87,7 @@ def gain_rows(gains: xr.Dataset, task: str | Sequence[str] | None = None) -> Gai
             f"select along {extra} first"
         )
     chosen = _of_tasks(checked, task)
+    _refuse_beside(chosen)
     gain = chosen["gain"].transpose(..., "unit")
     dims = tuple(str(dim) for dim in gain.dims[:-1])
     rows = gain.values.reshape(-1, gain.sizes["unit"]).astype(np.float64)
@@ -109,6 +113,21 @@ def gain_rows(gains: xr.Dataset, task: str | Sequence[str] | None = None) -> Gai
         for dim in dims
     }
     return GainRows(dims, tuple(gain.sizes[dim] for dim in dims), labels, values, units, chosen)
+
+
+def _refuse_beside(gains: xr.Dataset) -> None:
+    """Refuse what the sum of (g - 1) A cannot show: its maps and curves would be of another network."""
+    for name, (what, neutral, where) in _BESIDE.items():
+        if name not in gains:
+            continue
+        place = "unit" if name == "shift" else "position"
+        acting = (gains[name] != neutral).transpose(..., place).values.reshape(-1, gains.sizes[place]).any(axis=0)
+        if acting.any():
+            layer = str(gains[where].values[np.flatnonzero(acting)[0]])
+            raise DataError(
+                f"wanted gains of one factor per filter and nothing else; layer {layer!r} has {what} too, so maps and "
+                "curves would not be of the learned network; learn gains without them"
+            )
 
 
 def _of_tasks(gains: xr.Dataset, task: str | Sequence[str] | None) -> xr.Dataset:
@@ -184,7 +203,10 @@ def maps_of_gains(saliency: xr.Dataset, rows: GainRows) -> xr.Dataset:
 
 
 def gains_of_maps(gains: xr.Dataset, saliency: xr.Dataset) -> xr.Dataset:
-    """The gains that maps were made of, joined by label; errors as of `maps_of_gains`."""
+    """The gains that maps were made of, joined by label, with dimensions and names of sets as the maps have them.
+
+    Errors as of `maps_of_gains`. Scores go by the names of tasks: gains called otherwise would be scored on others.
+    """
     found = gains
     for dim in _DIMS:
         what, named, own = _among(dim).removesuffix("s"), _name(saliency, dim), _name(found, dim)
@@ -207,6 +229,11 @@ def gains_of_maps(gains: xr.Dataset, saliency: xr.Dataset) -> xr.Dataset:
                 "that the maps were made of"
             )
         if dim in found.dims:
-            several = dim in saliency.dims
-            found = found.sel({dim: wanted if several else (wanted or there)[0]})
+            found = found.sel({dim: wanted if dim in saliency.dims else (wanted or there)[0]})
+        elif dim in saliency.dims:
+            found = found.drop_vars(dim, errors="ignore")
+            found = found.assign(gain=found["gain"].expand_dims({dim: wanted}))
+        if dim not in saliency.dims:
+            found = found.drop_vars(dim, errors="ignore")
+            found = found if named is None else found.assign_coords({dim: named})
     return found

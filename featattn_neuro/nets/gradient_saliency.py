@@ -19,6 +19,7 @@ from featattn_neuro.nets.cutting import require_head
 from featattn_neuro.nets.excess import finite, finite_logits, maps_of, run_network
 from featattn_neuro.nets.gain_rows import GainRows
 from featattn_neuro.nets.hooks import hooked
+from featattn_neuro.nets.passes import other_rows
 
 FIRST_STEPS, MOST_STEPS = 8, 512
 TOLERANCE = 1e-3
@@ -65,7 +66,8 @@ def logits_of(rows: GainRows, *, head: str | None, output: int | Sequence[int] |
 
     Raises
     ------
-    DataError : neither is there, or another number of outputs than gain sets. ConfigError : a read-out without a head.
+    DataError : neither is there, several read-outs for one gain set, or another number of outputs than gain sets.
+    ConfigError : a read-out without a head.
     """
     if output is not None:
         wanted = np.atleast_1d(np.asarray(output, dtype=np.int64))
@@ -79,6 +81,14 @@ def logits_of(rows: GainRows, *, head: str | None, output: int | Sequence[int] |
         raise DataError(
             "this saliency explains a logit: wanted gains that carry their read-out (learn_gains), or output= with the "
             "index of one of the network's outputs; came neither"
+        )
+    if "output" in rows.source["head_weight"].dims:
+        known = rows.source["head_weight"].sizes["output"]
+        names = rows.source["output"].values.tolist() if "output" in rows.source.coords else list(range(known))
+        raise DataError(
+            f"wanted gains with one read-out, whose logit is explained; these serve {known} "
+            f"({', '.join(map(str, names[:8]))}{', …' if known > 8 else ''}); select one with gains.sel(output=…), or "
+            "pass output= with the index of one of the network's outputs"
         )
     sets = rows.source["gain"].isel(unit=0, drop=True)
     weight = rows.source["head_weight"].broadcast_like(sets).transpose(*rows.dims, "feature")
@@ -287,6 +297,9 @@ def _integrate(
         share = (step + 0.5) / steps
         here = _factors({name: 1 + share * (g - 1) for name, g in gains.items()})
         z, before, after = gained_pass(module, images, here, logits)
+        for layer in layers:
+            if len(before[layer]) != len(images):  # their sum over an image is not known
+                raise other_rows(layer, len(before[layer]), len(images))
         slopes = _slopes(z[:, row], {layer: after[layer] for layer in layers})
         for layer, slope in zip(layers, slopes, strict=True):
             excess = (gains[layer] - 1).double()

@@ -37,10 +37,11 @@ class _MaskedSums:
         self.means: list[np.ndarray] = []
         self.flags: list[np.ndarray] = []
         self.count = 0
+        self.images: int | None = None  # rows of the batch that is next
         self.shift = self.total = self.products = np.zeros(0)
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self.maps.append(maps_of(output, self.layer).detach().double().cpu().numpy())
+        self.maps.append(maps_of(output, self.layer, self.images).detach().double().cpu().numpy())
 
     def take(self, count: int) -> np.ndarray:
         """The maps (count, C, h, w) of the batch, added to the moments."""
@@ -168,6 +169,8 @@ def _object_maps(
     ):
         for batch in loaded:
             assert batch.images is not None
+            for one in sums.values():
+                one.images = len(batch.images)
             run_network(module, batch.images.to(place))
             masks = values[batch.start : batch.start + batch.count]
             for layer, one in sums.items():
@@ -192,7 +195,7 @@ def mask_edges(
 
     def note(layer: str) -> Any:
         def hook(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            maps = maps_of(output, layer)
+            maps = maps_of(output, layer, 1)
             shapes[layer] = maps.shape[2], maps.shape[3]
 
         return hook

@@ -77,7 +77,7 @@ class _Collector:
     def _kept(self, layer: str, output: Tensor, axis: int) -> Tensor:
         """(reduction, N, units) of one output, never sharing memory with it."""
         if output.shape[0] != self.rows:
-            raise _other_rows(layer, output.shape[0], self.rows)
+            raise other_rows(layer, output.shape[0], self.rows)
         maps = channels_first(output.detach(), axis)
         if self.plan.keeps_maps:
             kept = maps.to(self.dtype, memory_format=torch.contiguous_format, copy=True).flatten(1)[None]
@@ -218,18 +218,9 @@ class Runner:
         def shown(axis: int) -> Any:
             return lambda module, inputs, output: self.rule.watch(axis, output)
 
-        def refused(name: str) -> Any:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                raise DataError(
-                    f"layer {name!r} normalises by the mean and variance of the batch (it has no running ones), so "
-                    "responses would depend on the neighbours; give it running statistics, or pass batch_size=1"
-                )
-
-            return hook
-
-        mixing = [name for name, part in self.rule.modules.items() if self.plan.batch_size > 1 and _mixes(part)]
+        mixing = [name for name, part in self.rule.modules.items() if self.plan.batch_size > 1 and mixes(part)]
         with ExitStack() as stack:
-            stack.enter_context(hooked(self.module, {name: refused(name) for name in mixing}))
+            stack.enter_context(hooked(self.module, {name: refuses_mixing(name) for name in mixing}))
             stack.enter_context(hooked(self.module, {name: shown(axis) for name, axis in self.rule.watched().items()}))
             yield
 
@@ -348,7 +339,19 @@ def _tensors(value: Any) -> list[Tensor]:
     return [one for part in value for one in _tensors(part)] if isinstance(value, list | tuple) else []
 
 
-def _mixes(part: nn.Module) -> bool:
+def refuses_mixing(name: str) -> Any:
+    """A hook for a part that `mixes`, where several images are in the batch: it says so as soon as the part runs."""
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        raise DataError(
+            f"layer {name!r} normalises by the mean and variance of the batch (it has no running ones), so responses "
+            "would depend on the neighbours; give it running statistics, or pass batch_size=1"
+        )
+
+    return hook
+
+
+def mixes(part: nn.Module) -> bool:
     """Whether a module normalises by the statistics of the batch in evaluation mode too."""
     return isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None and part.running_var is None
 
@@ -362,7 +365,7 @@ def _trouble(layer: str, outputs: list[Any], rows: int, *, turned: bool) -> tupl
         if came is not None:
             return f"gives {came}", no_filters(layer, came)
         if len(output) != rows:
-            return f"gives {len(output)} rows for {rows} images", _other_rows(layer, len(output), rows)
+            return f"gives {len(output)} rows for {rows} images", other_rows(layer, len(output), rows)
     if turned:
         return "has the images on its second axis", DataError(
             f"layer {layer!r} gives {tuple(outputs[0].shape)} with the images on the second axis (batch_first=False); "
@@ -371,7 +374,8 @@ def _trouble(layer: str, outputs: list[Any], rows: int, *, turned: bool) -> tupl
     return None
 
 
-def _other_rows(layer: str, came: int, rows: int) -> DataError:
+def other_rows(layer: str, came: int, rows: int) -> DataError:
+    """The error of a layer whose output has not one row per image."""
     return DataError(
         f"layer {layer!r} gives {came} rows for {rows} images (windows or patches folded into the batch, or images on "
         "the second axis); choose a layer around it"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from featattn_neuro.arrays.localisation import LOCALISERS, localise_many
-from featattn_neuro.arrays.masks import cued_objects, distractors, on_grid
+from featattn_neuro.arrays.masks import cued_objects, distractors, named_tasks, on_grid, united_objects
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.batches import StimulusSource
 from featattn_neuro.nets.excess import (
@@ -56,7 +56,8 @@ def permuted_scores(
 
     Parameters
     ----------
-    gains : GAINS over unit, and perhaps task. masks : MASKS of the same stimuli, in pixels of the network's input.
+    gains : GAINS over unit, and perhaps task, which says what objects are cued, as in `measures.localisation`.
+    masks : MASKS of the same stimuli, in pixels of the network's input.
     permutations, seed : one permutation serves all tasks and all images; the draw starts anew in every layer.
     relative_to_mean, live, upstream : as in `gain_saliency`; use those of the maps that are compared with this null.
         Gains of the other layers are not permuted; with them on, one gain set at a time.
@@ -87,11 +88,12 @@ def permuted_scores(
         raise DataError("wanted masks of the same stimuli; came masks of others; make them from these stimuli")
     flags = flags.sel(stimulus=ids)
     shape = (flags.sizes["stimulus"], flags.sizes["object"])
-    tasks = rows.labels["task"].tolist() if "task" in rows.dims else None
     labels = flags["object_label"].values if "object_label" in flags else None
+    tasks = rows.labels["task"].tolist() if "task" in rows.dims else named_tasks(labels, rows.name("task"))
     cued = cued_objects(labels, tasks, shape)
     if (cued < 0).all():
         raise DataError(f"no object of the masks is labelled as a task ({', '.join(tasks or [])}); name the objects so")
+    values, cued = united_objects(flags["mask"].transpose("stimulus", "object", "y", "x").values, cued)
     options = ExcessOptions(
         relative_to_mean=relative_to_mean,
         live={} if live is None else {layer: live_filters(rows, layer, live) for layer in layers},
@@ -101,7 +103,10 @@ def permuted_scores(
     maps: dict[str, torch.Tensor] = {}
 
     def keep(layer: str) -> Any:
-        return lambda part, inputs, output: maps.__setitem__(layer, maps_of(output, layer).detach().float().clone())
+        def hook(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            maps[layer] = maps_of(output, layer, batch_size).detach().float().clone()
+
+        return hook
 
     image, batches = input_batches(stimuli, preprocess, batch_size)
     size = image.shape[-2], image.shape[-1]
@@ -125,13 +130,13 @@ def permuted_scores(
                 finite(layer, maps[layer][: batch.count])
                 one = maps.pop(layer)[: batch.count].cpu().numpy()
                 shape = one.shape[2], one.shape[3]
-                weights = on_grid(flags["mask"].values[here], shape, edges=places[layer])
+                weights = on_grid(values[here], shape, edges=places[layer])
                 _score(one, weights, cued[here], shuffled[layer], sums[layer])
             if progress is not None:
                 progress(here.stop, len(ids))
-    values = np.stack([sums[layer].value() for layer in layers], axis=1)
+    scores = np.stack([sums[layer].value() for layer in layers], axis=1)
     return xr.DataArray(
-        values, {"localiser": list(LOCALISERS), "layer": list(layers)}, ("localiser", "layer", "permutation"),
+        scores, {"localiser": list(LOCALISERS), "layer": list(layers)}, ("localiser", "layer", "permutation"),
         name="localisation_null",
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from featattn_neuro.nets.hooks import preserved
 from featattn_neuro.nets.loading import PaddedBatches, load_batches
 from featattn_neuro.nets.map_sinks import MapHeader, MapSink, MemoryMaps
 from featattn_neuro.nets.preprocessing import geometry_attrs
+from featattn_neuro.schema.saliency import RELATIVE_GAUGE
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -257,7 +258,7 @@ def _header(
         "receptive_field": max(traced.rows.size, traced.columns.size) if known else -1.0,
         "upstream_gains": "on" if options.upstream else "off",
         "filters_left_out": ",".join(map(str, np.flatnonzero(~options.live[layer]))) if options.live else "",
-        "gauge": "gain divided by the layer's mean" if options.relative_to_mean else "gain as given",
+        "gauge": RELATIVE_GAUGE if options.relative_to_mean else "gain as given",
         "units": "units of the layer's output",
         "image_height": image_size[0],
         "image_width": image_size[1],

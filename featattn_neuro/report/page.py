@@ -181,6 +181,7 @@ def _saliency_drawing(r: Results, dataset: xr.Dataset) -> Callable[[], Figure]:
             [objects_title(cued) for _, cued in rows],
             map_titles=[[f"cued {c}" for c in cued] for _, cued in rows],
             extents=[saliency_overlays.placed_extent(dataset, image, raw=True) for image in images],
+            label=f"excess  Σ ({saliency_overlays.gain_symbol(dataset)} − 1) A",
         )
 
     return draw
@@ -233,6 +234,15 @@ def _sheet_drawing(
         )
 
     return draw
+
+
+def _gauge(r: Results, picture: str) -> str:
+    """What a caption says of the gains in a picture of maps: nothing where they are as learned."""
+    kind, _, rest = picture.partition("_")
+    shown = [(rest == name, ds) for name, ds in r.saliency.items() if kind in ("saliency", "overlays")]
+    shown += [(rest.startswith(f"{name}_"), ds) for name, ds in r.sheets.items() if kind == "sheet"]
+    relative = any(here and saliency_overlays.gain_symbol(ds) != "g" for here, ds in shown)
+    return ", relative to the layer's mean gain ḡ" if relative else ""
 
 
 def _in_file_name(text: str) -> str:
@@ -306,6 +316,7 @@ def _context(
         "saliency": {name: name.removeprefix("saliency_") for name in pictures if name.startswith("saliency_")},
         "overlays": {name: name.removeprefix("overlays_") for name in pictures if name.startswith("overlays_")},
         "sheets": {name: name.removeprefix("sheet_") for name in pictures if name.startswith("sheet_")},
+        "gauge": {name: _gauge(r, name) for name in pictures},
         "trained": _trained_numbers(r),
         "association": _filled_rows(tables, "association_summary"),
         "agreement": _filled_rows(tables, "saliency"),

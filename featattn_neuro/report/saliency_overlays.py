@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.report.style import FAINT, new_figure, number, objects_title, styled
 from featattn_neuro.schema import SALIENCY
+from featattn_neuro.schema.saliency import RELATIVE_GAUGE
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"
 """Colour maps that a colour-blind reader can use; the diverging one is white at zero."""
@@ -50,6 +51,15 @@ def common_scales(shown: Iterable[tuple[xr.Dataset, str | None, Sequence[str]]])
     return Scales(-(high or 1.0) if low < 0 else 0.0, high or 1.0, excess or 1.0, filters or excess or 1.0)
 
 
+def gain_symbol(saliency: xr.Dataset) -> str:
+    """What multiplies A in the sums of these maps: "g", or "g/ḡ" where they are relative to the layer's mean gain.
+
+    >>> gain_symbol(xr.Dataset(attrs={"gauge": "gain divided by the layer's mean"}))
+    'g/ḡ'
+    """
+    return "g/ḡ" if saliency.attrs.get("gauge") == RELATIVE_GAUGE else "g"
+
+
 def chosen_images(saliency: xr.Dataset, count: int, *, which: str = "most", task: str | None = None) -> list[str]:
     """Ids of the images that the gains change most, or least: by the mean |excess| over places (and tasks).
 
@@ -78,6 +88,8 @@ def saliency_overlays(
     raw: bool = False,
 ) -> Figure:
     """One row per image: the image, un-gained Σ A, gained Σ g A, their difference, and the strongest filters.
+
+    Where the maps are relative to the layer's mean gain ḡ, g stands for g/ḡ, and titles and scales say so.
 
     Parameters
     ----------
@@ -124,13 +136,15 @@ def saliency_overlays(
             grid[row, 0].set_ylabel(titles[name].replace("|", " + "), fontsize=8.5, rotation=90, labelpad=4)
     # with upstream gains on, the plain sum is not that of the un-gained network
     plain_head = "Σ A, gains upstream" if maps.attrs.get("upstream_gains") == "on" else "un-gained Σ A"
-    heads = ["image", plain_head, "gained Σ g A", "difference", *(f"strongest {k + 1}" for k in range(shown))]
+    symbol = gain_symbol(maps)
+    gained = f"Σ {symbol} A" if symbol == "g" else f"Σ ({symbol}) A"
+    heads = ["image", plain_head, f"gained {gained}", "difference", *(f"strongest {k + 1}" for k in range(shown))]
     for axes, text in zip(grid[0], heads, strict=True):
         axes.set_title(text, fontsize=8.5, weight="normal", loc="center", pad=4)
-    _bar(figure, handles["plain"], grid[:, 1:3], "Σ A, Σ g A")
-    _bar(figure, handles["excess"], grid[:, 3:4], "Σ (g − 1) A")
+    _bar(figure, handles["plain"], grid[:, 1:3], f"Σ A, {gained}")
+    _bar(figure, handles["excess"], grid[:, 3:4], f"Σ ({symbol} − 1) A")
     if shown:
-        _bar(figure, handles["top"], grid[:, 4:], "(g − 1) A of one filter")
+        _bar(figure, handles["top"], grid[:, 4:], f"({symbol} − 1) A of one filter")
     return figure
 
 
@@ -172,7 +186,7 @@ def contact_sheet(
         handle = _overlay(lower, images[name], excess[k], placed_extent(maps, images[name], raw=raw), reach)
         mean = float(np.abs(excess[k]).mean())
         lower.set_xlabel(f"mean |·| {number(mean, 2)}", fontsize=7.5, labelpad=2)
-    _bar(figure, handle, grid, "Σ (g − 1) A")
+    _bar(figure, handle, grid, f"Σ ({gain_symbol(maps)} − 1) A")
     if task is not None:
         figure.suptitle(f"cued: {task}", fontsize=10, weight="bold", x=0.01, ha="left")
     return figure

@@ -6,6 +6,8 @@ from featattn_neuro.schema.base import Kind, Variable
 from featattn_neuro.schema.parts import PARAMETERS, STIMULUS, UNIT, text
 
 _SETS = ("gain_set", "task")
+RELATIVE_GAUGE = "gain divided by the layer's mean"
+"""The attribute `gauge` of SALIENCY whose g is divided by the layer's mean gain; else its g is the gain as given."""
 
 
 def _map(meaning: str, dtype: str = "float") -> Variable:

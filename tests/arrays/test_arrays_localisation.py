@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -235,3 +237,17 @@ def test_the_cue_swap_of_several_objects_is_the_mean_over_pairs(objects: int) ->
         assert used.any()
         again = kernels.cue_swap_objects(contrasts, np.cov(flat, ddof=0), excess[:, order], tasks)
         assert value == pytest.approx(again.mean())
+
+
+def test_masks_are_averaged_in_the_memory_of_a_few() -> None:
+    masks = np.random.default_rng(0).random((2000, 3, 64, 64)) < 0.5  # 25 MB; 197 MB as float64
+    tracemalloc.start()
+    try:
+        found = on_grid(masks, (4, 4))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 30e6
+    np.testing.assert_array_equal(found[1999, 2], on_grid(masks[1999, 2], (4, 4)))
+    np.testing.assert_allclose(found, masks.reshape(2000, 3, 4, 16, 4, 16).mean(axis=(3, 5)))
+    assert on_grid(masks[:0], (4, 4)).shape == (0, 3, 4, 4)

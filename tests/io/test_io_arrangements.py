@@ -188,3 +188,22 @@ def test_boxes_from_a_table(folder: Path) -> None:
     table.write_text("path,top,left\ncat/0.png,0,0\n")
     with pytest.raises(StoreError, match="missing bottom, right"):
         read_boxes(table, stimuli, (8, 10))
+
+
+def test_boxes_of_two_classes_are_no_one_object(folder: Path) -> None:
+    stimuli, table = only_image(folder), folder / "boxes.csv"
+    head, rows = "path,top,left,bottom,right,label", ["cat/0.png,0,0,2,2,cat", "cat/0.png,4,4,6,6,dog"]
+    table.write_text("\n".join([head, *rows]))
+    with pytest.raises(StoreError, match=r"row 2 of 2 calls object 0 of 'cat/0\.png' 'dog', a row .* in column object"):
+        read_boxes(table, stimuli, (8, 10))
+    table.write_text("\n".join([f"{head},object", f"{rows[0]},0", f"{rows[1]},1"]))
+    assert read_boxes(table, stimuli, (8, 10))["object_label"].values.tolist() == [["cat", "dog"]]
+    table.write_text("\n".join([head, rows[0], "cat/0.png,4,4,6,6,cat"]))  # one object in two parts
+    assert int(read_boxes(table, stimuli, (8, 10))["mask"].sum()) == 8
+
+
+@pytest.mark.parametrize("box", [[0.2, 0, 0.8, 3], [0, 1.5, 3, 2], [1.1, 1.1, 1.9, 1.9]])
+def test_boxes_between_pixels_are_refused(box: list[float]) -> None:
+    with pytest.raises(DataError, match="wanted boxes with pixels inside images of 4 × 5"):
+        box_masks([[0, 0, 1, 1], box], (4, 5))
+    assert box_masks([1.5, 0.5, 2.5, 3], (4, 5)).sum() == 2

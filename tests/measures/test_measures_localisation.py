@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from torch.nn.utils import parametrizations
 
 from featattn_neuro.arrays.localisation import LOCALISERS, localise
-from featattn_neuro.arrays.masks import distractors, on_grid
+from featattn_neuro.arrays.masks import distractors, on_grid, united_objects
 from featattn_neuro.arrays.resampling import permutation_p, share_interval, t_interval
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.io.arrangements import array_composites
@@ -145,6 +147,27 @@ def test_a_randomised_network_is_a_baseline(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(found["localisation"].sel(map="randomised"), alone["localisation"].sel(map="excess"))
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    "norm",
+    [
+        parametrizations.weight_norm, parametrizations.spectral_norm,
+        torch.nn.utils.weight_norm, torch.nn.utils.spectral_norm,
+    ],
+)  # fmt: skip
+def test_normed_weights_are_shuffled_too(norm: Any) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(norm(torch.nn.Conv2d(2, 4, 3, bias=False)), torch.nn.ReLU()).eval()
+    images = torch.rand(2, 2, 6, 6)
+    with torch.no_grad():
+        before = net(images)  # computes the weights
+        used = net[0].weight.detach().clone()
+        other = randomised_network(net, seed=1)
+        torch.testing.assert_close(other[0].weight.flatten().sort()[0], used.flatten().sort()[0])
+        assert float((other(images) - before).abs().max()) > 0.01
+        torch.testing.assert_close(net(images), before)
+
+
 def test_without_tasks_the_first_object_is_cued(case: dict[str, Any]) -> None:
     one = {"relu1": case["maps"]["relu1"].sel(task="a", drop=True)}
     mask = case["masks"].isel(object=[0])
@@ -164,6 +187,49 @@ def test_maps_of_zeros_have_a_reason(case: dict[str, Any]) -> None:
     for name in ("localisation", "localisation_mean", "localisation_low", "localisation_high"):
         assert np.isnan(found[name].sel(at)).all()
     assert set(found["localisation_status"].sel(map="activation").values.ravel()) == {"ok"}
+
+
+def test_images_with_fewer_objects_are_no_less_resolved(case: dict[str, Any]) -> None:
+    one = {"relu2": case["maps"]["relu2"].sel(task="a", drop=True)}
+    masks = case["masks"].copy(deep=True)
+    masks["mask"].values[1:, 1:] = 0  # all images but the first have one object
+    found = localisation(one, masks)
+    assert float(found["share_resolved"][0]) == 1.0
+    assert int(found["usable"][0]) == 1
+    masks["mask"].values[:2] = 0
+    masks["mask"].values[0, 0, :1, :1] = 1  # an object of one pixel, and an image without any
+    assert float(localisation(one, masks)["share_resolved"][0]) == 6 / 8
+
+
+def test_two_objects_of_a_class_are_one(case: dict[str, Any]) -> None:
+    """Whether their masks are one object or two, no instance of the cued class counts against another."""
+    masks, stimuli = case["masks"], case["arranged"].stimuli
+    flags, labels = masks["mask"].values, masks["object_label"].values.copy()
+    labels[:, 3] = labels[:, 0]
+    split = masks.assign_coords(object_label=(("stimulus", "object"), labels))
+    whole = np.stack([flags[:, 0] | flags[:, 3], flags[:, 1], flags[:, 2]], axis=1)
+    joined = masks.isel(object=[0, 1, 2]).assign(mask=(("stimulus", "object", "y", "x"), whole))
+    names = ["localisation", "localisation_mean", "localisation_null", "localisation_p", "share_resolved"]
+    scored = []
+    for one in (split, joined):
+        null = permuted_scores(
+            case["module"], case["gains"], stimuli, list(WIDTHS), one, permutations=5, **case["options"]
+        )
+        scored.append(localisation(case["maps"], one, null=null))
+    for name in names:
+        np.testing.assert_array_equal(scored[0][name], scored[1][name], err_msg=name)
+    # a map that is highest on one instance, and nowhere else, is perfect
+    perfect = {"relu2": case["maps"]["relu2"].sel(task=[str(labels[0, 0])]).copy(deep=True)}
+    corner = on_grid(flags[:, 3], (perfect["relu2"].sizes["y"], perfect["relu2"].sizes["x"]))
+    perfect["relu2"]["excess"].values[:] = corner
+    found = localisation(perfect, split)["localisation"].sel(map="excess", layer="relu2").values[:, 0]
+    assert found[LOCALISERS.index("pointing_game")] == found[LOCALISERS.index("energy")] == 1
+    assert found[LOCALISERS.index("mass_in_mask")] == 0.5
+    # where no task cues two objects nothing is touched
+    cued = np.argsort(np.random.default_rng(0).random((8, 4)), axis=1)
+    same = united_objects(flags, cued)
+    assert same[0] is flags
+    assert same[1] is cued
 
 
 def test_user_mistakes(case: dict[str, Any]) -> None:

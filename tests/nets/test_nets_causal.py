@@ -185,3 +185,24 @@ def test_what_cannot_be_checked(noise: Any, gain_set: Any, options: dict[str, An
         causal_check(net, gains, noise(2, size=6, seed=3), maps, output=0)
     with pytest.raises(DataError, match="place of these maps in the image is not known"):
         causal_check(net, gains, stimuli, maps.assign_attrs(geometry="cell index"), output=0)
+
+
+def test_maps_of_another_size_of_the_input_are_refused(noise: Any, gain_set: Any) -> None:
+    net, gains, stimuli = mean_of_pixels(), gain_set({"1": [2.0, 1.0]}), noise(2, size=12)
+
+    def halved(raw: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(raw[:, ::2, ::2].copy())
+
+    maps = gain_saliency(net, gains, stimuli, layer="1", preprocess=halved)
+    assert np.isfinite(causal_check(net, gains, stimuli, maps, output=0, preprocess=halved)["area_mean"]).all()
+    with pytest.raises(DataError, match=r"input of 12 × 12 pixels; came maps made at 6 × 6; make them"):
+        causal_check(net, gains, stimuli, maps, output=0)
+
+
+@pytest.mark.parametrize("name", ["top_map", "dominant_channel", "top_channel", "path_sum"])
+def test_what_is_no_map_of_an_image_ranks_no_pixels(noise: Any, gain_set: Any, name: str) -> None:
+    net, gains, stimuli = mean_of_pixels(), gain_set({"1": [2.0, 1.0]}), noise(2, size=6)
+    maps = gain_saliency(net, gains, stimuli, layer="1", methods="path", output=0, top=1)
+    assert name in maps
+    with pytest.raises(ConfigError, match=f"unknown map '{name}'; choose one of: .*path_integrated"):
+        causal_check(net, gains, stimuli, maps, maps=[name], output=0)

@@ -280,3 +280,23 @@ def test_maps_are_called_signed_by_what_a_module_gives(gain_set: Any, activation
     images = np.random.default_rng(0).standard_normal((4, 1, 6, 6)).astype(np.float32)
     found = gain_saliency(net, gain_set({"1": np.array([1.5, 0.5, 2.0])}), load_stimuli(images, label=None), layer="1")
     assert found.attrs["signed_maps"] == signed
+
+
+@pytest.mark.parametrize(
+    ("gain", "live", "message"),
+    [
+        ([0.0, 0.0, 0.0], [1, 1, 1], r"mean; that of layer '1' is 0; leave out relative_to_mean"),
+        ([2.0, 0.0, 0.0], [0, 1, 1], r"mean; that of layer '1' is 0; leave out relative_to_mean"),
+        ([2.0, 1.0, 0.5], [0, 0, 0], r"wanted a live filter at layer '1'; came none"),
+    ],
+)
+def test_what_has_no_mean_gain_is_refused(
+    noise: Any, gain_set: Any, gain: list[float], live: list[int], message: str
+) -> None:
+    net, gains = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()), gain_set({"1": gain})
+    alive = xr.DataArray(live, {"unit": gains["unit"].values}, "unit")
+    with pytest.raises(DataError, match=message):
+        gain_saliency(net, gains, noise(2, size=6), layer="1", live=alive, relative_to_mean=True)
+    if not any(live):  # nor a map that is 0 all over
+        with pytest.raises(DataError, match=message):
+            gain_saliency(net, gains, noise(2, size=6), layer="1", live=alive)

@@ -15,7 +15,9 @@ from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import GlobalMean
 from featattn_neuro.nets.batches import as_tensor
+from featattn_neuro.nets.causal import causal_check
 from featattn_neuro.nets.gains import with_gains
+from featattn_neuro.nets.permuted_scores import permuted_scores
 from featattn_neuro.nets.saliency import METHODS, gain_saliency, saliency_by_layer
 
 WIDTHS = {"relu1": 16, "relu2": 32, "relu3": 64}
@@ -379,3 +381,67 @@ def test_in_place_steps_after_a_gained_layer_do_not_disturb_gradients(noise: Any
     for name in found.data_vars:
         if name != "path_status":
             np.testing.assert_allclose(found[name], wanted[name], atol=1e-6, err_msg=str(name))
+
+
+@pytest.mark.parametrize("beside", ["shift", "spatial"])
+def test_gains_with_more_than_a_factor_per_filter_are_refused(noise: Any, gain_set: Any, beside: str) -> None:
+    """A shift of 2 changes the logit while all g are 1: maps of (g - 1) A would say that nothing happens."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), GlobalMean(), nn.Linear(4, 2)).eval()
+    stimuli, plain = noise(2, size=6), gain_set({"1": np.ones((2, 4))}, tasks=["a", "b"])
+
+    def having(value: float) -> xr.Dataset:
+        if beside == "shift":
+            return plain.assign(shift=(("task", "unit"), np.array([[value] * 4, [0.0] * 4])))
+        places = [(y, x) for y in range(6) for x in range(6)]
+        grid = np.ones((2, 36))
+        grid[0, 7] = value
+        return plain.assign(spatial=(("task", "position"), grid)).assign_coords(
+            position=[f"1/{y},{x}" for y, x in places], position_layer=("position", ["1"] * 36),
+            position_y=("position", [y for y, _ in places]), position_x=("position", [x for _, x in places]),
+        )  # fmt: skip
+
+    given, what = having(2.0), {"shift": "shifts", "spatial": "gains per position"}[beside]
+    assert np.abs(logits(net, given.sel(task="a"), stimuli, 0) - logits(net, plain.sel(task="a"), stimuli, 0)).min() > 0
+    maps = gain_saliency(net, plain, stimuli, layer="1")
+    flags = np.ones((2, 1, 6, 6), np.uint8)
+    masks = xr.Dataset(
+        {"mask": (("stimulus", "object", "y", "x"), flags)},
+        {"stimulus": stimuli.id, "object_label": (("stimulus", "object"), [["a"], ["b"]])}, {"kind": "MASKS"},
+    )  # fmt: skip
+    for make in (
+        lambda: gain_saliency(net, given, stimuli, layer="1", methods=["path", "gradcam"], output=0),
+        lambda: saliency_by_layer(net, given, stimuli, ["1"]),
+        lambda: causal_check(net, given, stimuli, maps, output=0),
+        lambda: permuted_scores(net, given, stimuli, ["1"], masks, permutations=2),
+    ):
+        with pytest.raises(DataError, match=f"layer '1' has {what} too, so maps and curves would not be"):
+            make()
+    # what acts on no chosen task, or nowhere, changes no bit
+    for same in (having({"shift": 0.0, "spatial": 1.0}[beside]), given):
+        found = gain_saliency(net, same, stimuli, layer="1", task="b", methods=["path", "gradcam"], output=0)
+        wanted = gain_saliency(net, plain, stimuli, layer="1", task="b", methods=["path", "gradcam"], output=0)
+        xr.testing.assert_identical(found, wanted)
+
+
+@pytest.mark.parametrize("method", ["class_weighted", "path", "gradcam", "causal"])
+def test_one_of_several_read_outs_must_be_chosen(smooth: nn.Module, noise: Any, gain_set: Any, method: str) -> None:
+    """Gains of a task of three classes: one set, three read-outs."""
+    stimuli, rng = noise(2), np.random.default_rng(0)
+    gains = gain_set(random_gains({"4": 8})).assign(
+        head_weight=(("output", "feature"), rng.standard_normal((3, 8))), head_bias=("output", np.arange(3.0)),
+        feature_scale=("feature", np.ones(8)),
+    ).assign_coords(output=["cat", "dog", "fox"])  # fmt: skip
+    maps = gain_saliency(smooth, gains, stimuli, layer="4")
+
+    def explained(one: xr.Dataset) -> xr.Dataset:
+        if method == "causal":
+            return causal_check(smooth, one, stimuli, maps, head="6", fractions=[0, 0.5, 1])
+        return gain_saliency(smooth, one, stimuli, layer="4", methods=method, head="6")
+
+    with pytest.raises(DataError, match=r"these serve 3 \(cat, dog, fox\); select one with gains\.sel\(output=…\)"):
+        explained(gains)
+    chosen = explained(gains.sel(output="dog"))
+    alone = gains.isel(output=1, drop=True)
+    for name, values in explained(alone).data_vars.items():
+        np.testing.assert_array_equal(chosen[name], values)

@@ -225,3 +225,25 @@ def test_verdicts_of_an_earlier_state_are_left_out(results_folder):
     assert "<b>No verdicts:</b>" in text
     assert 'class="card"' not in text
     assert "T3 · Gain and selectivity" in text, "the rest is there"
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_captions_and_scales_say_whether_maps_are_relative_to_the_mean_gain(results_folder, monkeypatch, relative):
+    gauge = "gain divided by the layer's mean" if relative else "gain as given"
+    path = results_folder / "saliency" / "net0_relu2.nc"
+    with xr.open_dataset(path, engine="h5netcdf") as opened:
+        maps = opened.load().assign_attrs(gauge=gauge)
+    (results_folder / "sheets").mkdir()
+    for file in (path, results_folder / "sheets" / "net0_relu2.nc"):
+        maps.to_netcdf(file, engine="h5netcdf")
+    (results_folder / "stimuli" / "sheets.json").write_bytes((results_folder / "stimuli" / "shown.json").read_bytes())
+    labels, draw = [], page_module.saliency_figures.saliency_panels
+    monkeypatch.setattr(
+        page_module.saliency_figures, "saliency_panels",
+        lambda *given, **said: labels.append(said["label"]) or draw(*given, **said),
+    )  # fmt: skip
+    text = html.unescape(write_page(results_folder).read_text(encoding="utf-8"))
+    assert labels == ["excess  Σ (g/ḡ − 1) A" if relative else "excess  Σ (g − 1) A"]
+    said = "net0_relu2, relative to the layer's mean gain ḡ" in text
+    assert said == relative
+    assert ("Contact sheet, net0_relu2" in text and "relative to the layer's mean gain ḡ." in text) == relative

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.report.saliency_figures import localisation_figure
@@ -60,6 +61,25 @@ def test_overlays_show_the_maps_on_shared_scales(maps: xr.Dataset, images: dict[
         assert low == (0 if column < 3 else -high)
     assert axes[0].get_ylabel() == "a + b"
     assert png_bytes(figure) == png_bytes(saliency_overlays(images, maps, task="b", titles={"i": "a|b"}))
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(
+        text for axes in figure.axes for text in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) if text
+    )
+
+
+@pytest.mark.parametrize(("gauge", "symbol"), [("gain as given", "g"), ("gain divided by the layer's mean", "g/ḡ")])
+def test_titles_and_scales_say_whether_gains_are_divided_by_their_mean(
+    maps: xr.Dataset, images: dict[str, np.ndarray], gauge: str, symbol: str
+) -> None:
+    gained = "Σ g A" if symbol == "g" else "Σ (g/ḡ) A"
+    overlays = texts(saliency_overlays(images, maps.assign_attrs(gauge=gauge), task="a"))
+    sheet = texts(contact_sheet(images, maps.assign_attrs(gauge=gauge), task="a"))
+    for text in (f"gained {gained}", f"Σ A, {gained}", f"Σ ({symbol} − 1) A", f"({symbol} − 1) A of one filter"):
+        assert text in overlays.split("\n")
+    assert f"Σ ({symbol} − 1) A" in sheet.split("\n")
+    assert ("ḡ" in overlays) == ("ḡ" in sheet) == (symbol != "g")
 
 
 def test_cells_lie_where_the_layer_sees(maps: xr.Dataset, images: dict[str, np.ndarray]) -> None:
