@@ -1,6 +1,6 @@
 """What excess maps cost: 20 gain sets at several layers, against recording those maps, and against captum.
 
-    python benchmarks/saliency.py [--part races memory] [--images 512] [--runs 15] [--threads 1] [--quick]
+    python benchmarks/saliency.py [--part races memory] [--images 512] [--runs 15] [--threads 1] [--no-captum] [--quick]
 
 Every round runs each contestant once, the order rotated by one from round to round; a ratio is taken within its round
 and its median over rounds is printed with the range of the middle half. "record again" is the noise of the method.
@@ -64,7 +64,7 @@ def gain_sets(module: nn.Module, layers: list[str], shape: tuple[int, int, int])
 
 
 def contestants(
-    module: nn.Module, layers: list[str], stimuli: Any, gains: xr.Dataset, *, captum_layers: list[str]
+    module: nn.Module, layers: list[str], stimuli: Any, gains: xr.Dataset, *, captum_layers: list[str] | None
 ) -> dict[str, Contestant]:
     """Name to function; each goes over all images once."""
 
@@ -80,6 +80,8 @@ def contestants(
     found = {
         "record": record, "record again": record, "excess maps": excess, "excess, plain and relative maps": with_plain
     }  # fmt: skip
+    if captum_layers is None:
+        return found
     if importlib.util.find_spec("captum") is None:
         print("  captum: not installed, left out")
         return found
@@ -193,6 +195,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-captum", action="store_true", help="leave captum out, which takes most of the time")
     parser.add_argument("--quick", action="store_true", help="64 images, 3 rounds: to see that it works")
     parser.add_argument("--json", type=Path, help="write all seconds here")
     args = parser.parse_args()
@@ -210,7 +213,7 @@ def main() -> None:
         )
         found = contestants(
             module, layers, stimuli, gain_sets(module, layers, (channels, side, side)),
-            captum_layers=layers[-1:] if name == "resnet18" else layers,
+            captum_layers=None if args.no_captum else layers[-1:] if name == "resnet18" else layers,
         )  # fmt: skip
         seconds[name] = race(found, runs)
         print(table(seconds[name]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -116,6 +117,28 @@ def is_whole(path: Path, size: int, checksum: str) -> bool:
     return crc32c(data[:-_CHECKSUM_BYTES]).hex() == checksum
 
 
+_room = threading.local()
+
+
+def _file_bytes(path: str) -> np.ndarray:
+    """Bytes of a file (uint8), in memory that this thread's next call overwrites: new memory costs as reading does."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(handle).st_size
+        room: bytearray | None = getattr(_room, "bytes", None)
+        if room is None or len(room) < size:
+            room = _room.bytes = bytearray(size + size // 8 + 1)
+        got = 0
+        while got < size:
+            more = os.readv(handle, [memoryview(room)[got:size]])
+            if not more:
+                break
+            got += more
+        return np.frombuffer(room, np.uint8, got)
+    finally:
+        os.close(handle)
+
+
 Chunks = Sequence[tuple[int, int]]
 """Row and column of each, within the array."""
 
@@ -210,11 +233,10 @@ class StoredLayer:
 
         key = f"{self.layer.folder}/c/0/{row}/{column}"
         try:
-            with open(self.store / key, "rb", buffering=0) as handle:
-                data = handle.read()
+            data = _file_bytes(f"{self.store}/{key}")
         except OSError as error:
             raise StoreError(f"chunk {key} of {str(self.store)!r} cannot be read ({error.strerror})") from error
-        body, checksum = np.frombuffer(data, np.uint8)[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+        body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:].tobytes()
         if crc32c(body) != checksum:
             raise StoreError(
                 f"chunk {key} of {str(self.store)!r} is damaged (its checksum differs); record again, overwrite=True"

@@ -14,6 +14,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.array.core import finalize
 
 from featattn_neuro.io.recording_chunks import StoredLayer
 
@@ -151,6 +152,25 @@ class RegionArray(da.Array):
         parts = [self[(*key[:axis], one, *key[axis + 1 :])] for one in slices]
         return parts[0] if len(parts) == 1 else da.concatenate(parts, axis=axis)
 
+    @staticmethod
+    def __dask_optimize__(graph: Any, keys: Any, **options: Any) -> Any:
+        """A region holds what is asked for and nothing else: there is nothing to cull or to fuse."""
+        return graph
+
+    def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _whole, ()
+
+
+def _whole(blocks: Any) -> Any:
+    """The values of all blocks as one array; a single block is that array, since nobody else holds what was just read.
+
+    dask copies it, which costs more than reading it.
+    """
+    one = blocks
+    while isinstance(one, list | tuple) and len(one) == 1:
+        one = one[0]
+    return one if isinstance(one, np.ndarray) and one.flags.writeable else finalize(blocks)
+
 
 def _is_basic(one: Any) -> bool:
     return isinstance(one, int | np.integer) or (isinstance(one, slice) and one.step in (None, 1))
@@ -160,7 +180,9 @@ def region_array(region: Region, token: str, block_bytes: int | None = None) -> 
     """The values of a region, read when they are used; `token` names the recording; blocks as in `Region.chunks`."""
     name = f"{token}-{region.spans}-{region.dropped}"
     meta = np.empty((0,) * region.ndim, region.dtype)
-    made = da.from_array(region, region.chunks(block_bytes), name=name, asarray=False, fancy=False, meta=meta)
+    made = da.from_array(
+        region, region.chunks(block_bytes), name=name, asarray=False, fancy=False, meta=meta, inline_array=True
+    )
     found = RegionArray(made.dask, made.name, made.chunks, meta=made._meta)
     found.region, found.token, found.block_bytes = region, token, block_bytes
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array
 import numpy as np
 import pytest
 import torch
@@ -184,3 +185,26 @@ def test_the_first_damaged_chunk_is_named(recordings: Any) -> None:
         for chunk, data in zip(chunks, whole, strict=True):
             chunk.write_bytes(data)
     region.read()
+
+
+def test_regions_compute_beside_other_arrays_and_give_what_may_be_changed(recordings: Any) -> None:
+    stored, wanted = (one["response"] for one in recordings)
+    other = dask.array.ones(3, chunks=2)
+    first = stored.isel(stimulus=slice(4)).data  # one block
+    found, ones, sums = dask.compute(first, other, first.sum())
+    np.testing.assert_array_equal(found, wanted.isel(stimulus=slice(4)).values)
+    np.testing.assert_array_equal(ones, 1)
+    np.testing.assert_allclose(sums, wanted.isel(stimulus=slice(4)).values.sum(), rtol=1e-5)
+    found += 1
+    np.testing.assert_array_equal(first.compute(), wanted.isel(stimulus=slice(4)).values)
+
+
+def test_a_single_block_is_not_copied(recordings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regions, "BLOCK_BYTES", 2**27)
+    made: list[np.ndarray] = []
+    read = regions.Region.read
+    monkeypatch.setattr(regions.Region, "read", lambda self: made.append(read(self)) or made[-1])
+    part = recordings[0]["response"].isel(unit=recordings[0]["layer"].values == "2")
+    assert part.data.npartitions == 1
+    values = part.values
+    assert np.shares_memory(values, made[-1]), "a copy costs more than the reading"
