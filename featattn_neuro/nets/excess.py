@@ -73,6 +73,7 @@ class Collector:
     blocks : name of a variable to its rows; the rows lie one block after the other in `weights`.
     rows : images of the next batch that are no padding; None = all. images : rows of that batch, with padding.
     contributions : (S, C) g - 1 where the strongest `top` filters are wanted, else None.
+    signed : whether a map was negative somewhere.
     """
 
     layer: str
@@ -81,7 +82,7 @@ class Collector:
     contributions: Tensor | None = None
     top: int = 0
     shape: tuple[int, int] = (0, 0)
-    low: Tensor | None = None
+    signed: bool = False
     calls: int = 0
     rows: int | None = None
     images: int | None = None
@@ -101,9 +102,8 @@ class Collector:
                 "network"
             )
         self.shape = (maps.shape[2], maps.shape[3])
-        if type(module) not in _NOWHERE_NEGATIVE and not self.signed:  # once is enough
-            low = maps.amin()
-            self.low = low if self.low is None else torch.minimum(self.low, low)
+        if not self.signed and type(module) not in _NOWHERE_NEGATIVE:  # once is enough
+            self.signed = bool(maps.amin() < 0)
         flat = maps.to(self.weights.dtype).flatten(2)
         if self._spread is None or len(self._spread) != len(flat):
             self._spread = self.weights.expand(len(flat), -1, -1).contiguous()
@@ -121,17 +121,11 @@ class Collector:
                 f"layer {self.layer!r} must run once per image; it ran {self.calls} times; choose another layer"
             )
         self.calls = 0
-        finite(self.layer, self.product)
         rows = self.product.unflatten(2, self.shape).transpose(0, 1)
         found = {name: rows[where] for name, where in self.blocks.items()}
         for name, values in self.strongest.items():
             found[name] = values.unflatten(-1, self.shape) if name in ("top_map", "dominant_channel") else values
         return found
-
-    @property
-    def signed(self) -> bool:
-        """Whether a map was negative somewhere."""
-        return self.low is not None and bool(self.low < 0)
 
 
 def _strongest(flat: Tensor, excess: Tensor, top: int) -> dict[str, Tensor]:
@@ -151,6 +145,17 @@ def _strongest(flat: Tensor, excess: Tensor, top: int) -> dict[str, Tensor]:
         "top_map": torch.stack(maps),
         "dominant_channel": torch.stack(leaders),
     }
+
+
+def check_finite(found: Mapping[str, Collector]) -> None:
+    """Raise `DataError` where activations of the batch that just went through are not finite.
+
+    0 times infinity is NaN, so the products of any one row of weights show it; one look for all layers.
+    """
+    sums = {layer: one.product[:, 0].sum() for layer, one in found.items() if one.product is not None}
+    if sums and not bool(torch.isfinite(torch.stack(list(sums.values()))).all()):
+        for layer, total in sums.items():
+            finite(layer, total)
 
 
 @dataclass(frozen=True)
@@ -264,6 +269,7 @@ def map_shapes(
         check_gains(module, rows, image)
     for one in found.values():
         one.take()
+    check_finite(found)
     return {layer: one.shape for layer, one in found.items()}
 
 
@@ -298,6 +304,7 @@ def run_excess(
                 for one in found.values():
                     one.rows, one.images = batch.count, len(batch.images)
                 run_network(module, batch.images.to(device))
+                check_finite(found)
                 for layer, one in found.items():
                     _write(sinks[layer], one.take(), batch.start, which.start, options)
         for layer, one in found.items():
