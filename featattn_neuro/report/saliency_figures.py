@@ -115,7 +115,8 @@ def agreement_figure(agreements: Datasets) -> Figure:
     """
     checked = [AGREEMENT.check(ds) for ds in agreements.values()]
     layers = list(dict.fromkeys(str(layer) for ds in checked for layer in ds["layer"].values))
-    figure = new_figure(5.8, (0.55 if len(layers) <= MANY_LAYERS else 0.2) * len(layers) + 1.2)
+    height = max(0.55, 0.085 * len(checked)) if len(layers) <= MANY_LAYERS else 0.2  # each network has its own line
+    figure = new_figure(5.8, height * len(layers) + 1.2)
     axes = figure.subplots()
     for row, layer in enumerate(layers):
         here = [ds for ds in checked if layer in ds["layer"].values]
@@ -126,8 +127,9 @@ def agreement_figure(agreements: Datasets) -> Figure:
                 axes.plot([mean - 2 * sd, mean + 2 * sd], [row + offset] * 2, color="#b9c1ca", linewidth=3, zorder=2)
             face = VERMILION if int(at["usable"]) else "white"
             axes.plot(
-                [float(at["layer_score"])], [row + offset], "o", color=VERMILION, markerfacecolor=face, markersize=6
-            )
+                [float(at["layer_score"])], [row + offset], "o", color=VERMILION, markerfacecolor=face, markersize=6,
+                zorder=4,
+            )  # fmt: skip
     zero_line(axes)
     axes.set_yticks(range(len(layers)), layers)
     axes.set_ylim(len(layers) - 0.45, -0.55)
