@@ -36,38 +36,14 @@ class _InPlaceProxy(fx.Proxy):
     makes `a += b` a sum apart. Named like the others, as torchvision names them.
     """
 
-    def _in_place(self, target: Callable[..., Any], name: str, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", target, (self, other), {}, name)
 
-    def __iadd__(self, other: Any) -> Any:
-        return self._in_place(operator.iadd, "add", other)
+def _noted(target: Callable[..., Any], name: str) -> Callable[[_InPlaceProxy, Any], Any]:
+    return lambda proxy, other: proxy.tracer.create_proxy("call_function", target, (proxy, other), {}, name)
 
-    def __isub__(self, other: Any) -> Any:
-        return self._in_place(operator.isub, "sub", other)
 
-    def __imul__(self, other: Any) -> Any:
-        return self._in_place(operator.imul, "mul", other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._in_place(operator.itruediv, "truediv", other)
-
-    def __ifloordiv__(self, other: Any) -> Any:
-        return self._in_place(operator.ifloordiv, "floordiv", other)
-
-    def __imod__(self, other: Any) -> Any:
-        return self._in_place(operator.imod, "mod", other)
-
-    def __ipow__(self, other: Any) -> Any:
-        return self._in_place(operator.ipow, "pow", other)
-
-    def __iand__(self, other: Any) -> Any:
-        return self._in_place(operator.iand, "and_", other)
-
-    def __ior__(self, other: Any) -> Any:
-        return self._in_place(operator.ior, "or_", other)
-
-    def __ixor__(self, other: Any) -> Any:
-        return self._in_place(operator.ixor, "xor", other)
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"):
+    _node = f"{_name}_" if _name in ("and", "or") else _name
+    setattr(_InPlaceProxy, f"__i{_name}__", _noted(getattr(operator, f"i{_name}"), _node))
 
 
 class _Tracer(NodePathTracer):

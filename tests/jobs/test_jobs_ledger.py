@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import multiprocessing
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from featattn_neuro import __version__, api
-from featattn_neuro.errors import StoreError
-from featattn_neuro.jobs import ledger
+from featattn_neuro.errors import ConfigError, StoreError
+from featattn_neuro.jobs import ledger, runner
 from featattn_neuro.jobs.graph import Stage, stages_of
 from featattn_neuro.jobs.ledger import Ledger, code_hash, locked, open_folder, stage_key
+from featattn_neuro.nets.fingerprint import network_digest
 from tests.jobs.test_jobs_config import DIGITS, changed, parse
 
 PACKAGE = Path(ledger.__file__).resolve().parents[1]
@@ -213,3 +218,29 @@ def test_other_versions_and_other_folders_are_refused(tmp_path: Path):
         open_folder(out, [])
     with pytest.raises(StoreError, match="not a results folder"):
         open_folder(tmp_path, [])
+
+
+def test_a_network_that_cannot_be_hashed_stands_for_the_files_it_is_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper, user = tmp_path / "unhashed_parts.py", tmp_path / "unhashed_network.py"
+    helper.write_text("from torch import nn\nclass Part(nn.ReLU):\n    pass\n")
+    user.write_text(
+        "import threading\nfrom torch import nn\nfrom unhashed_parts import Part\n"
+        "def make():\n    net = nn.Sequential(Part())\n    net.lock = threading.Lock()\n    return net\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def key() -> str:
+        for name in ("unhashed_parts", "unhashed_network"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        made: Any = SimpleNamespace(module=importlib.import_module("unhashed_network").make(), preprocess=None)
+        with pytest.raises(ConfigError):
+            network_digest(made.module)
+        return runner._own_code("unhashed_network:make", made)
+
+    first = key()
+    assert key() == first
+    helper.write_text(helper.read_text() + "# other code, of another length\n")
+    assert key() != first
