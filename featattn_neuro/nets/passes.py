@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from featattn_neuro.nets.channels import ChannelRule, channels_first, declared_a
 from featattn_neuro.nets.hooks import attributes_kept, evaluating, hooked
 from featattn_neuro.nets.loading import Batch
 from featattn_neuro.nets.plan import COMPUTE_DTYPES, STORAGE_DTYPES, RecordingPlan
-from featattn_neuro.nets.reductions import reduced
+from featattn_neuro.nets.reductions import prepared, reduced
 from featattn_neuro.nets.units import RecordedLayer
 
 Key = tuple[str, int]
@@ -40,6 +41,21 @@ class _Collector:
         self.seen: dict[Key, Any] | None = None
         self.guessed: dict[Key, int | None] = {}
         self.known: dict[Key, tuple[int, tuple[int, ...]]] = {}
+        self.usual: dict[Key, tuple[torch.Size, Callable[[Tensor], Tensor]]] = {}
+
+    def learn(self, known: dict[Key, tuple[int, tuple[int, ...]]]) -> None:
+        """What every later pass should give; for most outputs nothing is then left to look at but their shape."""
+        self.known = known
+        plain = not self.plan.keeps_maps and self.dtype in (torch.float32, torch.float64)
+        self.usual = {
+            key: (torch.Size((self.plan.batch_size, *shape)), prepared(self.plan.reductions, 1 + len(shape)))
+            for key, (axis, shape) in known.items()
+            if plain and axis == 1
+        }
+
+    def hook(self, layer: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """What a module calls when it has run."""
+        self.collect(layer, output)
 
     def collect(self, layer: str, output: Any, call: int | None = None) -> None:
         """Keep one output, reduced; `call` counts by itself unless given."""
@@ -48,6 +64,12 @@ class _Collector:
             self.calls[layer] = call + 1
         key = layer, call
         if self.seen is None:
+            usual = self.usual.get(key)
+            if usual is not None and type(output) is Tensor and not output.requires_grad:
+                shape, reduce = usual
+                if output.shape == shape and output.dtype == self.dtype:
+                    self.values[key] = reduce(output)
+                    return
             self.values[key] = self._kept(layer, output, self._axis(key, output))
             return
         # only once every layer has run is it known which axes are open: until then an axis is a guess
@@ -131,11 +153,8 @@ class Runner:
             yield
             return
 
-        def hook(layer: str) -> Any:
-            return lambda module, inputs, output: self.collector.collect(layer, output)
-
         layers = [layer for layer in self.plan.layers if layer not in self.left_out]
-        with hooked(self.module, {layer: hook(layer) for layer in layers}):
+        with hooked(self.module, {layer: partial(self.collector.hook, layer) for layer in layers}):
             yield
 
     def forward(self, images: Tensor) -> Any:
@@ -175,7 +194,7 @@ class Runner:
         self._leave_out(seen, images)
         seen = {key: output for key, output in seen.items() if key[0] not in self.left_out}
         known = {key: (self.rule.axis(key[0], output), tuple(output.shape[1:])) for key, output in seen.items()}
-        self.collector.known = known
+        self.collector.learn(known)
         recorded = self._recorded(known)
         holds = all(guessed[key] == axis for key, (axis, _) in known.items())
         found = {key: values[key] for key in known} if holds else None
@@ -309,7 +328,13 @@ class Runner:
             raise DataError(
                 "a layer ran a different number of times on different batches; record it alone, or leave it out"
             )
-        return [found[key][:, :count].cpu().numpy() for key in self.keys]
+        values = [found[key] for key in self.keys]
+        autocast = self.plan.compute_dtype != "float32"  # it has rules of its own for joining tensors
+        if self.plan.keeps_maps or autocast or len({value.device for value in values}) > 1:
+            return [value[:, :count].cpu().numpy() for value in values]
+        # brought home in one piece: they are small, and each transfer waits
+        together = torch.cat(values, 2)[:, :count].cpu().numpy()
+        return np.split(together, np.cumsum([value.shape[2] for value in values[:-1]]), axis=2)
 
 
 def _wider(came: torch.dtype, kept: torch.dtype) -> bool:

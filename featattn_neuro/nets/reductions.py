@@ -124,6 +124,18 @@ def reduced(reductions: Sequence[Reduction], maps: Tensor) -> Tensor:
     return torch.stack([known[one.function] if one.function in known else one(maps) for one in reductions])
 
 
+def prepared(reductions: Sequence[Reduction], ndim: int) -> Callable[[Tensor], Tensor]:
+    """`reduced` for outputs of `ndim` dimensions in float32 or float64, decided beforehand: hooks run in every batch.
+
+    >>> prepared(parse_reductions("mean"), 3)(torch.tensor([[[-2.0, 4.0]]])).tolist()
+    [[[1.0]]]
+    """
+    if ndim > 2 and [one.function for one in reductions] == [_mean]:
+        positions = tuple(range(2, ndim))
+        return lambda maps: torch.mean(maps, positions)[None]
+    return lambda maps: reduced(reductions, maps)
+
+
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": _mean,
     "max": _max,
