@@ -17,6 +17,7 @@ from scipy import stats
 from featattn_neuro.arrays.gain_covariance import centred_ranks
 from featattn_neuro.arrays.resampling import t_interval, t_test
 from featattn_neuro.errors import DataError
+from featattn_neuro.measures._join import same_ids
 from featattn_neuro.measures._tables import PairedLayers, paired_layers
 
 MIN_GROUPS = 4
@@ -85,7 +86,8 @@ def mixed_model(gains: Mapping[str, xr.Dataset], selectivity: Mapping[str, xr.Da
 
     Parameters
     ----------
-    gains, selectivity : network → GAINS (one arm) and SELECTIVITY, of the same units and tasks, any order.
+    gains, selectivity : network → GAINS (one arm) and SELECTIVITY, of the same units and tasks, any order; the tasks
+        of all networks are the same, too.
 
     Returns
     -------
@@ -94,27 +96,36 @@ def mixed_model(gains: Mapping[str, xr.Dataset], selectivity: Mapping[str, xr.Da
     `layer_slope_low`, `layer_slope_high`, `layer_slope_p`: mean over layers in each network, then Student's t
     over networks. Attribute `label` says that it is exploratory. A layer with fewer than 8 live filters is left out.
 
+    Raises
+    ------
+    DataError : no network, other networks in gains than in selectivity, other tasks in one network than in another, or
+    no layer with enough live filters.
+
     Notes
     -----
     Ranks of |d'| are centred within each layer, so layer means cannot make a slope; groups are layers of networks.
     The null of 0 is not that of the task-mismatch test: what all tasks amplify counts here.
     """
-    if set(gains) != set(selectivity):
+    if set(gains) != set(selectivity) or not gains:
         raise DataError(
-            f"wanted the same networks in gains and selectivity; came {sorted(gains)}, {sorted(selectivity)}"
+            "wanted gains and selectivity of the same networks, one or more; "
+            f"came {sorted(gains)}, {sorted(selectivity)}"
         )
     pairs = {name: paired_layers(gains[name], selectivity[name]) for name in gains}
-    first = next(iter(pairs.values()))
-    tasks = first.tasks or [""]
-    rows = [_one_task(pairs, row) for row in range(len(tasks))]
+    tasks = next(iter(pairs.values())).tasks
+    for name, pair in pairs.items():
+        same_ids(tasks, pair.tasks, what="task", wanted_name="the first network", came_name=f"network {name}")
+    tasks = tasks or [""]
+    rows = [_one_task(pairs, task) for task in tasks]
     table = {key: ("task", np.array([row[key] for row in rows])) for key in rows[0]}
     label = "exploratory: layers of a network are no sample; the primary test is the task mismatch"
     return xr.Dataset(table, {"task": tasks}, {"label": label, "n_networks": len(pairs)})
 
 
-def _one_task(pairs: Mapping[str, PairedLayers], row: int) -> dict[str, float | str]:
+def _one_task(pairs: Mapping[str, PairedLayers], task: str) -> dict[str, float | str]:
     y, x, group, slopes = [], [], [], []
     for name, pair in pairs.items():
+        row = pair.tasks.index(task) if pair.tasks else 0
         gains = [pair.gain[layer][row] for layer in pair.layers]
         if not gains:
             slopes.append(float("nan"))
