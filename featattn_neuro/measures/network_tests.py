@@ -232,6 +232,10 @@ def gain_by_selectivity(
     DataFrame: `layer`, `bin` (1 = lowest |d'|), `dprime` (mean |d'|), `log_gain` (relative to the layer's mean, mean
     over tasks in each network, then over networks), `ci_low`, `ci_high`, `n_networks`.
     """
+    if set(gains) != set(selectivity):
+        raise DataError(
+            f"wanted the same networks in gains and selectivity; came {sorted(gains)}, {sorted(selectivity)}"
+        )
     cells: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for name in gains:
         pair = paired_layers(gains[name], selectivity[name])
@@ -265,7 +269,8 @@ def task_permutation_null(
 
     Returns
     -------
-    statistic, null (permutations,): mean over tasks of F(c, π(c)), F = mean over networks of z, Fisher's z.
+    statistic, null (permutations,): mean over tasks of F(c, π(c)), F = mean over networks of z, Fisher's z. Networks
+    with an undefined z are left out; all NaN where none is left.
     """
     tables = []
     tasks: np.ndarray | None = None
@@ -275,10 +280,14 @@ def task_permutation_null(
         if "selectivity_task" not in z.dims:
             raise DataError(f"network {name!r} has one task; tasks cannot be permuted")
         tasks = z["task"].values if tasks is None else tasks
+        same_ids(tasks, z["task"].values, what="task", wanted_name="the first network", came_name=f"network {name}")
         tables.append(z.sel(task=tasks, selectivity_task=tasks).transpose("task", "selectivity_task").values)
     if not tables:
         raise DataError("wanted the associations of one network or more; came none")
-    table = np.mean([one for one in tables if np.isfinite(one).all()], axis=0)
+    complete = [one for one in tables if np.isfinite(one).all()]
+    if not complete:
+        return float("nan"), np.full(permutations, np.nan)
+    table = np.mean(complete, axis=0)
     rng, rows = np.random.default_rng(seed), np.arange(len(table))
     null = np.array([table[rows, rng.permutation(len(table))].mean() for _ in range(permutations)])
     return float(np.trace(table) / len(table)), null
