@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import DataError
 from featattn_neuro.schema import CONSTITUENT_SEPARATOR
+
+Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 
 def same_ids(wanted: Iterable[Any], came: Iterable[Any], *, what: str, wanted_name: str, came_name: str) -> None:
@@ -63,7 +65,7 @@ def source_ids(dataset: xr.Dataset) -> np.ndarray:
     return np.array(sorted(ids), dtype=str)
 
 
-def layers_of(units: xr.Dataset) -> list[str]:
+def layers_of(units: xr.Dataset | xr.DataArray) -> list[str]:
     """Names of the layers in the order in which units come."""
     return list(dict.fromkeys(str(layer) for layer in units["layer"].values))
 
@@ -75,7 +77,7 @@ def without_scalars(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.drop_vars([name for name, coordinate in dataset.coords.items() if coordinate.ndim == 0])
 
 
-def by_filter(dataset: xr.Dataset, *, name: str) -> xr.Dataset:
+def by_filter(dataset: Labelled, *, name: str) -> Labelled:
     """`dataset` with the ids of filters, "layer/channel", in place of those of one call, "layer@call/channel".
 
     A module that runs several times is recorded call by call, while a gain belongs to its filters and acts in every

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from featattn_neuro.measures._join import layers_of, single, without_scalars
+from featattn_neuro.errors import DataError
+from featattn_neuro.measures._join import by_filter, layers_of, single, without_scalars
 from featattn_neuro.measures.gain_selectivity import MIN_LIVE, check_sources, joined, live_filters
 from featattn_neuro.schema import GAINS, SELECTIVITY
 
@@ -25,9 +26,9 @@ class PairedLayers:
 
 
 def paired_layers(gains: xr.Dataset, selectivity: xr.Dataset) -> PairedLayers:
-    """Join by unit and task ids; overlapping sources are refused; layers below `MIN_LIVE` live filters are left out."""
+    """Join by filter and task ids; overlapping sources are refused; layers below `MIN_LIVE` live filters are left out."""
     learned = GAINS.check(single(without_scalars(gains), ("network", "arm", "gain_set"), name="the gains"))
-    measured = SELECTIVITY.check(without_scalars(selectivity))
+    measured = by_filter(SELECTIVITY.check(without_scalars(selectivity)), name="the selectivity")
     check_sources(learned, measured, "refuse")
     learned, measured = joined(learned, measured)
     gain = np.atleast_2d(learned["gain"].transpose(..., "unit").values.astype(np.float64))
@@ -44,3 +45,25 @@ def paired_layers(gains: xr.Dataset, selectivity: xr.Dataset) -> PairedLayers:
         signed={layer: signed[:, inside[layer]] for layer in kept},
         units={layer: learned["unit"].values[inside[layer]].astype(str) for layer in kept},
     )
+
+
+def paired_refits(refits: xr.Dataset, selectivity: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Refits and the selectivity of their filters and tasks, in their order; other layers and tasks are left out."""
+    null, measured = GAINS.check(refits), SELECTIVITY.check(without_scalars(selectivity))
+    if "gain_set" not in null["gain"].dims:
+        raise DataError(
+            "wanted refitted gains with a dimension 'gain_set', one set for each relabelling; came one set of gains"
+        )
+    if ("task" in null["gain"].dims) != ("task" in measured.dims):
+        raise DataError("refits and selectivity must both have tasks or neither; select one task")
+    # only the layers at hand: calls of another one need not be told apart
+    refitted = np.isin(measured["layer"].values.astype(str), layers_of(null))
+    measured = by_filter(measured.isel(unit=refitted), name="the selectivity")
+    for dim in ("unit", "task") if "task" in measured.dims else ("unit",):
+        missing = sorted({str(i) for i in null[dim].values} - {str(i) for i in measured[dim].values})
+        if missing:
+            raise DataError(
+                f"{len(missing)} refitted {dim}s have no selectivity (first: {missing[0]!r}); measure it for them too"
+            )
+        measured = measured.sel({dim: null[dim].values})
+    return null, measured

@@ -7,11 +7,10 @@ import xarray as xr
 
 from featattn_neuro.arrays.gain_covariance import centred_ranks, spearman_standard_error
 from featattn_neuro.arrays.resampling import permutation_p
-from featattn_neuro.errors import DataError
-from featattn_neuro.measures._join import layers_of, same_ids, without_scalars
-from featattn_neuro.measures._tables import paired_layers
+from featattn_neuro.measures._join import layers_of, without_scalars
+from featattn_neuro.measures._tables import paired_layers, paired_refits
 from featattn_neuro.measures.gain_selectivity import MIN_LIVE, live_filters
-from featattn_neuro.schema import GAINS, SELECTIVITY
+from featattn_neuro.schema import GAINS
 
 ANTICONSERVATIVE = "anticonservative: filters are not independent, so the null is too narrow; not a test of T3"
 
@@ -22,30 +21,16 @@ def gain_covariance_error(refits: xr.Dataset, selectivity: xr.Dataset) -> xr.Dat
     Parameters
     ----------
     refits : GAINS, gain(gain_set, [task,] unit): gains refitted to permuted labels, one set per relabelling, three or
-        more. They may cover some layers of the selectivity only.
-    selectivity : SELECTIVITY of the un-gained network on other stimuli.
+        more. They may cover some layers or tasks of the selectivity only.
+    selectivity : SELECTIVITY of the un-gained network on other stimuli; one call of a module that runs several times.
 
     Returns
     -------
     ([task,] layer), >= 0: sqrt(r_s' C_g r_s / tr C_g); NaN with fewer than 8 live filters. It is the SD of ρ about
     wherever its null lies, and no statement about where that is.
     """
-    null, measured = GAINS.check(refits), SELECTIVITY.check(without_scalars(selectivity))
-    if "gain_set" not in null["gain"].dims:
-        raise DataError("the standard error needs refitted gains with a dimension 'gain_set'; came one set of gains")
-    if ("task" in null["gain"].dims) != ("task" in measured.dims):
-        raise DataError("refits and selectivity must both have tasks or neither; select one task")
-    units = null["unit"].values
-    missing = sorted({str(u) for u in units} - {str(u) for u in measured["unit"].values})
-    if missing:
-        raise DataError(
-            f"{len(missing)} refitted units have no selectivity (first: {missing[0]!r}); measure those layers"
-        )
-    measured = measured.sel(unit=units)
+    null, measured = paired_refits(refits, selectivity)
     tasks = null["task"].values if "task" in null["gain"].dims else None
-    if tasks is not None:
-        same_ids(tasks, measured["task"].values, what="task", wanted_name="the refits", came_name="the selectivity")
-        measured = measured.sel(task=tasks)
     live = live_filters(measured)
     score = np.atleast_2d(np.abs(measured["dprime"].transpose(..., "unit").values))
     gain = null["gain"].transpose(..., "gain_set", "unit").values

@@ -9,7 +9,7 @@ from featattn_neuro.arrays.association import atanh_clipped, cross_correlation
 from featattn_neuro.arrays.distribution_similarity import distribution_similarity, ks_similarity
 from featattn_neuro.arrays.resampling import permutation_p
 from featattn_neuro.errors import DataError
-from featattn_neuro.measures._join import aligned, same_ids
+from featattn_neuro.measures._join import aligned, by_filter, same_ids
 from featattn_neuro.measures._tables import paired_layers
 from featattn_neuro.measures.gain_selectivity import MIN_LIVE, gain_selectivity
 from featattn_neuro.schema import ASSOCIATION, MATCH
@@ -137,6 +137,7 @@ def gain_selectivity_in(
     same_ids(gains["unit"].values, chosen["unit"].values, what="unit", wanted_name="the gains",
              came_name="the chosen filters")  # fmt: skip
     flags = chosen.sel(unit=gains["unit"].values).values.astype(bool)
+    selectivity = by_filter(selectivity, name="the selectivity")
     found = _within(gains, selectivity, flags, permutations=permutations, seed=seed)
     observed = _matched(found)
     if not np.isfinite(observed):

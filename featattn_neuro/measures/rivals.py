@@ -12,7 +12,7 @@ from featattn_neuro.arrays.gain_covariance import centred_ranks
 from featattn_neuro.arrays.linear_discriminant import fisher_weights
 from featattn_neuro.arrays.resampling import t_interval, t_test
 from featattn_neuro.errors import DataError
-from featattn_neuro.measures._join import aligned, layers_of, source_ids
+from featattn_neuro.measures._join import aligned, by_filter, layers_of, source_ids
 from featattn_neuro.measures._tables import PairedLayers, paired_layers
 from featattn_neuro.measures.selectivity import checked_activations, resolve_target, single_reduction
 
@@ -47,7 +47,7 @@ def fisher_selectivity(activations: xr.Dataset, target: object) -> xr.DataArray:
         for name in layers_of(recorded):
             inside = layer == name
             table[row, inside] = np.abs(fisher_weights(responses[inside], task)) * spread[inside]
-    names = [n for n in ("unit", "layer", "channel") if n in recorded.coords]
+    names = [n for n in ("unit", "layer", "channel", "call") if n in recorded.coords]
     coordinates = {n: recorded[n] for n in names}
     counts = {"selection_source_count": int(source_ids(recorded).size)}
     if wanted.ndim == 1:
@@ -123,7 +123,13 @@ def compare_rivals(found: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 def _rival(fisher: xr.DataArray, pair: PairedLayers, gains: xr.Dataset) -> dict[str, np.ndarray]:
     """layer → (task, filter) Fisher weights in the order of the pair."""
-    ordered = aligned(fisher, "unit", gains["unit"].values, name="the Fisher weights", to="the gains")
+    ordered = aligned(
+        by_filter(fisher, name="the Fisher weights"),
+        "unit",
+        gains["unit"].values,
+        name="the Fisher weights",
+        to="the gains",
+    )
     if "task" not in ordered.dims:
         raise DataError("the Fisher weights have no dimension 'task'; compute them for the same tasks")
     ordered = aligned(ordered, "task", pair.tasks, name="the Fisher weights", to="the gains")

@@ -13,11 +13,19 @@ from featattn_neuro.arrays.resampling import t_test
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.measures.association_errors import filter_permutation, gain_covariance_error
 from featattn_neuro.measures.families import adjust_family
+from featattn_neuro.measures.filter_matching import gain_selectivity_in
 from featattn_neuro.measures.filter_sets import filter_sets, pool_set_effects, set_effects
 from featattn_neuro.measures.gain_selectivity import gain_selectivity
 from featattn_neuro.measures.mixed_model import fit_slopes, mixed_model
-from featattn_neuro.measures.network_tests import association_tests, disattenuated_association, u_shape
+from featattn_neuro.measures.network_tests import (
+    association_tests,
+    disattenuated_association,
+    gain_by_selectivity,
+    task_permutation_null,
+    u_shape,
+)
 from featattn_neuro.measures.population import population_change, population_selectivity
+from featattn_neuro.measures.reliability import halves_reliability, refit_location
 from featattn_neuro.measures.rivals import compare_rivals, fisher_selectivity, head_to_head
 from featattn_neuro.measures.selectivity import selectivity
 
@@ -105,6 +113,54 @@ def test_covariance_error_joins_by_id_and_leaves_small_layers_out(rng):
         gain_covariance_error(refits.isel(gain_set=0, drop=True), measured)
 
 
+def one_call(table):
+    """The same units as recorded in the first call of their module."""
+    names = [name.replace("/", "@0/") for name in table["unit"].values]
+    return table.assign_coords(unit=names, call=("unit", np.zeros(K, dtype=int)))
+
+
+def test_selectivity_of_one_call_joins_on_the_filter_everywhere(rng):
+    """As `gain_selectivity` does: a gain is one for all calls of its filter."""
+    gains, measured = make(rng, follow=1.0)
+    refits = gains_of(np.exp(rng.normal(size=(5, 4, K))), gain_set=[f"refit_{k}" for k in range(5)])
+    halves = [gains["gain"], gains["gain"] * np.exp(0.1 * rng.normal(size=(4, K)))]
+    fisher = xr.DataArray(rng.random((4, K)), {"task": TASKS, **units()}, ("task", "unit"))
+    called = one_call(measured)
+    for call in (
+        lambda s: filter_permutation(gains, s, permutations=19),
+        lambda s: gain_covariance_error(refits, s),
+        lambda s: refit_location(refits, s),
+        lambda s: halves_reliability(*halves, s["live"]),
+        lambda s: halves_reliability(abs(s["dprime"]), abs(s["dprime"]), s["live"]),
+        lambda s: head_to_head(gains, s, one_call(fisher) if "call" in s.coords else fisher),
+    ):
+        xr.testing.assert_allclose(call(called), call(measured))
+    pd.testing.assert_frame_equal(u_shape({"a": gains}, {"a": called}), u_shape({"a": gains}, {"a": measured}))
+    some = xr.DataArray(np.ones(K, dtype=int), {"unit": gains["unit"].values}, "unit")
+    chosen = [gain_selectivity_in(gains, s, some, draws=5, permutations=5) for s in (called, measured)]
+    xr.testing.assert_identical(*chosen)
+    both = xr.concat([called, called.assign_coords(unit=np.char.replace(called["unit"].values.astype(str), "@0", "@1"),
+                                                   call=("unit", np.ones(K, dtype=int)))], "unit",
+                     data_vars="minimal")  # fmt: skip
+    for call in (filter_permutation, gain_covariance_error, refit_location):
+        with pytest.raises(DataError, match="has calls"):
+            call(gains if call is filter_permutation else refits, both)
+
+
+def test_refits_need_the_selectivity_of_their_filters_and_tasks(rng):
+    _, measured = make(rng)
+    refits = gains_of(np.exp(rng.normal(size=(5, 4, K))), gain_set=[f"refit_{k}" for k in range(5)])
+    for call in (gain_covariance_error, refit_location):
+        for part, what in ((measured.isel(unit=slice(1, None)), "unit"), (measured.isel(task=[0, 1]), "task")):
+            with pytest.raises(DataError, match=f"refitted {what}s have no selectivity"):
+                call(refits, part)
+        few = refits.sel(task=["1"]).isel(unit=np.flatnonzero(inside("relu2")))
+        wanted = call(refits, measured).sel(layer=["relu2"])
+        found = call(few, measured)
+        if "task" in wanted.dims:
+            xr.testing.assert_allclose(found, wanted.sel(task=["1"]))
+
+
 def test_filter_permutation_is_labelled_and_right_for_independent_filters(rng):
     gains, measured = make(rng, follow=2.0)
     found = filter_permutation(gains, measured, permutations=199)
@@ -146,12 +202,33 @@ def test_association_tests_say_what_they_may_be_read_as(rng):
     assert one["status"].unique().tolist() == ["too_few"]
 
 
+def test_task_permutation_null_is_undefined_where_no_network_is_complete(rng):
+    gains, measured = networks(rng, 2, follow=1.0)
+    associations = {n: gain_selectivity(gains[n], measured[n], permutations=9) for n in gains}
+    associations["net0"]["z"][:, 1, 2] = np.nan
+    observed, null = task_permutation_null(associations, permutations=9)
+    table = associations["net1"]["z"].sel(measure="dprime").values
+    assert observed == pytest.approx(np.trace(table) / 4)
+    assert np.isfinite(null).all()
+    associations["net1"]["z"][:, 0, 0] = np.nan
+    observed, null = task_permutation_null(associations, permutations=9)
+    assert np.isnan(observed)
+    assert null.shape == (9,)
+    assert np.isnan(null).all()
+
+
 def test_u_shape_is_found_where_it_is_and_not_in_a_line(rng):
     bent = u_shape(*networks(rng, 6, follow=3.0)).set_index("test")
     straight = u_shape(*networks(rng, 6, bend=2.0)).set_index("test")
     assert bent.loc["U", "p"] < 0.05
     assert straight.loc["U", "p"] > 0.5
     assert straight.loc["left", "estimate"] > 0.2
+
+
+def test_gain_by_selectivity_needs_the_same_networks(rng):
+    gains, measured = networks(rng, 2)
+    with pytest.raises(DataError, match="wanted the same networks"):
+        gain_by_selectivity(gains, {"net0": measured["net0"]})
 
 
 def test_disattenuated_needs_reliabilities(rng):
@@ -187,6 +264,29 @@ def test_mixed_model_finds_a_common_slope_and_shows_the_layer_slopes(rng):
     assert (found["status"] == "ok").all()
     assert (found["p"] < 0.05).all()
     np.testing.assert_allclose(found["slope"], found["layer_slope"], atol=0.1)
+
+
+def test_mixed_model_joins_tasks_by_name_across_networks(rng):
+    """Half of the networks list their tasks backwards: no position means the same task in all of them."""
+    gains, measured = networks(rng, 4, follow=1.5)
+    gains = {n: one.assign(gain=one["gain"] ** [[1], [-1], [1], [1]]) for n, one in gains.items()}
+    turned = {n: one.isel(task=slice(None, None, -1)) if n in ("net1", "net3") else one for n, one in gains.items()}
+    wanted = mixed_model(gains, measured)
+    xr.testing.assert_allclose(mixed_model(turned, measured), wanted)
+    assert (wanted["slope"].sel(task=["0", "1"]).values * [1, -1] > 0.3).all()
+
+
+@pytest.mark.parametrize("kept", [slice(0, 3), slice(0, 4)], ids=["fewer", "more"])
+def test_mixed_model_refuses_other_tasks_and_no_networks(rng, kept):
+    gains, measured = networks(rng, 3)
+    for table in (gains, measured):
+        table["net1"] = table["net1"].isel(task=kept)
+        for name in ("net0", "net2"):
+            table[name] = table[name].isel(task=slice(0, 7 - kept.stop))
+    with pytest.raises(DataError, match="wanted the same task ids"):
+        mixed_model(gains, measured)
+    with pytest.raises(DataError, match="one or more; came"):
+        mixed_model({}, {})
 
 
 def test_fit_slopes_against_statsmodels_formula_and_few_groups(rng):
