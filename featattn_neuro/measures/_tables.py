@@ -26,7 +26,7 @@ class PairedLayers:
 
 
 def paired_layers(gains: xr.Dataset, selectivity: xr.Dataset) -> PairedLayers:
-    """Join by filter and task ids; overlapping sources are refused; layers below `MIN_LIVE` live filters are left out."""
+    """Join by filter and task; overlapping sources are refused; layers below `MIN_LIVE` live filters are left out."""
     learned = GAINS.check(single(without_scalars(gains), ("network", "arm", "gain_set"), name="the gains"))
     measured = by_filter(SELECTIVITY.check(without_scalars(selectivity)), name="the selectivity")
     check_sources(learned, measured, "refuse")

@@ -57,6 +57,7 @@ class Finding:
     chosen: int = 0
     n_networks: int = 0
     condition: float = float("nan")
+    condition_networks: int = 0
     condition_interval: Interval = _NONE
     condition_met: bool = False
     p: float = float("nan")
@@ -105,7 +106,8 @@ def _each_network(finding: Finding) -> str:
     elif not finding.replicated:
         start = "the networks are no replicates of one design, so there is no interval over networks."
     else:
-        start = f"{finding.n_networks} of {len(numbers)} networks have a value, so there is no interval over networks."
+        what = "both values" if len(evidence.numbers) > 1 else "a value"
+        start = f"{finding.n_networks} of {len(numbers)} networks have {what}, so there is no interval over networks."
     said = []
     for name, value in numbers.items():
         p = evidence.p_networks.get(name, float("nan"))
@@ -132,13 +134,17 @@ def _why(finding: Finding) -> list[str]:
     # significant, positive and no equivalence, yet inconclusive: only the further condition can have failed
     unmet = finding.n_networks >= 5 and verdict == "inconclusive" and finding.p_holm <= 0.05 and finding.estimate > 0
     if claim == "T1":
-        beats = "beats" if finding.condition_met else "does not clearly beat"
+        beats = "beats" if low > 0 else "does not clearly beat"
         parts.append(f"Gain with frozen head {beats} one scalar a layer (uniform): {interval}.")
+        if low > 0 and finding.condition_networks < 5 <= finding.n_networks:
+            parts.append(f"That is from {finding.condition_networks} networks, fewer than five: it does not count.")
     if claim == "T3":
         parts.append(f"Matched z {interval}.")
         if unmet:
             parts.append("Specific but not positive.")
-        if finding.condition_met and verdict != "supported":
+        # a verdict that is withheld, or an effect that Holm or the bound took away, is no sign of its absence
+        above = finding.interval[0] > 0
+        if finding.n_networks >= 5 and finding.condition_met and verdict != "supported" and not above:
             parts.append("Generic only: filters useful for any task.")
     return parts
 
@@ -150,7 +156,8 @@ def _beside(finding: Finding) -> list[str]:
     if evidence.claim == "T2":
         parts.append(f"Over examples {finding.estimates[0]:+.4f}, over updates {finding.estimates[1]:+.4f}.")
     if math.isfinite(evidence.novel):  # without novel classes, all cells are trained ones: nothing to print apart
-        parts.append(f"Novel cells {evidence.novel:+.4f}, trained cells {evidence.trained:+.4f}.")
+        trained = f"trained cells {evidence.trained:+.4f}" if math.isfinite(evidence.trained) else "no trained cells"
+        parts.append(f"Novel cells {evidence.novel:+.4f}, {trained}.")
     if evidence.layers:
         parts.append(f"Layers: {', '.join(evidence.layers)}.")
     parts.append(f"Undefined cells left out: {evidence.n_undefined}.")

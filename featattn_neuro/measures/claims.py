@@ -60,12 +60,15 @@ def claims(
     -------
     CLAIMS over claim (T1-T4) and network. Verdict, first that holds: "inconclusive" with fewer than five networks;
     "negligible", 90 % interval inside ± bound; "supported", Holm p <= .05, estimate > 0 and the claim's condition;
-    "contradicted", Holm p <= .05 and estimate < 0; "inconclusive". Holm is over the claims that were tested.
+    "contradicted", Holm p <= .05 and estimate < 0; "inconclusive". Holm is over those of the four primary tests that
+    gave a p. Where all networks have one and the same number the interval has no width: inside the bound that is
+    "negligible", and otherwise Student's t has no p (T3's permutation has), so that the claim is "inconclusive".
 
     T1 u = mean over tasks of AUC(gain_head) - AUC(probe); condition: the same of gain - uniform has a 95 % interval
-    above 0. T2 u1, u2 = area between gain_head and full over log2 examples and over updates; p the larger, u the
-    smaller in absolute value, both must agree. T3 u = matched - mismatched z, p by joint permutation of tasks;
-    condition: matched z has a 95 % interval above 0. T4 u = mean cue swap over usable layers.
+    above 0, from five networks or more. T2 u1, u2 = area between gain_head and full over log2 examples and over
+    updates; p the larger, u the smaller in absolute value, both must agree, and a network counts that has both.
+    T3 u = matched - mismatched z, p by joint permutation of tasks; condition: matched z has a 95 % interval above 0,
+    from five networks or more. T4 u = mean cue swap over usable layers.
 
     Notes
     -----
@@ -131,9 +134,11 @@ def _finding(evidence: Evidence, *, replicated: bool) -> Finding:
     finding.estimates = [_mean(column) for column in columns]
     chosen = int(np.argmin(np.abs(finding.estimates)))
     finding.chosen = chosen
-    finding.n_networks = int(np.isfinite(columns[chosen]).sum())
+    # both areas of T2 decide, so a network counts that has both
+    finding.n_networks = int(np.isfinite(columns).all(axis=0).sum())
     if evidence.condition is not None:
-        finding.condition = _mean(np.array(list(evidence.condition.values())))
+        guard = np.array(list(evidence.condition.values()))
+        finding.condition, finding.condition_networks = _mean(guard), int(np.isfinite(guard).sum())
     if replicated:
         finding.intervals = [t_interval(column, 0.95) for column in columns]
         finding.intervals_90 = [t_interval(column, 0.90) for column in columns]
@@ -142,7 +147,9 @@ def _finding(evidence: Evidence, *, replicated: bool) -> Finding:
             finding.condition_interval = t_interval(list(evidence.condition.values()), 0.95)
     elif finding.n_networks == 1 and evidence.claim == "T3":
         finding.p = evidence.p  # the task permutation needs no replicate; it speaks for this network
-    finding.condition_met = evidence.condition is None or finding.condition_interval[0] > 0
+    finding.condition_met = evidence.condition is None or (
+        finding.condition_interval[0] > 0 and finding.condition_networks >= MIN_NETWORKS
+    )
     return finding
 
 

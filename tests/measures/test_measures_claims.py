@@ -193,6 +193,24 @@ def test_t1_needs_to_beat_the_uniform_gain():
     assert int(found["condition_met"].sel(claim="T1")) == 0
 
 
+def test_t1_condition_needs_five_networks_of_its_own():
+    guard = spread(6, 0.04, 0.01)
+    guard[4:] = np.nan
+    found = run(6, scores=make_scores(spread(6, 0.05, 0.01), guard))
+    assert int(found["n_networks"].sel(claim="T1")) == 6
+    assert int(found["condition_met"].sel(claim="T1")) == 0
+    assert verdict(found, "T1") == "inconclusive"
+    assert "from 4 networks, fewer than five: it does not count" in said(found, "T1")
+    guard[4] = 0.04
+    assert verdict(run(6, scores=make_scores(spread(6, 0.05, 0.01), guard)), "T1") == "supported"
+
+
+def test_t1_of_novel_classes_only_prints_no_number_of_trained_ones():
+    scores = {name: one.assign(novel=one["novel"] * 0 + 1) for name, one in inputs()["scores"].items()}
+    assert "no trained cells." in said(run(scores=scores), "T1")
+    assert "nan" not in said(run(scores=scores), "T1")
+
+
 def test_t1_without_the_arm_is_not_applicable():
     scores = {name: one.sel(arm=["ungained", "probe", "gain_head", "gain"]) for name, one in inputs()["scores"].items()}
     found = run(scores=scores)
@@ -253,6 +271,16 @@ def test_t2_without_curves_or_arm():
     assert verdict(run(curves=curves), "T2") == "not_applicable"
 
 
+def test_t2_counts_networks_that_have_both_areas():
+    u1, u2 = spread(6, 0.05, 0.01), spread(6, 0.2, 0.01)
+    u2[3:] = np.nan
+    found = run(6, curves=make_curves(u1, u2))
+    assert int(found["n_networks"].sel(claim="T2")) == 3
+    assert verdict(found, "T2") == "inconclusive"
+    u2[:] = np.nan
+    assert "0 of 6 networks have both values" in said(run(6, curves=make_curves(u1, u2)), "T2")
+
+
 # ---- T3
 def test_t3_numbers_are_those_of_the_task_mismatch():
     associations = make_associations(spread(5, 0.3, 0.02), spread(5, 0.1, 0.03), noise=0.1)
@@ -284,6 +312,18 @@ def test_t3_generic_only():
     assert "Generic only" not in said(supported, "T3")
     for result in (found, supported):
         assert "Specific but not positive" not in said(result, "T3")
+
+
+@pytest.mark.parametrize(
+    ("n", "specific", "said_so"),
+    [(4, 0.5, False), (4, 0.0, False), (5, 0.0, True), (5, 0.06, False)],
+    ids=["withheld, clearly specific", "withheld", "generic", "negligible but above 0"],
+)
+def test_t3_generic_only_is_said_of_verdicts_without_a_specific_effect(n, specific, said_so):
+    matched = spread(n, 0.3 + specific, 0.02)
+    found = run(n, associations=make_associations(matched, np.full(n, 0.3), noise=0.02))
+    assert verdict(found, "T3") == ("inconclusive" if n < 5 else "negligible")
+    assert ("Generic only" in said(found, "T3")) == said_so
 
 
 def test_t3_contradicted():
