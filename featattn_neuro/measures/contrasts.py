@@ -42,7 +42,7 @@ class Contrasts:
 def contrasts(recorded: xr.Dataset, target: Target, *, pairs: bool = False) -> Contrasts:
     """Resolve what a user means by `target` (see `selectivity`) against the labels and ids of a recording."""
     if pairs:
-        if isinstance(target, xr.DataArray | Mapping | str | int):
+        if isinstance(target, xr.DataArray | Mapping | str | int | np.integer):
             raise ConfigError(
                 "pairs=True compares every two of several labels; "
                 f"came target of type {type(target).__name__}; give a list of labels, or none for all"
@@ -101,9 +101,7 @@ def _named(recorded: xr.Dataset, target: Mapping[str, tuple[Any, Any]]) -> Contr
         if not isinstance(sides, tuple | list) or len(sides) != 2:
             raise ConfigError(f"contrast {name!r} must be a pair (target labels, distractor labels); came {sides!r}")
         one, other = (
-            targets_from_labels(labels, [str(s) for s in ([side] if isinstance(side, str | int) else side)]).values.any(
-                0
-            )
+            targets_from_labels(labels, label_names(side, f"each side of contrast {name!r}")).values.any(0)
             for side in sides
         )
         if (one & other).any():
@@ -115,6 +113,23 @@ def _named(recorded: xr.Dataset, target: Mapping[str, tuple[Any, Any]]) -> Contr
         wanted.append(one)
         among.append(one | other)
     return Contrasts([str(name) for name in target], np.stack(wanted), np.stack(among))
+
+
+def label_names(given: Any, what: str) -> list[str]:
+    """One label, or several, as text; `what` says in the complaint where they were wanted.
+
+    >>> label_names(np.int64(3), "target"), label_names(("cat", 4), "target")
+    (['3'], ['cat', '4'])
+    """
+    if isinstance(given, str | int | np.integer):
+        return [str(given)]
+    try:
+        names = [str(one) for one in given]
+    except TypeError:  # nothing to go through
+        names = []
+    if not names:
+        raise ConfigError(f"{what} must be one label or several; came {given!r}; name labels of the recording")
+    return names
 
 
 def targets_from_labels(labels: xr.Dataset | xr.DataArray, tasks: Iterable[str | int]) -> xr.DataArray:

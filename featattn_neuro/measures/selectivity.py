@@ -75,9 +75,9 @@ def selectivity(
     undefined; then it is NaN, never 0), `auc_low`, `auc_high` (95 %, see `arrays.area_interval`; NaN where the area is
     0 or 1, since its variance is then 0; `interval_status` says so), `n_target`, `n_distractor`, `mean_response`,
     `sd_response` (ddof 1), `zero_fraction`, `live` (variance above 1e-12 of the layer's largest in each class of every
-    task),
-    `n_nonfinite` and `first_nonfinite` (how many responses are NaN or infinite; the first such stimulus),
-    `selection_source` (source stimuli), `leverage_dprime` where the activations carry `leverage`, `eta_squared` where
+    task), `n_nonfinite` and `first_nonfinite` (how many responses are NaN or infinite; the first such stimulus),
+    `selection_source` (source stimuli), `leverage_dprime` (d' of the leverage over the same stimuli as `dprime`) where
+    the activations carry `leverage`, `eta_squared` where
     tasks are labels. With permutations `dprime_floor`, `auc_floor` (mean |d'|, |area - .5|); with a family also
     `dprime_p`, `auc_p`, `dprime_p_corrected`, `auc_p_corrected`, `family` (its name) and `family_size` (m, tests that
     are defined). With an interval `dprime_low`, `dprime_high` (95 %).
@@ -106,6 +106,7 @@ def selectivity(
     (['cat', 'dog'], ['cat vs dog'])
     """
     _check_options(permutations, family, correction, interval)
+    choose(observations, ("trial", "stimulus"), "observations")
     recorded, target, neural = _recorded(activations, target, observations)
     tasks = contrasts(recorded, target, pairs=pairs)
     if family is not None:
@@ -115,11 +116,11 @@ def selectivity(
         recorded, tasks, neural=neural, permutations=permutations, seed=seed, family=family, correction=correction,
         interval=interval,
     )  # fmt: skip
-    return _labelled(recorded, table, target, permutations=permutations, seed=seed, tasks_named=tasks.names)
+    return _labelled(recorded, table, target, tasks, permutations=permutations, seed=seed)
 
 
 def _labelled(
-    recorded: xr.Dataset, table: Table, target: Target, *, permutations: int, seed: int, tasks_named: list[str] | None
+    recorded: xr.Dataset, table: Table, target: Target, tasks: Contrasts, *, permutations: int, seed: int
 ) -> xr.Dataset:
     values = dict(table.variables)
     values["live"] = ("unit", live_units(recorded, table.class_variances))
@@ -128,18 +129,20 @@ def _labelled(
         "source", np.unique(recorded[sources].values.astype(str)) if sources == "label" else source_ids(recorded)
     )  # fmt: skip
     if "leverage" in recorded:
-        wanted = table.wanted if tasks_named is not None else table.wanted.isel(task=0, drop=True)
+        wanted = table.wanted if tasks.names is not None else table.wanted.isel(task=0, drop=True)
         leverage = _matching_leverage(recorded["leverage"], wanted, target).transpose(..., "unit", "stimulus").values
-        dims = ("task", "unit") if tasks_named is not None else ("unit",)
-        if leverage.ndim == 3:
-            each = zip(leverage, wanted.values, strict=True)
-            values["leverage_dprime"] = (dims, np.stack([discrimination.dprime(one, mine) for one, mine in each]))
-        else:
-            values["leverage_dprime"] = (dims, discrimination.dprime(leverage, wanted.values))
+        each = leverage if leverage.ndim == 3 else leverage[None]
+        among = [None] * len(each) if tasks.among is None else tasks.among  # stimuli of the contrast, as for d'
+        found = [
+            discrimination.dprime(one, mine, among=part)
+            for one, mine, part in zip(each, tasks.wanted, among, strict=True)
+        ]
+        one_task = tasks.names is None
+        values["leverage_dprime"] = ("unit", found[0]) if one_task else (("task", "unit"), np.stack(found))
     names = [n for n in UNIT_COORDINATES if n in recorded.coords]
     coordinates = {name: recorded[name] for name in names}
-    if tasks_named is not None:
-        coordinates["task"] = xr.DataArray(tasks_named, dims="task")
+    if tasks.names is not None:
+        coordinates["task"] = xr.DataArray(tasks.names, dims="task")
     attributes: dict[str, str | int] = {
         "n_stimuli": int(recorded.sizes["stimulus"]),
         "permutations": int(permutations),
@@ -148,7 +151,7 @@ def _labelled(
     }
     if "observations" in recorded.attrs:
         attributes["observations"] = str(recorded.attrs["observations"])
-    if isinstance(target, str | int | list | tuple):
+    if isinstance(target, str | int | np.integer | list | tuple):
         attributes["target"] = str(target)
     return SELECTIVITY.check(xr.Dataset(values, coordinates, attributes))
 
@@ -200,7 +203,6 @@ def _recorded(activations: xr.Dataset, target: Target, observations: str) -> tup
     """The recording as response(stimulus, unit), the target in its terms, and whether NaN means not recorded."""
     if getattr(activations, "attrs", {}).get("kind") != "NEURAL":
         return single_reduction(checked_activations(activations)), target, False
-    choose(observations, ("trial", "stimulus"), "observations")
     if observations == "stimulus":
         averaged = average_trials(activations)
         return averaged.assign_coords(label=averaged["stimulus"]).assign_attrs(observations="stimulus"), target, True

@@ -13,6 +13,7 @@ from featattn_neuro.arrays.intervals import noncentral_t_interval
 from featattn_neuro.arrays.moments import FIELDS, ClassMoments
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import same_ids, single, source_ids, without_scalars
+from featattn_neuro.measures.contrasts import label_names
 from featattn_neuro.measures.selectivity import (
     UNIT_COORDINATES,
     checked_activations,
@@ -147,7 +148,7 @@ def selectivity_from_moments(
 
     Raises
     ------
-    ConfigError : unknown label or task. DataError : several reductions.
+    ConfigError : unknown label or task, or none. DataError : several reductions.
 
     >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
     >>> stimulus = {"stimulus": list("abcd"), "label": ("stimulus", ["cat", "cat", "dog", "dog"])}
@@ -187,7 +188,7 @@ def selectivity_from_moments(
     attributes: dict[str, str | int] = {"n_stimuli": int(everything.count[0]), "method": "moments"}
     if interval is not None:
         attributes["dprime_interval"] = interval
-    if isinstance(target, str | int):
+    if isinstance(target, str | int | np.integer):
         attributes["target"] = str(target)
     return SELECTIVITY.check(xr.Dataset(values, coordinates, attributes))
 
@@ -253,11 +254,11 @@ def _sides(
 ) -> tuple[list[str] | None, np.ndarray, np.ndarray]:
     """Names of the tasks (None: one, without a dimension) and boolean (tasks, groups) of targets and distractors."""
     groups = checked["group"].values.astype(str)
-    one = isinstance(target, str | int)
+    one = isinstance(target, str | int | np.integer)
     if "side" not in checked.coords:
         labels = xr.DataArray(groups, {"stimulus": groups}, "stimulus")
         parts = sorted({part for group in groups for part in group.split(CONSTITUENT_SEPARATOR)})
-        tasks = parts if target is None else [str(target)] if one else [str(t) for t in target]  # type: ignore[union-attr]
+        tasks = parts if target is None else label_names(target, "target")
         chosen = targets_from_labels(labels, tasks).values
         return None if one else tasks, chosen, ~chosen
     side = checked["side"].values.astype(str)
@@ -267,7 +268,7 @@ def _sides(
         return None, (side == "target")[None], (side == "distractor")[None]
     task = checked["task"].values.astype(str)
     known = list(dict.fromkeys(task.tolist()))
-    wanted = known if target is None else [str(target)] if one else [str(t) for t in target]  # type: ignore[union-attr]
+    wanted = known if target is None else label_names(target, "target")
     mine = task == np.array([choose(name, known, "task") for name in wanted])[:, None]
     return None if one else wanted, mine & (side == "target"), mine & (side == "distractor")
 

@@ -56,6 +56,9 @@ def test_values_are_those_of_the_kernels_and_reasons_are_given(recorded):
 
 def test_label_values_of_numbers_and_text_are_the_same(recorded):
     xr.testing.assert_identical(selectivity(recorded, 1), selectivity(recorded, "1"))
+    xr.testing.assert_identical(selectivity(recorded, np.int64(1)), selectivity(recorded, "1"))
+    numpy_sides = selectivity(recorded, {"x": (np.int64(1), np.array([2, 3]))})
+    xr.testing.assert_identical(numpy_sides, selectivity(recorded, {"x": ("1", ("2", "3"))}))
 
 
 def test_a_target_is_matched_by_id_in_any_order(recorded, rng):
@@ -131,6 +134,25 @@ def test_leverage_is_matched_by_task(recorded, rng):
     np.testing.assert_allclose(selectivity(both, "0")["leverage_dprime"], by_hand)
 
 
+def test_leverage_is_of_the_stimuli_of_the_contrast(recorded, rng):
+    """The stimuli that a contrast leaves out of d' do not move the d' of the leverage either."""
+    label = recorded["label"].values
+    values = rng.normal(size=(2, 40, 10))
+    values[:, (label == "1") | (label == "3")] += 100
+    leverage = (("task", "stimulus", "unit"), values)
+
+    def wanted(task, one, other):
+        part = (label == one) | (label == other)
+        return discrimination.dprime(values[task][part].T, label[part] == one)
+
+    named = recorded.assign(leverage=leverage).assign_coords(task=["a", "b"])
+    found = selectivity(named, {"b": ("2", "0"), "a": ("0", ["2"])})["leverage_dprime"]
+    np.testing.assert_allclose(found.sel(task="a"), wanted(0, "0", "2"))
+    np.testing.assert_allclose(found.sel(task="b"), wanted(1, "2", "0"))
+    paired = recorded.assign(leverage=leverage).assign_coords(task=["0 vs 2", "x"]).isel(task=[0])
+    np.testing.assert_allclose(selectivity(paired, ["0", "2"], pairs=True)["leverage_dprime"], [wanted(0, "0", "2")])
+
+
 def test_several_reductions_must_be_selected(recorded):
     two = xr.concat([recorded, recorded], xr.IndexVariable("reduction", ["mean", "max"]), data_vars="all")
     with pytest.raises(DataError, match=r"2 reductions \(mean, max\).*sel\(reduction='mean'\)"):
@@ -153,6 +175,13 @@ def test_user_mistakes(recorded):
         selectivity(recorded, target.astype(int))
     with pytest.raises(DataError, match="no coordinate 'label'"):
         selectivity(recorded.drop_vars("label"), "0")
+    for side in ([], None, 1.5):
+        with pytest.raises(ConfigError, match="each side of contrast 'x' must be one label or several; came"):
+            selectivity(recorded, {"x": (["1"], side)})
+    with pytest.raises(ConfigError, match="pairs=True compares every two"):
+        selectivity(recorded, np.int64(1), pairs=True)
+    with pytest.raises(ConfigError, match="unknown observations 'trials'"):
+        selectivity(recorded, "0", observations="trials")
     with pytest.raises(SchemaError, match="wanted an xarray Dataset"):
         selectivity(recorded["response"], "0")
 

@@ -142,6 +142,10 @@ def test_user_mistakes(recorded):
     moments = class_moments(recorded)
     with pytest.raises(ConfigError, match="unknown label '9'"):
         selectivity_from_moments(moments, "9")
+    xr.testing.assert_identical(selectivity_from_moments(moments, np.int64(1)), selectivity_from_moments(moments, "1"))
+    for none in ([], 1.5):
+        with pytest.raises(ConfigError, match="target must be one label or several; came"):
+            selectivity_from_moments(moments, none)
     with pytest.raises(DataError, match=r"60 stimuli are in the moments more than once \(first: 'id00'\)"):
         merge_moments(moments, moments)
     first, second = recorded.isel(stimulus=slice(0, 30)), recorded.isel(stimulus=slice(30, N))
