@@ -34,7 +34,8 @@ def secondary_quantities(
 ) -> pd.DataFrame:
     """Rows claim, quantity, estimate, ci_low, ci_high: means over networks with 95 % t intervals.
 
-    `replicated=False` (networks are not replicates of one design): the interval columns are NaN.
+    A quantity that one of the networks has not (an arm, a measure, a check) is left out; curves are those of the
+    networks that have the arm. `replicated=False` (networks are no replicates of one design): intervals are NaN.
     """
     rows: list[dict[str, object]] = []
 
@@ -50,7 +51,8 @@ def secondary_quantities(
     for curve, axis in (("auc_examples", "examples"), ("auc_updates", "updates")):
         for arm in ("gain_head", "full"):
             checked = [CURVES.check(one) for one in curves.values()]
-            values = [float(one[curve].sel(arm=arm).mean()) for one in checked if arm in one["arm"].values]
+            has = [one for one in checked if curve in one and arm in one["arm"].values]
+            values = [float(one[curve].sel(arm=arm).mean()) for one in has]
             if values:
                 add("T2", f"mean ROC area of {arm} over the curve of {axis}", values)
     _association(add, [ASSOCIATION.check(one) for one in associations.values()])
@@ -62,16 +64,21 @@ def _transfer(add: object, scores: list[xr.Dataset]) -> None:
     if not scores:
         return
     assert callable(add)
-    arms = set(scores[0]["arm"].values.tolist())
+    arms = set.intersection(*({str(arm) for arm in one["arm"].values} for one in scores))
     for arm, reference in CONTRASTS:
         if arm in arms and reference in arms:
-            differences = [one["auc"].sel(arm=arm) - one["auc"].sel(arm=reference) for one in scores]
-            add("T1", f"ROC area, {arm} − {reference}", [float(d.mean()) for d in differences])
+            add("T1", f"ROC area, {arm} − {reference}", [float(d.mean()) for d in _differences(scores, arm, reference)])
+    if not {"gain_head", "probe"} <= arms:
+        return
+    cells = _differences(scores, "gain_head", "probe")
     for kind, label in ((1, "novel"), (0, "trained")):
         if all("novel" in one and (one["novel"] == kind).any() for one in scores):
-            cells = [one["auc"].sel(arm="gain_head") - one["auc"].sel(arm="probe") for one in scores]
             means = [float(d.values[one["novel"].values == kind].mean()) for d, one in zip(cells, scores, strict=True)]
             add("T1", f"ROC area, gain_head − probe, {label} classes", means)
+
+
+def _differences(scores: list[xr.Dataset], arm: str, reference: str) -> list[xr.DataArray]:
+    return [one["auc"].sel(arm=arm) - one["auc"].sel(arm=reference) for one in scores]
 
 
 def _association(add: object, associations: list[xr.Dataset]) -> None:
@@ -85,8 +92,8 @@ def _association(add: object, associations: list[xr.Dataset]) -> None:
         "leverage": "leverage d' (optimiser check, not evidence)",
     }
     for measure in associations[0]["measure"].values.tolist():
-        picked = [one.sel(measure=measure) for one in associations]
-        if "matched" in picked[0]:
+        if all("matched" in one and measure in one["measure"].values for one in associations):
+            picked = [one.sel(measure=measure) for one in associations]
             add("T3", f"own task, z with {meanings[measure]}", [float(one["matched"]) for one in picked])
             add("T3", f"own − other tasks, z with {meanings[measure]}", [float(one["specific"]) for one in picked])
     if all("partial" in one for one in associations):
@@ -98,9 +105,9 @@ def _association(add: object, associations: list[xr.Dataset]) -> None:
                 values = [float(one["partial"].sel(covariate=covariate).mean()) for one in associations]
                 add("T3", f"partial ρ given {covariate}", values)
     for name, label in (("gain_reliability", "gains, halves of G"), ("selectivity_reliability", "|d'|, halves of S")):
-        if name in associations[0]:
+        if all(name in one for one in associations):
             add("T3", f"reliability of {label} (ρ of halves)", [float(one[name].mean()) for one in associations])
-    if "refit_null" in associations[0]:
+    if all("refit_null" in one for one in associations):
         add(
             "T3",
             "location of the refit null (z of refitted gains)",
@@ -123,5 +130,5 @@ def _saliency(add: object, agreements: list[xr.Dataset]) -> None:
         if any(layer not in one["layer"].values or not int(one["usable"].sel(layer=layer)) for one in agreements):
             continue
         for name, label in labels.items():
-            if name in agreements[0]:
+            if all(name in one for one in agreements):
                 add("T4", f"{layer}: {label}", [float(one[name].sel(layer=layer)) for one in agreements])

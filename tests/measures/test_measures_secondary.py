@@ -176,6 +176,23 @@ def test_what_a_run_has_not_is_not_printed() -> None:
     assert table(scores={}, curves={}, associations={}, agreements={}).empty
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["richer first", "richer last"])
+def test_what_one_network_has_not_is_left_out(turned: bool) -> None:
+    def pair(made: dict[str, xr.Dataset], poorer: Any) -> dict[str, xr.Dataset]:
+        both = {"n0": made["n0"], "n1": poorer(made["n1"])}
+        return dict(reversed(both.items())) if turned else both
+
+    found = table(
+        scores=pair(scores(), lambda one: one.sel(arm=["probe", "gain"])),
+        curves=pair(curves(), lambda one: one.drop_vars("auc_updates")),
+        associations=pair(associations(), lambda one: one.sel(measure=["auc"]).drop_vars("refit_null")),
+        agreements=pair(agreements(), lambda one: one.drop_vars("randomised_score")),
+    )
+    absent = ("z with |d'|", "leverage", "refit", "shuffled")
+    wanted = [what for claim, what, _ in WANTED if claim != "T1" and not any(part in what for part in absent)]
+    assert found["quantity"].tolist() == ["ROC area, gain − probe", *wanted]
+
+
 def test_curves_need_not_be_those_of_all_arms() -> None:
     some = {name: one.sel(arm=["gain_head"]) for name, one in curves().items()}
     speed = table(curves=some).query("claim == 'T2'")["quantity"].tolist()

@@ -92,6 +92,11 @@ def test_area_under_the_roc_points_is_the_roc_area():
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["c/0  0.500", "c/2"]
     with pytest.raises(ConfigError, match="unknown unit 'c/9'"):
         roc_points(recorded, "cat", ["c/9"])
+    with pytest.raises(DataError, match="wanted one task; came 2"):
+        roc_points(recorded, ["cat", "dog"], ["c/0"])
+    recorded["response"][3, 0] = np.nan
+    with pytest.raises(DataError, match="unit 'c/0' has no ROC curve: responses must be finite; 1 are not"):
+        roc_points(recorded, "cat", ["c/0"])
 
 
 def test_tuning_figure_draws_means_and_errors():
