@@ -22,8 +22,9 @@ _UNIT = {
 }
 _STATUS = {"status": "ok, or why the value is undefined: dead, constant, too_few, single_class, nonfinite"}
 _ARM_STATUS = {
-    "status": "ok, single_class (undefined), or not_applicable, perhaps followed by ': ' and the reason: the network "
-    "has not what the arm needs (batch norm)"
+    "status": "ok; why auc is undefined: single_class (no targets, or no distractors), too_few, nonfinite or constant "
+    "logits, undefined where the scores do not say; or not_applicable, perhaps followed by ': ' and the reason: the "
+    "network has not what the arm needs (batch norm)"
 }
 
 COLUMNS: dict[str, dict[str, str]] = {
@@ -189,12 +190,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "ci_low": "lower end of the 95 % t interval over networks",
         "ci_high": "upper end",
         "p": "two-sided p of the primary test",
-        "p_holm": "p after Holm over the claims tested",
+        "p_holm": "p after Holm over the primary tests that gave a p",
         "bound": "smallest effect of interest, fixed before the data",
-        "n_networks": "replicate networks",
+        "n_networks": "replicate networks with a value (T2: with both areas)",
         "n_tasks": "tasks",
         "n_undefined": "undefined cells left out",
-        "condition_met": "1 if the claim's further condition holds",
+        "condition_met": "1 if the claim's further condition holds, in five networks or more",
         "sentence": "the finding in plain words",
         "ci90_low": "lower end of the 90 % t interval (for 'negligible')",
         "ci90_high": "upper end",

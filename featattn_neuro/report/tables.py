@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -75,17 +76,33 @@ def association_checks_table(association: Datasets) -> pd.DataFrame:
 
 
 def arms_table(scores: Datasets) -> pd.DataFrame:
-    """One row per network, arm and task. `scores` is SCORES by network; an undefined area has status single_class."""
+    """One row per network, arm and task. `scores` is SCORES by network; the status says why an area is undefined."""
 
     def rows(dataset: xr.Dataset) -> pd.DataFrame:
         beside = [name for name in COLUMNS["arms"] if name not in ("network", "arm", "task", "status")]
-        frame = _flat(_present(dataset, [*beside, "arm_status"]))
-        status = frame["auc"].notna().map({True: "ok", False: "single_class"})
+        known = _present(dataset, [*beside, "arm_status"])
+        frame = _flat(known.assign(reason=_why_undefined(dataset).broadcast_like(dataset["auc"])))
+        status = frame["reason"].where(frame["auc"].isna(), "ok")
         if "arm_status" in frame:
             status = status.where(frame["arm_status"] == "ok", frame["arm_status"])
-        return frame.assign(status=status)
+        return frame.drop(columns="reason").assign(status=status)
 
     return _stack("arms", scores, lambda ds: rows(SCORES.check(ds)))
+
+
+def _why_undefined(scores: xr.Dataset) -> xr.DataArray:
+    """Reason that the targets and logits give for an area that is not defined; "undefined" where they give none."""
+    reason = xr.full_like(scores["auc"], "undefined", dtype="<U12")
+    if "logit" in scores:
+        logit = scores["logit"]
+        reason = xr.where(logit.max("stimulus") == logit.min("stimulus"), "constant", reason)
+        reason = xr.where(np.isfinite(logit).all("stimulus"), reason, "nonfinite")
+    if "target" in scores:
+        targets = (scores["target"] != 0).sum("stimulus")
+        fewer = np.minimum(targets, scores.sizes["stimulus"] - targets)
+        reason = xr.where(fewer < 2, "too_few", reason)
+        reason = xr.where(fewer == 0, "single_class", reason)
+    return reason.transpose(*scores["auc"].dims)
 
 
 def curves_table(curves: Datasets) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError
 from featattn_neuro.report import tables
@@ -72,7 +73,31 @@ def test_rows_are_one_per_unit_or_comparison(results_folder):
     assert made["association_summary"]["network"].tolist() == ["net0", "net1", "net2", "pooled"]
     assert len(made["arms"]) == 3 * 8 * 4
     undefined = made["arms"][made["arms"]["auc"].isna()]
-    assert undefined["status"].unique().tolist() == ["single_class"]
+    assert undefined["status"].unique().tolist() == ["undefined"]  # scores without targets and logits give no reason
+
+
+def test_an_undefined_area_has_its_own_reason():
+    target = np.zeros((4, 6), dtype=int)
+    target[[0, 3], :3], target[1, 0] = 1, 1  # both classes, one target, none, both
+    logit = np.arange(24.0).reshape(1, 4, 6).repeat(2, axis=0)
+    logit[0, 0], logit[1, 0, 2] = 0.3, np.nan
+    auc = np.full((2, 4), np.nan)
+    auc[:, 3] = 0.7
+    scores = xr.Dataset(
+        {
+            "auc": (("arm", "task"), auc),
+            "logit": (("arm", "task", "stimulus"), logit),
+            "target": (("task", "stimulus"), target),
+        },
+        {"arm": ["probe", "gain"], "task": list("abcd"), "stimulus": list("uvwxyz")},
+    )
+    found = tables.arms_table({"net0": scores})
+    by_arm = found.groupby("arm", sort=False)["status"].agg(list)
+    assert by_arm["probe"] == ["constant", "too_few", "single_class", "ok"]
+    assert by_arm["gain"] == ["nonfinite", "too_few", "single_class", "ok"]
+    assert list(found.columns) == [column for column in COLUMNS["arms"] if column in found]
+    without = tables.arms_table({"net0": scores.assign(arm_status=("arm", ["ok", "not_applicable: no batch norm"]))})
+    assert without["status"].tolist()[3:5] == ["ok", "not_applicable: no batch norm"]
 
 
 def test_integers_stay_integers(results_folder):
