@@ -26,6 +26,7 @@ def adjusted_area_interval(
     target_variance, distractor_variance : (...) variance (ddof 1) of the placement values of targets and of distractors
         (DeLong's S10 and S01, not divided by n).
     n_target, n_distractor : observations, two or more of each; broadcast against the areas.
+    level : share of intervals that cover, between 0 and 1.
 
     Returns
     -------
@@ -41,6 +42,7 @@ def adjusted_area_interval(
     >>> bool(np.isclose(low + high, 1.0)), 0.35 < float(low) < 0.45
     (True, True)
     """
+    _check_level(level)
     a = np.asarray(area, dtype=np.float64)
     means, variances = [], []
     for count, variance in ((n_target, target_variance), (n_distractor, distractor_variance)):
@@ -62,7 +64,7 @@ def roc_area_interval(responses: ArrayLike, target: ArrayLike, *, level: float =
 
     Parameters
     ----------
-    responses : (..., n). target : boolean (n,) or (tasks, n).
+    responses : (..., n). target : boolean (n,) or (tasks, n). level : as above.
 
     Returns
     -------
@@ -73,6 +75,7 @@ def roc_area_interval(responses: ArrayLike, target: ArrayLike, *, level: float =
     >>> 0 < float(low) < 0.75 < float(high) < 1
     True
     """
+    _check_level(level)
     values, wanted = np.asarray(responses, dtype=np.float64), np.asarray(target)
     if wanted.dtype != np.bool_ or wanted.ndim not in (1, 2) or values.shape[-1] != wanted.shape[-1]:
         raise ValueError(f"target must be boolean, (n,) or (tasks, n); came {wanted.dtype} {wanted.shape}")
@@ -93,3 +96,8 @@ def roc_area_interval(responses: ArrayLike, target: ArrayLike, *, level: float =
         low[row, defined], high[row, defined] = ends
     shape = wanted.shape[:-1] + values.shape[:-1]
     return low.reshape(shape), high.reshape(shape)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; came {level}")

@@ -23,6 +23,11 @@ def masked_ranks(values: ArrayLike, valid: ArrayLike | None = None) -> Float:
     keep = np.isfinite(x) if valid is None else np.broadcast_to(np.asarray(valid, dtype=bool), x.shape)
     # invalid entries go to the far end, where they cannot shift the ranks of the others
     ranks = stats.rankdata(np.where(keep, x, np.inf), axis=-1)
+    # but for valid infinities, with which they would tie: these are the last of the valid entries
+    last = keep & np.isposinf(x)
+    if last.any():
+        among = last.sum(axis=-1, keepdims=True)
+        ranks = np.where(last, keep.sum(axis=-1, keepdims=True) - (among - 1) / 2, ranks)
     return np.where(keep, ranks, np.nan)
 
 

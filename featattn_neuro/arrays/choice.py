@@ -35,7 +35,13 @@ def choice_probability(responses: ArrayLike, choice: ArrayLike) -> Float:
     >>> float(choice_probability([5.0, 4.0, 4.0, 1.0], [True, True, False, False]))
     0.875
     """
-    return roc_area(responses, np.asarray(choice))
+    chosen = np.asarray(choice)
+    if chosen.dtype != np.bool_ or not chosen.ndim or np.shape(responses)[-1:] != chosen.shape[-1:]:
+        raise ValueError(
+            "choice must be boolean (trials,), one for each response; "
+            f"came {chosen.dtype} {chosen.shape}, responses {np.shape(responses)}"
+        )
+    return roc_area(responses, chosen)
 
 
 def grand_choice_probability(
@@ -46,8 +52,9 @@ def grand_choice_probability(
     Parameters
     ----------
     responses : (units, trials). choice : boolean (trials,). condition : (trials,), the stimulus.
-    fewest : conditions with fewer trials of either choice are left out; at least 2. Few and unequal ones bias the
-        pooled area towards .5 (Kang & Maunsell 2012).
+        A trial on which a unit was not recorded (NaN) does not count for it.
+    fewest : a unit's conditions with fewer trials of either choice are left out; at least 2. Few and unequal ones bias
+        the pooled area towards .5 (Kang & Maunsell 2012).
 
     Returns
     -------
@@ -73,8 +80,9 @@ def grand_choice_probability(
     scores = zscore_within(values, shown)
     for one in np.unique(shown):
         mine = shown == one
-        if min((chosen & mine).sum(), (~chosen & mine).sum()) < fewest:
-            scores[:, mine] = np.nan
+        recorded, preferred = np.isfinite(values[:, mine]), chosen[mine]
+        counts = [(recorded & side).sum(axis=1) for side in (preferred, ~preferred)]
+        scores[np.ix_(np.minimum(*counts) < fewest, mine)] = np.nan
     area, used = np.full(values.shape[0], np.nan), np.isfinite(scores).sum(axis=1)
     for unit, row in enumerate(scores):
         seen = np.isfinite(row)
@@ -172,7 +180,8 @@ def neurometric_function(responses: ArrayLike, level: ArrayLike, *, reference: A
 
     Parameters
     ----------
-    responses : (trials,) of one unit. level : (trials,) signed or unsigned strength.
+    responses : (trials,) of one unit.
+    level : (trials,) strength, signed without a reference, 0 or more with one. Level 0 is no signal and left out.
     reference : (m,) responses without signal. None = negative levels are the null direction: each |level| is compared
         between its two signs (Britten et al. 1992).
 
@@ -193,6 +202,11 @@ def neurometric_function(responses: ArrayLike, level: ArrayLike, *, reference: A
         raise ValueError(f"responses and level must be (trials,); came {values.shape} and {strength.shape}")
     if reference is None and not (strength < 0).any():
         raise ValueError("without negative levels a reference is needed: responses without signal; give reference=")
+    if reference is not None and (strength < 0).any():
+        raise ValueError(
+            f"against a reference, levels are 0 or more; {int((strength < 0).sum())} trials have negative ones; "
+            "leave reference out to compare the two signs, or give |level|"
+        )
     levels, areas, trials = [], [], []
     for one in np.unique(np.abs(strength[strength != 0])):
         signal = values[strength == one]

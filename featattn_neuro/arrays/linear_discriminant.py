@@ -30,7 +30,8 @@ def fisher_weights(responses: ArrayLike, target: ArrayLike) -> Float:
     Returns
     -------
     (unit,) signed, in 1/units of the response. NaN for all with fewer than two observations in a class or a response
-    that is not finite; 0 for a unit without variance within classes.
+    that is not finite; 0 for a unit without variance within classes (an SD of 1e-12 of its largest
+    response or less, which is rounding).
 
     Notes
     -----
@@ -49,7 +50,7 @@ def fisher_weights(responses: ArrayLike, target: ArrayLike) -> Float:
     means = [values[:, side].mean(axis=1) for side in (wanted, ~wanted)]
     within = values - np.where(wanted, means[0][:, None], means[1][:, None])
     sd = np.sqrt((within**2).sum(axis=1) / (n1 + n0 - 2))
-    varied = sd > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0)))
+    varied = sd > 1e-12 * np.abs(values).max(axis=1)  # rounding of this unit's responses, whatever the others' scale
     weights = np.zeros(values.shape[0])
     if varied.any():
         scaled = (within[varied] / sd[varied, None]).T

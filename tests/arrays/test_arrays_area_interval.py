@@ -51,6 +51,11 @@ def test_undefined_areas_have_no_interval():
     rows = [[3.0, 4, 1, 2], [1, 1, 1, 1], [1, np.nan, 2, 3]]
     assert np.isnan(roc_area_interval(rows, target)).all()
     assert np.isnan(roc_area_interval([1.0, 2, 3, 4], np.array([True, False, False, False]))).all()
+    for level in (95, 0, 1.0):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            adjusted_area_interval(0.7, 0.1, 0.1, 9, 9, level=level)
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            roc_area_interval([1.0, 2, 3, 4], np.array([True, False, False, False]), level=level)
     with pytest.raises(ValueError, match="boolean"):
         roc_area_interval([1.0, 2.0], [1, 0])
 

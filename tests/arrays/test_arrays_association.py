@@ -33,6 +33,12 @@ def test_spearman_broadcasts_over_tasks(rng):
     assert table[2, 1] == pytest.approx(stats.spearmanr(gains[2], selectivity[1]).statistic)
 
 
+def test_ranks_of_infinities_do_not_hang_on_masked_entries():
+    valid = np.array([[True, True, True, False], [True, True, True, True]])
+    found = a.masked_ranks([[np.inf, 1, 2, 3], [np.inf, np.inf, 2, -np.inf]], valid)
+    np.testing.assert_array_equal(found, [[3, 1, 2, np.nan], [3.5, 3.5, 2, 1]])
+
+
 def test_undefined_correlations_are_nan():
     assert np.isnan(a.spearman([1.0, 2.0], [1.0, 2.0]))
     assert np.isnan(a.spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))

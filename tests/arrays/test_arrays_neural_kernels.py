@@ -193,6 +193,36 @@ def test_grand_choice_probability_removes_the_stimulus(rng):
     assert used.tolist() == [0]
 
 
+def test_grand_choice_probability_counts_the_trials_of_each_unit():
+    """Trials on which a unit was not recorded do not make a condition large enough for it."""
+    chosen = np.tile([True] * 4 + [False] * 4, 2)
+    shown = np.repeat(["p", "q"], 8)
+    whole = np.r_[[1.0, 2, 3, 4, 5, 6, 7, 8], [9.0, 8, 7, 6, 5, 4, 3, 2]]
+    partly = whole.copy()
+    partly[5:8] = np.nan  # one trial of the other choice is left at p
+    area, used = choice.grand_choice_probability([whole, partly], chosen, shown)
+    assert area.tolist() == [0.5, 1.0]
+    assert used.tolist() == [16, 8]
+    few, used = choice.grand_choice_probability([whole, partly], chosen, shown, fewest=5)
+    assert np.isnan(few).all()
+    assert used.tolist() == [0, 0]
+
+
+def test_choice_is_named_where_it_does_not_fit():
+    for wrong in ([True], [1, 0], True):
+        with pytest.raises(ValueError, match="choice must be boolean"):
+            choice.choice_probability([1.0, 2.0], wrong)
+
+
+def test_negative_levels_against_a_reference_are_refused(rng):
+    level = np.repeat([-1.0, 0.0, 1.0, 2.0], 9)
+    with pytest.raises(ValueError, match="9 trials have negative ones; leave reference out"):
+        choice.neurometric_function(rng.normal(size=36), level, reference=rng.normal(size=20))
+    found = choice.neurometric_function(rng.normal(size=36), np.abs(level), reference=rng.normal(size=20))
+    assert found.level.tolist() == [1.0, 2.0]
+    assert found.trials.tolist() == [18, 9]
+
+
 def test_weibull_recovers_its_parameters_and_refuses_a_flat_curve(rng):
     level = np.array([1, 2, 4, 8, 16, 32.0])
     n = np.full(6, 400)

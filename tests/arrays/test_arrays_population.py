@@ -52,6 +52,19 @@ def test_fisher_weights_point_where_scikit_learns_lda_does(rng):
     assert mine @ lda.coef_[0] / np.linalg.norm(mine) / np.linalg.norm(lda.coef_[0]) > 0.9999
 
 
+@pytest.mark.parametrize("scale", [1e-14, 1e-100, 1e14])
+def test_fisher_weights_know_no_absolute_size(rng, scale):
+    target = np.arange(60) < 30
+    values = rng.normal(size=(3, 60)) + target
+    wanted = fisher_weights(values, target)
+    np.testing.assert_allclose(fisher_weights(values * scale, target) * scale, wanted)
+    beside = np.array([1.0, scale, 0.0])[:, None]  # a small, a large and a silent unit beside each other
+    found = fisher_weights(values * beside, target)
+    np.testing.assert_allclose(found[:2] * [1, scale], fisher_weights(values[:2], target))
+    assert found[2] == 0
+    assert fisher_weights(np.full((1, 60), 0.1 * scale), target).tolist() == [0.0]
+
+
 def test_fisher_weights_do_not_hang_on_units_or_constant_filters(rng):
     target = np.arange(60) < 30
     values = rng.normal(size=(4, 60)) + target
