@@ -22,6 +22,10 @@ class DataError(FeatattnError):
     """Stimuli, labels, splits or responses cannot be used as they are."""
 
 
+class KernelError(DataError, ValueError):
+    """Numbers given to a public kernel cannot be used; a `ValueError` too, which is what kernels are known to raise."""
+
+
 class ConfigError(FeatattnError):
     """A configuration, manifest entry or argument names something that does not exist."""
 

@@ -280,3 +280,11 @@ def test_kernels_take_tensors(name: str, device: str) -> None:
             np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-12)
             compared += 1
     assert compared
+
+
+def test_complaints_of_kernels_are_what_their_docstrings_name() -> None:
+    for kind in (ValueError, DataError):
+        with pytest.raises(kind, match="choice_probability: choice must be boolean"):
+            fa.choice_probability([1.0, 2.0], [True])
+        with pytest.raises(kind, match="fano_factor: spike counts are >= 0"):
+            fa.fano_factor([-1.0, 2.0])

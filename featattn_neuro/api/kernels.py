@@ -16,7 +16,7 @@ from featattn_neuro.arrays import signal_detection as _detection
 from featattn_neuro.arrays import sparseness as _sparseness
 from featattn_neuro.arrays import tuning_fits as _fits
 from featattn_neuro.arrays import variability as _variability
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import KernelError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,6 +24,8 @@ R = TypeVar("R")
 
 def _public(kernel: Callable[P, R], *, tensors: bool = True) -> Callable[P, R]:
     """`kernel` of `arrays`, whose complaints about its input become errors that the command line prints alone.
+
+    They are `DataError`s, and still the `ValueError`s that the kernel's docstring names.
 
     tensors : whether the kernel computes on torch tensors itself; otherwise they are moved to the CPU as float64.
     """
@@ -36,7 +38,7 @@ def _public(kernel: Callable[P, R], *, tensors: bool = True) -> Callable[P, R]:
         try:
             return kernel(*given[0], **given[1])
         except ValueError as error:
-            raise DataError(f"{kernel.__name__}: {error}") from error
+            raise KernelError(f"{kernel.__name__}: {error}") from error
 
     return call
 
