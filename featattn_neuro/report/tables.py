@@ -96,7 +96,8 @@ def _why_undefined(scores: xr.Dataset) -> xr.DataArray:
     if "logit" in scores:
         logit = scores["logit"]
         reason = xr.where(logit.max("stimulus") == logit.min("stimulus"), "constant", reason)
-        reason = xr.where(np.isfinite(logit).all("stimulus"), reason, "nonfinite")
+        finite = logit.copy(data=np.isfinite(logit.values)).all("stimulus")
+        reason = xr.where(finite, reason, "nonfinite")
     if "target" in scores:
         targets = (scores["target"] != 0).sum("stimulus")
         fewer = np.minimum(targets, scores.sizes["stimulus"] - targets)
