@@ -107,13 +107,19 @@ def export_gains(
     if path.suffix == ".safetensors":
         return gain_files.write_gains(gains, path)
     if model is None:
-        raise ConfigError("the network is part of what is written: give model=, which the gains were learned on")
+        raise ConfigError(
+            "the network is part of what is written: give model= (on the command line --model), which the gains were "
+            "learned on"
+        )
     network = as_network(model)
     if path.suffix == "":
         return gain_files.write_peft(path, *peft_layout(network, gains, task=task))
     shape = input_shape or network.input_shape
     if shape is None:
-        raise ConfigError("it is not known which images the network takes; give input_shape=(channels, height, width)")
+        raise ConfigError(
+            "it is not known which images the network takes; give input_shape=(channels, height, width) (on the command "
+            "line --input-shape)"
+        )
     folded = fold_gains(network, gains, task=task)
     data = onnx_bytes(folded, shape)
     check_onnx(data, folded, shape)
@@ -176,6 +182,8 @@ def import_gains(path: str | Path, *, model: nn.Module | Network | None = None) 
     if path.suffix == ".safetensors":
         return gain_files.read_gains(path)
     if model is None:
-        raise ConfigError("a peft adapter names layers of a network: give model=, which it was made for")
+        raise ConfigError(
+            "a peft adapter names layers of a network: give model= (on the command line --model), which it was made for"
+        )
     tensors, config = gain_files.read_peft(path)
     return gains_from_peft(tensors, config, as_network(model))
