@@ -109,7 +109,7 @@ def test_a_mistake_is_one_sentence(files, tmp_path, capsys, options, message):
 def test_one_of_several_reductions(files, tmp_path, capsys):
     activations, neural, _, filters = files
     two, out = tmp_path / "two.nc", tmp_path / "m.nc"
-    several = [filters, filters.assign(response=-filters["response"] ** 3)]
+    several = [filters, filters.assign(response=-(filters["response"] ** 3))]
     save_kind(ACTIVATIONS.check(xr.concat(several, xr.Variable("reduction", ["mean", "max"]))), two)
     common = [neural, "--out", out, "--methods", "rsa", "--condition", "in"]
     assert featattn("match", two, *common) == 2

@@ -117,8 +117,8 @@ def export_gains(
     shape = input_shape or network.input_shape
     if shape is None:
         raise ConfigError(
-            "it is not known which images the network takes; give input_shape=(channels, height, width) (on the command "
-            "line --input-shape)"
+            "it is not known which images the network takes; give input_shape=(channels, height, width) (on the "
+            "command line --input-shape)"
         )
     folded = fold_gains(network, gains, task=task)
     data = onnx_bytes(folded, shape)

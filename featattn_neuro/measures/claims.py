@@ -63,9 +63,9 @@ def claims(
     "contradicted", Holm p <= .05 and estimate < 0; "inconclusive". Holm is over the claims that were tested.
 
     T1 u = mean over tasks of AUC(gain_head) - AUC(probe); condition: the same of gain - uniform has a 95 % interval
-    above 0. T2 u1, u2 = area between gain_head and full over log2 examples and over updates; p the larger, u the
-    smaller in absolute value, both must agree. T3 u = matched - mismatched z, p by joint permutation of tasks;
-    condition: matched z has a 95 % interval above 0. T4 u = mean cue swap over usable layers.
+    above 0. T2 u1, u2 = area between gain_head and full over log2 examples and over updates. T2 has two areas:
+    every rule must hold for both; shown is the one nearer 0, with the larger p. T3 u = matched - mismatched z, p by joint
+    permutation of tasks; condition: matched z has a 95 % interval above 0. T4 u = mean cue swap over usable layers.
 
     Notes
     -----

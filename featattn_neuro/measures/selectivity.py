@@ -85,7 +85,7 @@ def selectivity(
     Raises
     ------
     DataError : ids differ, target is not boolean, several reductions; a family is asked for where stimuli share
-    sources (exchanging labels of composites is then no null: 20-32 % false positives) or where classes of several
+    sources (exchanging labels of composites is then no null: 25 % false positives) or where classes of several
     stimuli are compared by trials that repeat them; bootstrap of a small class.
     ConfigError : unknown label value or option, a family without permutations.
 
@@ -173,9 +173,8 @@ def _refuse_shared_sources(recorded: xr.Dataset) -> None:
     if (counts > 1).any():
         raise DataError(
             f"p-values by exchanging labels need stimuli that share no source; {int((counts > 1).sum())} sources are "
-            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 20-32 % of true "
-            "nulls; "
-            "use each source once, or leave family out"
+            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 25 % of true "
+            "nulls; use each source once, or leave family out"
         )
 
 
