@@ -64,8 +64,9 @@ def claims(
 
     T1 u = mean over tasks of AUC(gain_head) - AUC(probe); condition: the same of gain - uniform has a 95 % interval
     above 0. T2 u1, u2 = area between gain_head and full over log2 examples and over updates. T2 has two areas:
-    every rule must hold for both; shown is the one nearer 0, with the larger p. T3 u = matched - mismatched z, p by joint
-    permutation of tasks; condition: matched z has a 95 % interval above 0. T4 u = mean cue swap over usable layers.
+    every rule must hold for both; shown is the one nearer 0, with the larger p. T3 u = matched - mismatched z, p by
+    joint permutation of tasks; condition: matched z has a 95 % interval above 0. T4 u = mean cue swap over usable
+    layers.
 
     Notes
     -----
