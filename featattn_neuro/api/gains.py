@@ -31,6 +31,11 @@ def switchable_gains(model: nn.Module | Network, sets: Mapping[str, xr.Dataset])
     sets : `GainSets`, or a mapping from names to GAINS of one task. At first none of them acts.
 
     Every switch places hooks anew and divides nothing out: what it gives does not depend on what was before.
+
+    Raises
+    ------
+    DataError : as in `with_gains`, of the sets that are switched to; none acts then. ConfigError : an unknown name,
+        which changes nothing.
     """
     return _switchable_gains(as_network(model).module, sets)
 
@@ -52,6 +57,11 @@ def with_gains(
 
     All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends. Sets may be nested;
     `GainSets` names them, `compose_gains` multiplies them, `switchable_gains` switches between them.
+
+    Raises
+    ------
+    DataError : several tasks and none named, another number of filters than gains, gains that are not finite.
+        ConfigError : a layer that is not there, an open or contradicted `channel_axis`.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
@@ -139,6 +149,10 @@ def save_folded(
     Parameters
     ----------
     model, gains, task, direction : as in `fold_gains`.
+
+    Returns
+    -------
+    The path.
 
     Raises
     ------

@@ -166,6 +166,10 @@ def dprime(responses: Any, target: Any, *, denominator: str = "rms", among: Any 
     (...) or (tasks, ...), in SDs, any sign. NaN where the denominator is 0, a class has fewer than two observations or
     a response is not finite.
 
+    Raises
+    ------
+    ValueError : shapes that do not fit, responses that are not real numbers, an unknown denominator or engine.
+
     Notes
     -----
     Green & Swets 1966; d_a: Simpson & Fitter 1973; Hedges 1981. Two-pass sums in float64: adding a constant to all

@@ -264,6 +264,10 @@ def average_trials(neural: xr.Dataset) -> xr.Dataset:
     stimulus. `layer` is the brain area ("unknown" where the recording names none), `channel` counts the neurons of an
     area from 0. Stimuli are sorted by id.
 
+    Raises
+    ------
+    SchemaError : not of kind NEURAL.
+
     >>> import xarray as xr
     >>> trials = {"trial": [0, 1, 2], "unit": ["V4/1"], "stimulus": ("trial", ["b", "b", "a"])}
     >>> spikes = xr.Dataset({"response": (("trial", "unit"), [[1.0], [3.0], [5.0]])}, trials)
