@@ -32,6 +32,10 @@ def switchable_gains(model: nn.Module | Network, sets: Mapping[str, xr.Dataset])
 
     Every switch places hooks anew and divides nothing out: what it gives does not depend on what was before.
 
+    Returns
+    -------
+    A context; in it, the switch.
+
     Raises
     ------
     DataError : as in `with_gains`, of the sets that are switched to; none acts then. ConfigError : an unknown name,
@@ -57,6 +61,10 @@ def with_gains(
 
     All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends. Sets may be nested;
     `GainSets` names them, `compose_gains` multiplies them, `switchable_gains` switches between them.
+
+    Returns
+    -------
+    A context; in it, the network of `model` with the gains on.
 
     Raises
     ------

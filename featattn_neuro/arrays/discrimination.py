@@ -87,6 +87,10 @@ def discriminate(
     among : boolean, as target: the observations that take part; None = all.
     engine : "numba" (compiled) or "numpy"; both give the same numbers.
 
+    Returns
+    -------
+    Discrimination: d', ROC area, its variance and a status, (...) or (tasks, ...) each; counts of both classes.
+
     Raises
     ------
     ValueError : shapes that do not fit, responses that are not real numbers, integers beyond ±2^53, more than 1.5
