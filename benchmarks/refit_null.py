@@ -8,7 +8,7 @@ labels with it. Wanted: the 99 % t interval over networks contains 0 and lies wi
 that was fitted on true labels shifts it: the trap. Networks are the replicates; refits only sharpen each
 network's location.
 
-Gains at the last layer, nine choices in every relabelling: about 12 minutes for 12 networks on one quiet core, of which
+Gains at the last layer, nine choices in every relabelling: about 8 minutes for 12 networks on one quiet core, of which
 most is training. `--joint N` adds N refits of all three layers together, one choice (rate .1, penalty .01): about 40 s
 per network and refit.
 """

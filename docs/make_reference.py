@@ -15,7 +15,7 @@ from typing import Any
 
 import featattn_neuro
 from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
-from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Variable
+from featattn_neuro.schema import KINDS, SCHEMA_VERSION, STATUS, Variable
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_MODULES = {
@@ -67,8 +67,10 @@ def api_page() -> Iterator[str]:
     yield from ("", "## Kinds", "")
     yield f"Every Dataset that the package takes or gives is of a declared kind (schema {SCHEMA_VERSION})."
     yield "Where rows are stimuli, coordinates of `stimulus` by other names come along: metadata of your own."
+    yield f"STATUS is one of {', '.join(STATUS)}: a value is defined (ok), or the reason why it is NaN; incomplete, of"
+    yield "path-integrated saliency, has a value that does not add up to the change of the logit."
     for kind in KINDS.values():
-        yield from ("", f"### {kind.name}", "", f"{kind.meaning.capitalize()}.", "")
+        yield from ("", f"### {kind.name}", "", f"{kind.meaning[:1].upper()}{kind.meaning[1:]}.", "")
         yield from ("| | name | dimensions | type | meaning |", "|---|---|---|---|---|")
         for what, table in (("variable", kind.variables), ("coordinate", kind.coordinates)):
             for name, spec in table.items():

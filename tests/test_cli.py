@@ -18,6 +18,7 @@ from featattn_neuro.cli.recording import _axes
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.io.store import load_kind, save_kind
+from featattn_neuro.measures.selectivity import selectivity
 
 
 def featattn(*arguments: object) -> int:
@@ -343,7 +344,7 @@ def test_several_classes_own_labels_and_export(image_folders, tmp_path, monkeypa
     np.testing.assert_array_equal(fa.import_gains(out)["gain"], found["gain"])
     capsys.readouterr()
     assert featattn("export", learned, "--out", tmp_path / "adapter") == 2
-    assert "give model=" in capsys.readouterr().err
+    assert "--model" in capsys.readouterr().err
     weights = ("--class-weight", "across:1")
     assert featattn("gains", "tiny_network:make", "gains", *options, *weights) == 2
     assert "unknown class weights" in capsys.readouterr().err
@@ -525,6 +526,20 @@ def test_tables_in_other_formats(recorded_file, tmp_path, kind, starts):
     options = ("--target", "ant", "--out", tmp_path / "s.nc", "--tables", tmp_path / "t", "--table-format", kind)
     assert featattn("selectivity", recorded_file, *options) == 0
     assert (tmp_path / "t" / f"selectivity.{kind}").read_bytes().startswith(starts.encode())
+
+
+def test_selectivity_of_one_of_several_reductions(recorded_file, tmp_path, capsys):
+    one, two, out = load_kind(recorded_file), tmp_path / "two.nc", tmp_path / "s.nc"
+    several = xr.concat([one, one.assign(response=one["response"] ** 2)], xr.Variable("reduction", ["mean", "max"]))
+    save_kind(several.assign_attrs(one.attrs), two)
+    assert featattn("selectivity", two, "--out", out) == 2
+    assert "several: mean, max; say which with --reduction" in capsys.readouterr().err
+    assert featattn("selectivity", two, "--reduction", "mean", "--out", out) == 0
+    np.testing.assert_allclose(load_kind(out)["dprime"], selectivity(one)["dprime"], rtol=1e-6)
+    capsys.readouterr()
+    for file, reduction, text in ((two, "sd", "choose one of: mean, max"), (recorded_file, "sd", "leave --reduction")):
+        assert featattn("selectivity", file, "--reduction", reduction, "--out", out) == 2
+        assert text in capsys.readouterr().err
 
 
 def test_selectivity_of_a_recording_of_neurons(tmp_path, capsys):

@@ -223,9 +223,9 @@ def test_export_takes_what_it_needs_and_refuses_the_rest(tmp_path, capsys):
             ("export", file, "--out", adapter, "--model", MODEL, "--input-shape", "3,16,16"),
             "--input-shape is for .onnx",
         ),
-        (("export", file, "--out", network, "--model", MODEL), "which images the network takes"),
+        (("export", file, "--out", network, "--model", MODEL), "--input-shape"),
         (("export", file, "--out", network, "--model", MODEL, "--input-shape", "16"), "CHANNELS,HEIGHT,WIDTH"),
-        (("import-gains", adapter, "--out", moved), "give model="),
+        (("import-gains", adapter, "--out", moved), "--model"),
         (("import-gains", out, "--out", back, "--model", MODEL), "--model is for a peft adapter"),
         (("import-gains", adapter, "--out", moved, "--seed", 3), "--model names"),
     ):

@@ -104,3 +104,18 @@ def test_a_mistake_is_one_sentence(files, tmp_path, capsys, options, message):
     assert featattn("match", activations, neural, "--out", tmp_path / "m.nc", *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "m.nc").exists()
+
+
+def test_one_of_several_reductions(files, tmp_path, capsys):
+    activations, neural, _, filters = files
+    two, out = tmp_path / "two.nc", tmp_path / "m.nc"
+    several = [filters, filters.assign(response=-(filters["response"] ** 3))]
+    save_kind(ACTIVATIONS.check(xr.concat(several, xr.Variable("reduction", ["mean", "max"]))), two)
+    common = [neural, "--out", out, "--methods", "rsa", "--condition", "in"]
+    assert featattn("match", two, *common) == 2
+    assert "--reduction" in capsys.readouterr().err
+    found = []
+    for source, options in ((activations, ()), (two, ("--reduction", "mean", "--gained", two))):
+        assert featattn("match", source, *common, *options) == 0
+        found.append(load_kind(out, "MATCH")["score"].values)
+    np.testing.assert_allclose(*found)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 import resource
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +78,36 @@ def top_libraries(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
     return found
+
+
+def libraries(source: str) -> set[str]:
+    """First parts of everything that is imported anywhere in the text and is neither ours nor Python's own."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"featattn_neuro"}
+
+
+def module_of(requirement: str) -> str:
+    """What a distribution is imported as."""
+    name = re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("-", "_")
+    return {"pillow": "PIL", "pyyaml": "yaml", "scikit_learn": "sklearn"}.get(name, name)
+
+
+def test_every_library_is_declared_and_every_declared_one_is_used():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    always = {module_of(one) for one in project["dependencies"]}
+    sources = [path.read_text(encoding="utf-8") for _, path in modules()]
+    imported = set().union(*map(libraries, sources))
+    brought = {"h5py"}  # by h5netcdf[h5py]
+    extras = {module_of(one) for some in project["optional-dependencies"].values() for one in some}
+    assert imported - always - brought <= extras, "declare it in pyproject.toml"
+    assert imported - always - brought <= {"onnxruntime", "pynwb", "rsatoolbox"}, "not to be taken for granted"
+    text = "\n".join([*sources, (PACKAGE.parent / "data_manifest.yaml").read_text(encoding="utf-8")])
+    assert not {name for name in always if not re.search(rf"\b{name}\b", text)}, "declared and not used"
 
 
 def problems(room: str, path: Path, source: str) -> list[str]:

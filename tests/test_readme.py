@@ -29,7 +29,9 @@ import yaml
 from PIL import Image
 
 from featattn_neuro import cli
+from featattn_neuro.io.manifest import is_present, load_manifest
 from featattn_neuro.jobs.config import load_config
+from featattn_neuro.report.columns import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -164,6 +166,8 @@ class Walk:
             raise AssertionError(f"README.md: no way to run {command!r}")
 
     def _featattn(self, words: list[str], printed: io.StringIO) -> None:
+        if words[0] == "fetch" and not is_present(words[1]):
+            return  # a known name (an unknown one is an error), which tests do not download
         if words[0] != "run" or "--plan" in words:
             assert exit_status(words) == 0, words
         else:
@@ -268,6 +272,19 @@ def test_small_configurations_have_the_sections_of_the_long_ones(tmp_path):
         assert short.curve_arms() == long.curve_arms()
         assert short.model_fields_set == long.model_fields_set
         assert short.statistics.refit_layers == long.statistics.refit_layers
+
+
+def test_every_table_and_every_download_of_the_larger_runs_is_named():
+    listed = re.findall(r"^\| `(\w+)\.csv` \| (?!meaning)", README, re.MULTILINE)
+    assert sorted(listed) == sorted(COLUMNS)
+    wanted = {
+        entry["model"]
+        for path in (ROOT / "analyses" / "configs").glob("*.yaml")
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["networks"].get("pretrained", ())
+    }
+    manifest = load_manifest()
+    to_fetch = {name for name in wanted if manifest.entry(name).source == "url"}
+    assert to_fetch == set(re.findall(r"^featattn fetch (\w+)$", README, re.MULTILINE))
 
 
 def test_links_lead_somewhere():

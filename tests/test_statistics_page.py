@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,23 @@ def test_modules_and_functions_named_on_the_page_exist():
             assert hasattr(target, name) or importlib.import_module(f"{path}.{name}"), name
         else:
             assert hasattr(importlib.import_module(f"featattn_neuro.measures.{module}"), name), f"{module}.{name}"
+
+
+def test_rates_and_coverages_on_the_page_are_those_of_the_table():
+    """Numbers with three digits are quotations; bounds and effects have fewer."""
+    quoted = set(re.findall(r"(?<![\d/])\.\d{3}\b", PAGE.replace("“.052”", "")))
+    rows = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").partition("## Calibration of every")[2]
+    assert len(quoted) > 15
+    assert quoted <= set(re.findall(r"\.\d{3}\b", re.sub(r"\([^)]*\)", "", rows)))
+
+
+def test_chi_square_rejects_too_often_with_twelve_stimuli():
+    """The one rate on the page that is computed: F of one parameter in twelve stimuli, ten degrees of freedom."""
+    from scipy import stats
+
+    rate = stats.f.sf(10 * np.expm1(stats.chi2.isf(0.05, 1) / 12), 1, 10)
+    assert rate == pytest.approx(0.08, abs=0.005)
+    assert "chi-square rejects 8 %" in " ".join(PAGE.split())
 
 
 @pytest.mark.parametrize(("arm", "count"), [("probe", 8), ("gain", 30), ("gain_head", 38), ("uniform", 2)])

@@ -251,7 +251,7 @@ def _outputs(classes: Sequence[str], outputs: Mapping[str, int] | None, count: i
         if len(names) != count:
             raise ConfigError(
                 f"the head has {count} outputs and the images {len(names)} classes, so it is not known which is which; "
-                "give outputs={class: index}"
+                "give outputs={class: index} (on the command line --outputs class=INDEX)"
             )
         return {name: k for k, name in enumerate(names)}
     missing = [name for name in names if name not in outputs]

@@ -31,6 +31,15 @@ def switchable_gains(model: nn.Module | Network, sets: Mapping[str, xr.Dataset])
     sets : `GainSets`, or a mapping from names to GAINS of one task. At first none of them acts.
 
     Every switch places hooks anew and divides nothing out: what it gives does not depend on what was before.
+
+    Returns
+    -------
+    A context; in it, the switch.
+
+    Raises
+    ------
+    DataError : as in `with_gains`, of the sets that are switched to; none acts then. ConfigError : an unknown name,
+        which changes nothing.
     """
     return _switchable_gains(as_network(model).module, sets)
 
@@ -52,6 +61,15 @@ def with_gains(
 
     All g = 1 leaves the outputs bit-identical; g = 0 silences a filter until the `with` ends. Sets may be nested;
     `GainSets` names them, `compose_gains` multiplies them, `switchable_gains` switches between them.
+
+    Returns
+    -------
+    A context; in it, the network of `model` with the gains on.
+
+    Raises
+    ------
+    DataError : several tasks and none named, another number of filters than gains, gains that are not finite.
+        ConfigError : a layer that is not there, an open or contradicted `channel_axis`.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
@@ -107,13 +125,19 @@ def export_gains(
     if path.suffix == ".safetensors":
         return gain_files.write_gains(gains, path)
     if model is None:
-        raise ConfigError("the network is part of what is written: give model=, which the gains were learned on")
+        raise ConfigError(
+            "the network is part of what is written: give model= (on the command line --model), which the gains were "
+            "learned on"
+        )
     network = as_network(model)
     if path.suffix == "":
         return gain_files.write_peft(path, *peft_layout(network, gains, task=task))
     shape = input_shape or network.input_shape
     if shape is None:
-        raise ConfigError("it is not known which images the network takes; give input_shape=(channels, height, width)")
+        raise ConfigError(
+            "it is not known which images the network takes; give input_shape=(channels, height, width) (on the "
+            "command line --input-shape)"
+        )
     folded = fold_gains(network, gains, task=task)
     data = onnx_bytes(folded, shape)
     check_onnx(data, folded, shape)
@@ -133,6 +157,10 @@ def save_folded(
     Parameters
     ----------
     model, gains, task, direction : as in `fold_gains`.
+
+    Returns
+    -------
+    The path.
 
     Raises
     ------
@@ -176,6 +204,8 @@ def import_gains(path: str | Path, *, model: nn.Module | Network | None = None) 
     if path.suffix == ".safetensors":
         return gain_files.read_gains(path)
     if model is None:
-        raise ConfigError("a peft adapter names layers of a network: give model=, which it was made for")
+        raise ConfigError(
+            "a peft adapter names layers of a network: give model= (on the command line --model), which it was made for"
+        )
     tensors, config = gain_files.read_peft(path)
     return gains_from_peft(tensors, config, as_network(model))

@@ -104,10 +104,11 @@ def learn_gains(
 
     Returns
     -------
-    GAINS : `gain(unit)`, or `gain(task, unit)` with several tasks; positive (g = exp theta, theta starts at 0); with
-        the read-out (`head_weight`, `head_bias`, `feature_scale`) and the ids of the source stimuli
-        (`training_source`). Attribute `head_rule` says whether the head was frozen. One `gain(unit)` and read-outs
-        over `output` for "multiclass" and "multilabel".
+    GAINS : `gain(unit)`, or `gain(task, unit)` with several tasks, 1 before learning; positive unless
+        `parameterisation` allows others ("free", "non_negative" and bounds below 0 do); with the read-out
+        (`head_weight`, `head_bias`, `feature_scale`) and the ids of the source stimuli (`training_source`). Attribute
+        `head_rule` says whether the head was frozen. One `gain(unit)` and read-outs over `output` for "multiclass" and
+        "multilabel".
 
     Raises
     ------

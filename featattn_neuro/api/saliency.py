@@ -72,6 +72,13 @@ def gain_saliency(
     -------
     SALIENCY : `excess(stimulus, y, x)` (with `task`, `gain_set` in front for several), signed, units of the layer's
         output; y and x in pixels of the network's input. All g = 1 gives exactly 0. Opened lazily with `out`.
+
+    Raises
+    ------
+    DataError : gains of other weights, with shifts or per position; a layer without positions, activations that are not
+        finite, images of another size than the network takes, relative amplification of maps that are negative
+        somewhere. ConfigError : unknown layer, method, task or dtype, a device that is not here. StoreError : a file
+        that is there without `overwrite`, or cannot be written.
     """
     network = as_network(model)
     check_same_weights(network, gains)
@@ -110,6 +117,14 @@ def saliency_by_layer(
         `overwrite` replaces files of those names.
     options : keywords of `featattn_neuro.nets.saliency.saliency_by_layer`,
         such as `methods`, `task`, `top`, `relative`, `dtype`.
+
+    Returns
+    -------
+    Layer to SALIENCY, as of `gain_saliency`; opened lazily with `out`.
+
+    Raises
+    ------
+    ConfigError, DataError, StoreError : as in `gain_saliency`.
     """
     network = as_network(model)
     check_same_weights(network, gains)
@@ -138,7 +153,27 @@ def causal_check(
 ) -> xr.Dataset:
     """What masking the most amplified pixels does to the detector's logit: deletion and insertion curves (CAUSAL).
 
-    See `featattn_neuro.nets.causal.causal_check` for `options` (`maps`, `fill`, `fractions`, `output`, `seed`).
+    Parameters
+    ----------
+    gains : GAINS whose logits are watched, with all their layers on. stimuli : as in `record`.
+    saliency : SALIENCY of the same gains and stimuli, joined by label.
+    options : `maps` to rank pixels by ("excess", "activation", "random"), `fill` ("blur" or "mean"), `fractions` of the
+        pixels from 0 to 1, `blur_sd` in pixels, `output` (the logit), `seed`, `batch_size`.
+
+    Returns
+    -------
+    CAUSAL : `logit([sets,] direction, map, stimulus, fraction)`, units of the logit; `area`, its mean over fractions
+    minus that at fraction 0, with mean and 95 % t interval over images. NaN and a status where a map has no order.
+
+    Raises
+    ------
+    DataError : gains of other weights, maps of other stimuli, gain sets, layers or input size, maps or logits that are
+        not finite. ConfigError : unknown fill or map, fractions that do not ascend from 0 to 1, a device that is not
+        here.
+
+    Notes
+    -----
+    Petsiuk, Das & Saenko 2018; `featattn_neuro.nets.causal.causal_check` has the options in full.
     """
     network = as_network(model)
     check_same_weights(network, gains)
@@ -174,6 +209,12 @@ def score_saliency(
     Returns
     -------
     AGREEMENT, see `featattn_neuro.measures.localisation.localisation`.
+
+    Raises
+    ------
+    ConfigError : none or several of boxes, segments and masks, a device that is not here. DataError : gains of other
+        weights, several gain sets, maps without activation, masks of other stimuli, of another size or without an
+        object of a task, boxes or segments that cannot be used.
     """
     network = as_network(model)
     check_same_weights(network, gains)

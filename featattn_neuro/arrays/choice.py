@@ -28,6 +28,10 @@ def choice_probability(responses: ArrayLike, choice: ArrayLike) -> Float:
     -------
     (...) in [0, 1]; .5 = the response does not predict the choice. NaN with fewer than two trials of a choice.
 
+    Raises
+    ------
+    ValueError : a choice that is not boolean or not one per trial.
+
     Notes
     -----
     Britten et al. 1996.
@@ -59,6 +63,10 @@ def grand_choice_probability(
     Returns
     -------
     grand CP (units,) in [0, 1], NaN where no condition is left, and the number of trials used (units,).
+
+    Raises
+    ------
+    ValueError : a choice that is not boolean, shapes that do not fit, `fewest` below 2.
 
     Notes
     -----
@@ -188,6 +196,10 @@ def neurometric_function(responses: ArrayLike, level: ArrayLike, *, reference: A
     Returns
     -------
     Neurometric. `trials` is the smaller of the two counts compared; levels with fewer than two are left out.
+
+    Raises
+    ------
+    ValueError : shapes that do not fit; no reference where there are no negative levels.
 
     Notes
     -----

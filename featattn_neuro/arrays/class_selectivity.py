@@ -34,6 +34,10 @@ def eta_squared(responses: ArrayLike, label: ArrayLike) -> Omnibus:
     Omnibus, (...): η² = SS_between/SS_total (Fisher 1925); F with classes - 1 and n - classes degrees of freedom. NaN
     where all responses are equal, one is not finite, or no class has two members.
 
+    Raises
+    ------
+    ValueError : not one label per response, fewer than two classes.
+
     >>> found = eta_squared([1.0, 3.0, 5.0, 7.0], ["a", "a", "b", "b"])
     >>> float(found.eta_squared), float(found.f)
     (0.8, 8.0)
@@ -99,6 +103,11 @@ def class_selectivity(
     ClassSelectivity. Chosen and measured on the same stimuli the index would be above 0 for noise; here its expectation
     is then 0, but for the curvature of a ratio (-CV²/4 over the held-out stimuli of a class). NaN where
     both means are 0.
+
+    Raises
+    ------
+    ValueError : negative responses without `rectify`, not one label per response, a class with one stimulus, one class
+        alone.
 
     Notes
     -----

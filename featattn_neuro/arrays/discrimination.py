@@ -87,6 +87,10 @@ def discriminate(
     among : boolean, as target: the observations that take part; None = all.
     engine : "numba" (compiled) or "numpy"; both give the same numbers.
 
+    Returns
+    -------
+    Discrimination: d', ROC area, its variance and a status, (...) or (tasks, ...) each; counts of both classes.
+
     Raises
     ------
     ValueError : shapes that do not fit, responses that are not real numbers, integers beyond ±2^53, more than 1.5
@@ -165,6 +169,10 @@ def dprime(responses: Any, target: Any, *, denominator: str = "rms", among: Any 
     -------
     (...) or (tasks, ...), in SDs, any sign. NaN where the denominator is 0, a class has fewer than two observations or
     a response is not finite.
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, responses that are not real numbers, an unknown denominator or engine.
 
     Notes
     -----

@@ -43,6 +43,10 @@ def orientation_selectivity(responses: ArrayLike, angles: ArrayLike) -> Float:
     (...) in [0, 1]. Biased upwards by noise: .057 for a flat Poisson unit of mean 2 at 12 angles and 10 trials; see
     `selectivity_floor`. NaN where all responses are 0.
 
+    Raises
+    ------
+    ValueError : angles that do not tile 180 or 360 degrees, not one response per angle, negative responses.
+
     Notes
     -----
     Swindale 1998; Ringach, Shapley & Hawken 2002; recommended over preferred-minus-orthogonal by Mazurek et al. 2014.
@@ -58,6 +62,10 @@ def orientation_selectivity(responses: ArrayLike, angles: ArrayLike) -> Float:
 
 def direction_selectivity(responses: ArrayLike, angles: ArrayLike) -> Float:
     """|Σ r exp(iθ)|/Σ r over directions that tile 360 degrees once; else as `orientation_selectivity`.
+
+    Raises
+    ------
+    ValueError : angles that do not tile 360 degrees, not one response per angle, negative responses.
 
     >>> float(direction_selectivity([4.0, 4.0, 4.0, 4.0], [0, 90, 180, 270]))
     0.0

@@ -42,6 +42,10 @@ def roc_area(responses: Any, target: Any, *, among: Any = None, engine: str = "n
     (...) or (tasks, ...), in [0, 1]. NaN where a class has fewer than two observations, where all responses are equal,
     or where one is not finite.
 
+    Raises
+    ------
+    ValueError : shapes that do not fit, responses that are not real numbers, more than 1.5 million observations.
+
     Notes
     -----
     Bamber 1975: area = (rank sum of targets - n1(n1+1)/2)/(n1 n0). One ranking serves all tasks.
@@ -79,7 +83,23 @@ def delong_interval(
     Too short with few observations in a class and an area far from one half: nominal .95 covers .85 with 20 targets,
     180 distractors and an area of .94, where `selectivity` prints `arrays.area_interval`, which covers.
 
-    NaN where the area is undefined or its DeLong variance is 0 (area 0 or 1: an interval of no width would be false).
+    Parameters
+    ----------
+    responses, target, among, engine : as in `roc_area`.
+    level : nominal coverage, between 0 and 1.
+
+    Returns
+    -------
+    Two arrays (...) or (tasks, ...), in [0, 1]. NaN where the area is undefined or its DeLong variance is 0 (area 0 or
+    1: an interval of no width would be false).
+
+    Raises
+    ------
+    ValueError : as in `roc_area`; a level that is not between 0 and 1.
+
+    Notes
+    -----
+    DeLong, DeLong & Clarke-Pearson 1988.
 
     >>> low, high = delong_interval([3.0, 1.0, 2.0, 0.0], [True, True, False, False])
     >>> round(float(low), 4), float(high)
@@ -253,6 +273,10 @@ def roc_curve(responses: ArrayLike, target: ArrayLike) -> RocCurve:
     -------
     RocCurve of (points,) arrays: at `threshold` t, the shares of distractors and of targets with response >= t; the
     first threshold is infinite. The trapezoid under it is `roc_area`, ties included.
+
+    Raises
+    ------
+    ValueError : more than one unit or task, responses that are not finite, one class only.
 
     Notes
     -----

@@ -44,6 +44,10 @@ def signal_detection(
     -------
     SignalDetection. NaN where there were no target trials, or no distractor trials.
 
+    Raises
+    ------
+    ValueError : counts below 0, an unknown correction, shapes that do not broadcast.
+
     Notes
     -----
     Green & Swets 1966; Macmillan & Creelman 2005.

@@ -21,6 +21,10 @@ def lifetime_sparseness(responses: ArrayLike, *, rectify: bool = False) -> Float
     (...) in [0, 1]: 0 = the same response to all, 1 = response to one stimulus alone. NaN where all are 0 or one is
     not finite.
 
+    Raises
+    ------
+    ValueError : fewer than two stimuli; negative responses without `rectify`.
+
     Notes
     -----
     Vinje & Gallant 2000, after Rolls & Tovee 1995.
@@ -57,6 +61,10 @@ def population_sparseness(responses: ArrayLike, *, rectify: bool = False) -> Flo
     Returns
     -------
     (..., n), one value per stimulus.
+
+    Raises
+    ------
+    ValueError : fewer than two units; negative responses without `rectify`.
 
     >>> population_sparseness([[1.0, 0.0], [1.0, 5.0]]).tolist()
     [0.0, 1.0]

@@ -78,6 +78,15 @@ def fit_tuning(
     sem : (levels,) > 0, to weight by; None = all alike.
     starts : widths that are tried, each at the two best levels; the best fit is kept.
 
+    Returns
+    -------
+    TuningFit, the best of the fits. Where its status is not "ok", its numbers are NaN.
+
+    Raises
+    ------
+    ValueError : an unknown form, shapes that do not fit, levels not above 0 for "log_gaussian", a `sem` that is not
+        above 0 and finite.
+
     Notes
     -----
     Swindale 1998 (von Mises of orientation). Least squares, bounded (trust region).

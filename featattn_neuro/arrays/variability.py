@@ -22,6 +22,10 @@ def fano_factor(counts: ArrayLike, *, ddof: int = 1) -> Float:
     -------
     (...) >= 0; 1 for Poisson counts, NaN at mean 0 or with too few trials (ddof + 1).
 
+    Raises
+    ------
+    ValueError : negative counts.
+
     Notes
     -----
     Fano 1947; Tolhurst, Movshon & Dean 1983.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featattn_neuro.cli.options import Output, Seed, TableFormat, Tables, one_arm, split_names
+from featattn_neuro.cli.options import Output, Reduction, Seed, TableFormat, Tables, one_arm, one_reduction, split_names
 from featattn_neuro.cli.printing import save
 from featattn_neuro.errors import ConfigError
 
@@ -40,6 +40,7 @@ def selectivity(
     observations: Annotated[
         str | None, typer.Option(help="Of a NEURAL file: trial (unless given), or stimulus (mean over its trials).")
     ] = None,
+    reduction: Reduction = None,
     seed: Seed = 0,
     tables: Tables = None,
     table_format: TableFormat = None,
@@ -47,7 +48,7 @@ def selectivity(
     """d' and ROC area of every filter or neuron (SELECTIVITY). Use images that no gain was learned from."""
     from featattn_neuro import api
 
-    recorded = api.open_kind(activations)
+    recorded = one_reduction(api.open_kind(activations), reduction)
     wanted = _wanted(target, contrast, pairs)
     if correction is not None and family is None:
         raise ConfigError("--correction is of p-values over a family; came without one; say --family, or leave it out")

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featattn_neuro.cli.options import AsJson, Model, Output, Seed, Weights, split_names, split_numbers
+from featattn_neuro.cli.options import (
+    AsJson,
+    Model,
+    Output,
+    Reduction,
+    Seed,
+    Weights,
+    one_reduction,
+    split_names,
+    split_numbers,
+)
 from featattn_neuro.cli.printing import print_rows, save
 from featattn_neuro.errors import ConfigError
 
@@ -104,6 +114,7 @@ def match(
         str, typer.Option(help="halves: score the layer on stimuli that did not choose it.")
     ] = "none",
     gained: Annotated[Path | None, typer.Option(help="ACTIVATIONS with gains on: adds the difference.")] = None,
+    reduction: Reduction = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +123,7 @@ def match(
 
     brain = _of_subject(_brain(neural), subject, condition)
     found = api.neural_match(
-        api.open_kind(activations, "ACTIVATIONS").load(),
+        one_reduction(api.open_kind(activations, "ACTIVATIONS"), reduction).load(),
         brain,
         methods=split_names(methods),
         folds=folds,
@@ -122,7 +133,7 @@ def match(
         comparison=comparison,
         subjects="each" if subject == "each" else "pooled",
         layer_choice=layer_choice,
-        gained=None if gained is None else api.open_kind(gained, "ACTIVATIONS").load(),
+        gained=None if gained is None else one_reduction(api.open_kind(gained, "ACTIVATIONS"), reduction).load(),
     )
     path = api.save_kind(found, out)
     rows = [

@@ -43,6 +43,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Folder = Annotated[Path, typer.Argument(help="Result folder.")]
 
 Tables = Annotated[Path | None, typer.Option(help="Folder to write the numbers to as tables, too.")]
+Reduction = Annotated[
+    str | None, typer.Option(help="Which reduction, where the recording has several (record --reduce mean,sd).")
+]
 TableFormat = Annotated[str | None, typer.Option(help="Of --tables: csv (unless given), parquet, md or tex.")]
 
 
@@ -113,3 +116,23 @@ def one_arm(gains: xr.Dataset, arm: str | None) -> xr.Dataset:
     if arm is None and len(names) > 1:
         raise ConfigError(f"wanted one arm; the gains have several: {', '.join(names)}; say which with --arm")
     return gains.sel(arm=names[0] if arm is None else choose(arm, names, "arm")).drop_vars("arm")
+
+
+def one_reduction(recorded: xr.Dataset, reduction: str | None) -> xr.Dataset:
+    """The reduction that was named, or the only one there is."""
+    from featattn_neuro.errors import choose
+
+    names = [str(name) for name in recorded["reduction"].values] if "reduction" in recorded.dims else []
+    if not names:
+        own = recorded.attrs.get("reduction")
+        if reduction not in (None, own):
+            raise ConfigError(
+                f"wanted reduction {reduction!r}; the recording has {own or 'none'}; leave --reduction out"
+            )
+        return recorded
+    if reduction is None and len(names) > 1:
+        raise ConfigError(
+            f"wanted one reduction; the recording has several: {', '.join(names)}; say which with --reduction"
+        )
+    chosen = names[0] if reduction is None else choose(reduction, names, "reduction")
+    return recorded.sel(reduction=chosen).drop_vars("reduction").assign_attrs(reduction=chosen)

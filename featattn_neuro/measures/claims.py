@@ -66,9 +66,9 @@ def claims(
 
     T1 u = mean over tasks of AUC(gain_head) - AUC(probe); condition: the same of gain - uniform has a 95 % interval
     above 0, from five networks or more. T2 u1, u2 = area between gain_head and full over log2 examples and over
-    updates; p the larger, u the smaller in absolute value, both must agree, and a network counts that has both.
-    T3 u = matched - mismatched z, p by joint permutation of tasks; condition: matched z has a 95 % interval above 0,
-    from five networks or more. T4 u = mean cue swap over usable layers.
+    updates. T2 has two areas: every rule must hold for both, and a network counts that has both; shown is the one
+    nearer 0, with the larger p. T3 u = matched - mismatched z, p by joint permutation of tasks; condition: matched z
+    has a 95 % interval above 0, from five networks or more. T4 u = mean cue swap over usable layers.
 
     Notes
     -----

@@ -30,6 +30,11 @@ def tuning_match(filters: xr.DataArray, neurons: xr.DataArray, *, splits: int = 
     is the mean 1 − KS of halves of the neurons: only these two are on the same footing, since KS of small samples is
     biased. `n_values` counts the filters.
 
+    Raises
+    ------
+    DataError : not one value per unit, ids that come twice, filters without `layer`, fewer than four neurons with a
+        value.
+
     >>> import xarray as xr
     >>> layer = {"unit": ["a", "b", "c", "d"], "layer": ("unit", ["conv"] * 4)}
     >>> same = xr.DataArray([1.0, 2.0, 3.0, 4.0], layer, "unit")
@@ -73,6 +78,11 @@ def select_like_neurons(
     Returns
     -------
     (unit) 1 = chosen. Attributes `similarity_before` and `similarity_after` are 1 − KS with the neurons; `n_dropped`.
+
+    Raises
+    ------
+    DataError : not one value per unit, ids that come twice, no neuron with a value, a count below 1 or above the number
+        of filters with a value.
 
     Notes
     -----
@@ -133,6 +143,10 @@ def gain_selectivity_in(
     (too small where filters that respond alike share the chosen property: a diagnostic of one network, see the
     calibration battery); `draws` counts those that were defined. Layers with fewer than 8 chosen live filters are
     `too_few`.
+
+    Raises
+    ------
+    DataError : chosen filters of other units, no layer with 8 chosen live filters; and as in `gain_selectivity`.
     """
     same_ids(gains["unit"].values, chosen["unit"].values, what="unit", wanted_name="the gains",
              came_name="the chosen filters")  # fmt: skip

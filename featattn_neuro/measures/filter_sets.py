@@ -47,7 +47,8 @@ def filter_sets(
         for the control "activation", `leverage_dprime` for "leverage".
     share : part of the live filters of each layer that is chosen, in (0, .5); at least one.
     factor : 0 silences, above 1 boosts; >= 0.
-    controls : see `CONTROLS`. repeats : sets of each control. seed : of the draws.
+    controls : "random" live filters outside the top set; "activation" and "leverage" are matched to it in mean
+        activation and in |leverage d'|. repeats : sets of each control. seed : of the draws.
 
     Returns
     -------

@@ -62,8 +62,10 @@ def gain_selectivity(
     ASSOCIATION with `rho` (measure, [task, selectivity_task,] layer), in [-1, 1]; `z`, the mean over layers of
     atanh(clip(rho, ±.999)); `n_live` and `status` per layer: "too_few" below 8 live filters, "constant" where the gains
     or the selectivity of a task do not vary, both NaN and left out of z. With two tasks or more also `matched` (mean of
-    z(t, t)), `specific` (matched minus mismatched) and `p_task_permutation`. Measures: see `MEASURES`; "corrected"
-    needs two tasks and is NaN where a gain is not positive, "leverage" needs `leverage_dprime`.
+    z(t, t)), `specific` (matched minus mismatched) and `p_task_permutation`. Measures are
+    the gain with: "dprime" |d'|; "auc" |ROC area - 1/2|; "corrected" |d'|, of log gain minus the mean log gain of the
+    other tasks (needs two tasks; NaN where a gain is not positive); "leverage" signed d' of d logit / d gain (needs
+    `leverage_dprime`; an optimiser check, not evidence).
 
     Raises
     ------

@@ -70,7 +70,8 @@ def neural_match(
 
     Returns
     -------
-    MATCH: `score` (layer, measure), see `METHODS` ("rsa" and "cka" over the neurons recorded with every stimulus).
+    MATCH: `score` (layer, measure): "rsa" rank correlation of dissimilarities, "cka" centred kernel alignment (both
+    over the neurons recorded with every stimulus), "ridge" and "pls" the median over neurons of held-out r (not r²).
     `ceiling` (measure) is named in `ceiling_name`: for "ridge" and "pls" the median over neurons of split-half
     reliability (Spearman–Brown), a ratio of variances; `explained` is the median of r|r|/reliability and `corrected`
     of r/√reliability; both and the ceiling are NaN where no stimulus was repeated. `neuron_score` and

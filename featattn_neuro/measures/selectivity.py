@@ -85,7 +85,7 @@ def selectivity(
     Raises
     ------
     DataError : ids differ, target is not boolean, several reductions; a family is asked for where stimuli share
-    sources (exchanging labels of composites is then no null: 20-32 % false positives) or where classes of several
+    sources (exchanging labels of composites is then no null: 25 % false positives) or where classes of several
     stimuli are compared by trials that repeat them; bootstrap of a small class.
     ConfigError : unknown label value or option, a family without permutations.
 
@@ -176,9 +176,8 @@ def _refuse_shared_sources(recorded: xr.Dataset) -> None:
     if (counts > 1).any():
         raise DataError(
             f"p-values by exchanging labels need stimuli that share no source; {int((counts > 1).sum())} sources are "
-            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 20-32 % of true "
-            "nulls; "
-            "use each source once, or leave family out"
+            f"in more than one (first: {str(names[counts > 1][0])!r}), where such a test rejects 25 % of true "
+            "nulls; use each source once, or leave family out"
         )
 
 
@@ -266,6 +265,10 @@ def average_trials(neural: xr.Dataset) -> xr.Dataset:
     ACTIVATIONS: response(stimulus, unit) in the units of the recording; NaN where a neuron was never recorded with a
     stimulus. `layer` is the brain area ("unknown" where the recording names none), `channel` counts the neurons of an
     area from 0. Stimuli are sorted by id.
+
+    Raises
+    ------
+    SchemaError : not of kind NEURAL.
 
     >>> import xarray as xr
     >>> trials = {"trial": [0, 1, 2], "unit": ["V4/1"], "stimulus": ("trial", ["b", "b", "a"])}

@@ -49,6 +49,11 @@ def simulate_population(
     NEURAL: counts (trial, unit), with `condition` ("unattended", "attended"), `level` (direction, degrees),
     `repetition`, and the truth over units in `true_gain`, `true_shift`, `true_exponent`, `true_narrowing`.
 
+    Raises
+    ------
+    ConfigError : no neurons, stimuli or repeats; a mean, narrowing, dispersion or correlation out of its range; effects
+        that are neither one number nor one per neuron.
+
     >>> found = simulate_population(3, stimuli=4, repeats=2)
     >>> dict(found.sizes), sorted(set(found.condition.values.tolist()))
     ({'trial': 16, 'unit': 3}, ['attended', 'unattended'])

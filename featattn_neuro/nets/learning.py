@@ -1,9 +1,9 @@
 """Learning gains and read-outs on a frozen network, for all tasks at once (all weights: `nets.fine_tuning`).
 
-Objective of one task (SCIENCE of the digits job): binary cross-entropy of the detector's logit with the two classes
-weighted to equal mass, plus penalty times the mean square of what is trained, measured from its start (log gains from
-0, the read-out from the frozen one). Tasks share the batches and the frozen weights and nothing else: the sum of their
-losses has independent gradients, and Adam is elementwise, so T tasks together are T fits.
+Objective of one task: binary cross-entropy of the detector's logit with the two classes weighted to equal mass, plus
+penalty times the mean square of what is trained, measured from its start (log gains from 0, the read-out from the
+frozen one). Tasks share the batches and the frozen weights and nothing else: the sum of their losses has independent
+gradients, and Adam is elementwise, so T tasks together are T fits.
 """
 
 from __future__ import annotations

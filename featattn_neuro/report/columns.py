@@ -186,7 +186,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "claims": {
         "claim": "T1 transfer, T2 speed, T3 selective gain, T4 saliency",
         "verdict": "negligible, supported, contradicted, inconclusive or not_applicable",
-        "estimate": "mean over networks of the claim's number",
+        "estimate": "mean over networks of the claim's number. T2 has two areas: every rule must hold for both; shown "
+        "is the one nearer 0, with the larger p.",
         "ci_low": "lower end of the 95 % t interval over networks",
         "ci_high": "upper end",
         "p": "two-sided p of the primary test",

@@ -75,7 +75,7 @@ def test_angles_that_do_not_tile_are_refused(angles):
 
 
 def test_floors_of_a_flat_poisson_unit(rng):
-    """SCIENCE: .057 for the vector index and .177 for preferred minus orthogonal, mean 2, 12 angles, 10 trials."""
+    """Simulated: .057 for the vector index and .177 for preferred minus orthogonal, mean 2, 12 angles, 10 trials."""
     angles = np.arange(0, 180, 15.0)
     trials = rng.poisson(2.0, size=(3000, 12, 10)).astype(float)
     assert orientation.orientation_selectivity(trials.mean(-1), angles).mean() == pytest.approx(0.057, abs=0.002)

@@ -229,6 +229,7 @@ def test_netcdf_is_written_in_small_pieces_one_after_the_other(tmp_path, monkeyp
 
 
 def test_fault_22_blocks_and_reader_are_tested_together(tmp_path, monkeypatch):
+    """What is written in blocks is not what the reader gives."""
     wanted = fn.record(killed.network(), killed.stimuli(), ["0", "2"], batch_size=4)
     for size in (1, 4000, 1 << 20):
         monkeypatch.setattr(stores, "BLOCK_BYTES", size)
@@ -434,6 +435,7 @@ CHANGES = [_optimiser_step, _behind_the_counters, _through_numpy, _one_pixel, _a
 
 @pytest.mark.parametrize("change", [*CHANGES, lambda net, images: setattr(net, "factor", 2.0)])
 def test_fault_7_a_stale_hit_is_impossible(tmp_path, change):
+    """A cache gives a recording of another network or other images."""
     torch.manual_seed(0)
     net, images = Scaled().eval(), killed.stimuli()
     assert _runs(net, images, tmp_path)[0]
@@ -453,6 +455,7 @@ def test_fault_7_a_stale_hit_is_impossible(tmp_path, change):
     ids=["batch_size", "reduce", "dtype", "compute_dtype", "layers", "function", "channel_axis"],
 )  # fmt: skip
 def test_fault_7_every_option_is_in_the_key(tmp_path, options):
+    """The same of other options."""
     net, images = Scaled().eval(), killed.stimuli()
     assert _runs(net, images, tmp_path)[0]
     assert _runs(net, images, tmp_path, **options)[0]
@@ -465,6 +468,7 @@ def test_fault_7_every_option_is_in_the_key(tmp_path, options):
     ids=lambda change: next(iter(change)),
 )
 def test_fault_7_preprocessing_is_in_the_key_and_in_the_output(tmp_path, folder, change):
+    """The same of another preprocessing."""
     before = {"size": 12, "crop": 10, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     first, second = (
         fn.load_model(killed.network(), preprocess=fn.Preprocessing(**options)) for options in (before, before | change)
@@ -484,6 +488,7 @@ def _stored(network, images, out):
 
 
 def test_fault_7_gains_in_place_make_another_key(tmp_path):
+    """The same of a network with gains."""
     net, images = Scaled().eval(), killed.stimuli()
     plain_rows = _runs(net, images, tmp_path)[1]
     units = plain_rows.unit.values

@@ -1,4 +1,7 @@
-"""Faults that other recorders have: one test each, named after the fault."""
+"""Faults that other recorders have, one test each or more; the number in a name groups those of one fault.
+
+The first line of a test says the fault, its name what happens instead. Others are in `io/test_io_recording_store`.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,7 @@ def reuses():
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "resnet18", "mobilenet_v2", "efficientnet_b0"])
 def test_fault_1_aliasing_under_in_place_operations(name):
+    """A later in-place operation changes what was recorded before it."""
     import torchvision
 
     torch.manual_seed(0)
@@ -72,6 +76,7 @@ def test_fault_1_aliasing_under_in_place_operations(name):
 
 
 def test_fault_1_aliasing_through_the_graph(reuses):
+    """The same of operations that are recorded through the graph."""
     x = torch.from_numpy(images(2))
     found = fn.record(reuses, x.numpy(), ["add", "sub", "conv2"], reduce="none", batch_size=2)
     with torch.no_grad():
@@ -85,6 +90,7 @@ def test_fault_1_aliasing_through_the_graph(reuses):
 
 
 def test_fault_2_reused_modules_keep_every_call(reuses):
+    """Only one call of a module that runs several times is kept."""
     hooks = fn.record(reuses, images(), "relu")
     assert hooks.unit.values.tolist()[::4] == ["relu@0/000", "relu@1/000"]
     assert hooks.call.values.tolist() == [0] * 4 + [1] * 4
@@ -99,6 +105,7 @@ def test_fault_2_reused_modules_keep_every_call(reuses):
 
 
 def test_fault_2_a_module_under_two_names_is_one_module():
+    """A module under two names is recorded twice or joined wrongly."""
     module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1))
     module.add_module("3", module[1])
     assert fn.record(module, images(), "3").unit.values.tolist() == [f"1@{c}/00{k}" for c in (0, 1) for k in (0, 1)]
@@ -174,6 +181,7 @@ def test_faults_3_and_5_nothing_is_left_behind(tmp_path, model, source, error, s
 
 
 def test_fault_5_loader_workers_do_not_draw_from_the_global_generator():
+    """Recording changes the caller's random numbers."""
     torch.manual_seed(3)
     before = torch.get_rng_state()
     model = nn.Conv2d(3, 2, 1)
@@ -183,6 +191,8 @@ def test_fault_5_loader_workers_do_not_draw_from_the_global_generator():
 
 
 def test_fault_3_unknown_layers_fail_before_the_first_batch(reuses):
+    """A misspelt layer is passed over, or found after hours."""
+
     class Counts(FailingSet):
         pass
 
@@ -195,6 +205,7 @@ def test_fault_3_unknown_layers_fail_before_the_first_batch(reuses):
 
 
 def test_fault_4_no_names_are_stored_on_modules(reuses):
+    """Names kept on modules are stale once the network is part of another."""
     first = fn.record(reuses, images(), "relu")
     outer = nn.Sequential(reuses)
     fn.record(outer, images(), "0.relu")
@@ -202,6 +213,7 @@ def test_fault_4_no_names_are_stored_on_modules(reuses):
 
 
 def test_fault_6_labels_and_rows_belong_to_ids_not_to_order(tmp_path):
+    """Rows and labels are joined by position."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -220,6 +232,7 @@ def test_fault_6_labels_and_rows_belong_to_ids_not_to_order(tmp_path):
 
 
 def test_fault_6_a_shuffled_loader_gives_the_same_rows():
+    """The same of a loader that shuffles."""
     x, y = torch.from_numpy(images(7, 4)), torch.arange(7)
     net = nn.Sequential(nn.Conv2d(3, 2, 1))
     data = TensorDataset(x, y)
@@ -250,6 +263,8 @@ def test_random_transforms_are_refused():
 
 
 def test_fault_16_an_ambiguous_channel_axis_is_refused():
+    """An axis is taken for the filters by guess."""
+
     class Mixed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -304,6 +319,7 @@ def test_float16_storage_refuses_what_it_cannot_hold():
 
 
 def test_fault_6_files_come_sorted_whatever_the_folder_says(tmp_path, monkeypatch):
+    """The same of files in the order of the disk."""
     import os
 
     from PIL import Image
@@ -336,6 +352,7 @@ class Logarithm(nn.Module):
 
 
 def test_fault_8_values_are_recorded_as_they_are_neither_squashed_nor_scaled():
+    """Values are squashed or scaled unasked."""
     net = nn.Sequential(nn.Conv2d(3, 2, 1))
     nn.init.constant_(net[0].weight, 30.0)
     nn.init.constant_(net[0].bias, 500.0)
@@ -348,6 +365,7 @@ def test_fault_8_values_are_recorded_as_they_are_neither_squashed_nor_scaled():
 
 
 def test_fault_9_one_class_gives_nan_with_a_reason():
+    """With one class alone, d' comes out as a number or an error without reason."""
     stimuli = fn.load_stimuli(images(), label=["cat"] * 6)
     moments = fn.stream_moments(nn.Sequential(nn.Conv2d(3, 2, 1)), stimuli, "0")
     found = fn.selectivity_from_moments(moments, "cat")
@@ -356,6 +374,7 @@ def test_fault_9_one_class_gives_nan_with_a_reason():
 
 
 def test_fault_15_nan_stays_nan_in_every_reduction_and_in_the_store(tmp_path):
+    """NaN becomes a number on the way."""
     net = Logarithm()
     nn.init.constant_(net.conv.weight, 1.0)
     x = np.abs(images(4, 6)) + 0.1
@@ -386,6 +405,7 @@ class Sequence(nn.Module):
 
 
 def test_fault_16_three_dimensions_are_a_sequence_only_where_the_network_says_so():
+    """The same of three-dimensional outputs."""
     net, x = Sequence(), images(2, 8)
     found = fn.record(net, x, ["conv", "tokens", "norm", "act"])
     assert found.layer.to_series().value_counts().to_dict() == {"conv": 6, "tokens": 6, "norm": 6, "act": 6}
@@ -400,6 +420,8 @@ def test_fault_16_three_dimensions_are_a_sequence_only_where_the_network_says_so
 
 
 def test_fault_16_series_of_one_dimensional_convolutions_have_their_channels_in_front():
+    """The same of one-dimensional convolutions."""
+
     class Series(nn.Module):
         def __init__(self):
             super().__init__()
@@ -417,6 +439,7 @@ def test_fault_16_series_of_one_dimensional_convolutions_have_their_channels_in_
 
 
 def test_fault_17_batch_norm_neither_drifts_nor_normalises_by_the_batch():
+    """Recording in training mode moves or uses batch statistics."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
     nn.init.uniform_(net[1].running_mean)
     state = copy.deepcopy(net.state_dict())
@@ -429,6 +452,7 @@ def test_fault_17_batch_norm_neither_drifts_nor_normalises_by_the_batch():
 
 
 def test_fault_23_a_recording_in_netcdf_is_netcdf_4_with_its_types(tmp_path):
+    """Files come out as netCDF-3, with other types."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1))
     fn.record(net, images(), "0", reduce=["mean", "sd"], out=tmp_path / "a.nc").close()
     assert (tmp_path / "a.nc").read_bytes()[:8] == b"\x89HDF\r\n\x1a\n"
@@ -438,6 +462,7 @@ def test_fault_23_a_recording_in_netcdf_is_netcdf_4_with_its_types(tmp_path):
 
 
 def test_fault_24_dependencies_have_lower_bounds_only():
+    """Pinned versions keep the package out of other environments."""
     import tomllib
     from pathlib import Path
 
