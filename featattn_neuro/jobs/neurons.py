@@ -74,8 +74,8 @@ def compare_with_neurons(
 
     Raises
     ------
-    DataError, ConfigError, StoreError : as reading, loading and recording do; StoreError also where files of these names
-        lie in a folder of something else.
+    DataError, ConfigError, StoreError : as reading, loading and recording do; StoreError also where files of these
+        names lie in a folder of something else.
     """
     folder = Path(out)
     _check_folder(folder)  # recording takes minutes
