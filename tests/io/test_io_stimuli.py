@@ -492,6 +492,7 @@ def deep_tiff() -> bytes:
         ("rgb.tif", deep_tiff()),
         ("rgb.ppm", b"P6 2 2 65535\n" + bytes(24)),
     ],
+    ids=["RGB", "grey and alpha", "RGBA", "TIFF", "PPM"],
 )
 def test_deep_colours_are_refused_as_deep_greys_are(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
