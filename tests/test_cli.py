@@ -8,12 +8,13 @@ import sys
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from PIL import Image
 
 from featattn_neuro import cli
-from featattn_neuro.cli.options import one_arm, split_names
+from featattn_neuro.cli.options import one_arm, read_images, split_names
 from featattn_neuro.cli.recording import _axes
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io.stimuli import load_stimuli
@@ -320,6 +321,58 @@ def test_recording_skips_what_cannot_be_read_and_says_so(image_folders, tmp_path
     assert featattn(*command, "--channel-axis", "conv") == 2
     assert "LAYER=AXIS" in capsys.readouterr().err
     assert _axes(["blocks.0=-1", "a=1"]) == {"blocks.0": -1, "a": 1}
+
+
+def test_several_files_without_an_image_are_skipped_too(image_folders, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    import featattn_neuro as fa
+
+    monkeypatch.chdir(image_folders)
+    some = shutil.copytree("head", tmp_path / "some")
+    for name in ("across/03.png", "upright/04.png"):
+        (some / name).write_bytes(b"")
+    (some / "across/04.png").unlink()
+    (some / "across/04.png").symlink_to("/nowhere/x.png")
+    images = fa.load_stimuli(some, corrupt="skip")
+    labels = tmp_path / "labels.csv"
+    pd.DataFrame({"id": images.id, "label": images.label}).to_csv(labels, index=False)
+    command = ("record", "tiny_network:make", some, "--layers", "conv", "--corrupt", "skip", "--out")
+    for out, more in (("a.nc", ()), ("a.zarr", ()), ("b.nc", ("--labels", labels))):
+        assert featattn(*command, tmp_path / out, *more) == 0
+        found = load_kind(tmp_path / out)
+        assert found["skipped"].values.tolist() == ["across/03.png", "across/04.png", "upright/04.png"]
+        assert found.sizes["stimulus"] == 21
+        assert "could not be read: across/03.png, across/04.png, upright/04.png" in capsys.readouterr().err
+
+
+def test_a_limit_is_spread_over_the_classes_of_a_table_by_id(image_folders, tmp_path, monkeypatch):
+    import featattn_neuro as fa
+
+    monkeypatch.chdir(image_folders)
+    images = fa.load_stimuli("head")
+    table = pd.DataFrame({"id": images.id, "label": images.label})
+    table.to_csv(tmp_path / "by id.csv", index=False)
+    table.assign(id=range(len(table)), path=images.path).to_csv(tmp_path / "own id.csv", index=False)
+    table.assign(id=images.path).rename(columns={"id": "path"}).to_csv(tmp_path / "by path.csv", index=False)
+    for name in ("by id.csv", "own id.csv", "by path.csv"):
+        found = read_images("head", tmp_path / name, 4)
+        assert found.label.tolist() == ["across", "across", "upright", "upright"]
+        assert found.path.tolist() == ["across/00.png", "across/01.png", "upright/00.png", "upright/01.png"]
+
+
+@pytest.mark.parametrize("column", ["id", "path"])
+def test_an_image_without_a_label_is_said_unless_it_may_have_none(image_folders, tmp_path, monkeypatch, column):
+    import featattn_neuro as fa
+
+    monkeypatch.chdir(image_folders)
+    images = fa.load_stimuli("head")
+    table = pd.DataFrame({column: getattr(images, column), "label": images.label})
+    table.loc[2, "label"] = " "
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(cli.FeatattnError, match="no label for 1 of 24 stimuli"):
+        read_images("head", tmp_path / "labels.csv", None)
+    assert read_images("head", tmp_path / "labels.csv", None, unlabelled=True).label[2] == ""
 
 
 def test_several_classes_own_labels_and_export(image_folders, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ import xarray as xr
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.io.labels import SEPARATOR, label_matrix, read_labels
 from featattn_neuro.io.row_store import RowFolder
-from featattn_neuro.io.stimuli import Stimuli, load_stimuli
+from featattn_neuro.io.stimuli import FileImages, Stimuli, load_stimuli
 from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.cutting import CutNetwork
@@ -34,7 +34,7 @@ def as_stimuli(stimuli: Any, network: Network, corrupt: str = "error") -> tuple[
     if is_torch_source(stimuli):
         found = DatasetStimuli(stimuli, skip=corrupt == "skip")
         # tensors are what the dataset's own transform made of the images; decoded pictures still want preprocessing
-        return found, network.preprocess if len(found) and _is_picture(found) else None
+        return found, network.preprocess if gives_bytes(found) else None
     if isinstance(stimuli, str | Path) or (
         isinstance(stimuli, list | tuple) and stimuli and all(isinstance(one, str | Path) for one in stimuli)
     ):
@@ -42,8 +42,11 @@ def as_stimuli(stimuli: Any, network: Network, corrupt: str = "error") -> tuple[
     return load_stimuli(stimuli, label=None), None
 
 
-def _is_picture(stimuli: DatasetStimuli) -> bool:
-    return first_raw(stimuli).dtype == np.uint8
+def gives_bytes(stimuli: Stimuli | DatasetStimuli) -> bool:
+    """Whether images are decoded pictures, whole numbers from 0 to 255."""
+    if isinstance(stimuli, DatasetStimuli):
+        return bool(len(stimuli)) and first_raw(stimuli).dtype == np.uint8
+    return isinstance(stimuli.images, FileImages) or stimuli.images.dtype == np.uint8
 
 
 def check_same_weights(network: Network, gains: xr.Dataset) -> None:

@@ -99,7 +99,7 @@ def export_gains(
     path : `.safetensors` = the gains with unit ids, tasks and provenance in the header (all tasks; `import_gains` gives
         back the very Dataset); `.onnx` = the network with the gains folded into its weights, run once with onnxruntime
         and compared (relative 1e-4) before it is written; without a suffix = a folder with a peft IA3 adapter
-        (`ia3_l` vectors), as `PeftModel.from_pretrained` reads it.
+        (`ia3_l` vectors), as `PeftModel.from_pretrained` reads it; an adapter that is there is replaced.
     model : what the gains were learned on; for `.onnx` and peft.
     task : which task's gains, where there are several; for `.onnx` and peft.
     input_shape : (C, H, W) of the images, for `.onnx`; None = what the network's preprocessing gives.
@@ -111,7 +111,8 @@ def export_gains(
     Raises
     ------
     ConfigError : gains that cannot be folded or moved to where peft has a place; the message says why. A package that
-        is needed and not installed. StoreError : the file cannot be written, or the ONNX network answers otherwise.
+        is needed and not installed. StoreError : the file cannot be written, the folder holds other things than an
+        adapter, or the ONNX network answers otherwise.
 
     >>> export_gains(xr.Dataset(), "gains.pt")
     Traceback (most recent call last):

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from featattn_neuro.api._shared import as_stimuli
+from featattn_neuro.api._shared import as_stimuli, gives_bytes
 from featattn_neuro.errors import ConfigError, choose
 from featattn_neuro.io.metadata import Table, metadata_columns, with_metadata
 from featattn_neuro.io.recording_store import recording_store
@@ -66,7 +66,8 @@ def record(
     model : an `nn.Module`, or what `load_model` gives.
     stimuli : what `load_stimuli` gives (preprocessed as the network's weights want); a folder, data-set name or list of
         image files; an array or tensor (N, C, H, W), taken as it stands; pictures, bytes (N, H, W, 3) or PIL; or a
-        torch dataset or loader (items that are tensors are taken as they stand, pictures are preprocessed).
+        torch dataset or loader, or what has a length and items by position as a dataset does, Hugging Face's for
+        instance (items that are tensors are taken as they stand, pictures are preprocessed).
     layers : dotted names, globs ("layer3.*.relu*"), regular expressions ("re:layer[12]\\..*"), stages ("conv",
         "activation"), types (nn.Conv2d or "Conv2d"), functions (name, module) -> bool, or several of these. A text that
         means no module is looked up among the functional operations of the torch.fx graph, named as torchvision's
@@ -137,7 +138,7 @@ def record(
             workers=usual_workers(images, batch_size) if workers is None else workers,
             attrs={
                 "network_name": network.name,
-                "preprocessing": _in_words(preprocess),
+                "preprocessing": _in_words(preprocess, images),
                 "recorded_dtype": dtype,
             },
             progress=progress, timing=timing,
@@ -217,9 +218,11 @@ def stream_moments(
         return run_plan(
             network.module, plan, images, MomentsSink(target), preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,
-            attrs={"network_name": network.name, "preprocessing": _in_words(preprocess)}, progress=progress,
+            attrs={"network_name": network.name, "preprocessing": _in_words(preprocess, images)}, progress=progress,
         )  # fmt: skip
 
 
-def _in_words(preprocess: Preprocessing | None) -> str:
-    return "none: images as they stand" if preprocess is None else preprocess.describe()
+def _in_words(preprocess: Preprocessing | None, images: Stimuli | DatasetStimuli) -> str:
+    if preprocess is not None:
+        return preprocess.describe()
+    return "none: pixels scaled to [0, 1]" if gives_bytes(images) else "none: images as they stand"

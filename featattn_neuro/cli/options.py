@@ -98,10 +98,15 @@ def read_images(
             from dataclasses import replace
 
             from featattn_neuro.io.labels import read_labels
+            from featattn_neuro.io.stimuli import limited_positions
 
-            stimuli = api.load_stimuli(images, label=None, limit=limit, corrupt=corrupt)
-            return replace(stimuli, label=read_labels(labels, stimuli, unlabelled=unlabelled).values)
-    return api.load_stimuli(images, label="folder" if labels is None else labels, limit=limit, corrupt=corrupt)
+            # ids are known once all are loaded, and classes once the ids are: only then can some be chosen
+            stimuli = api.load_stimuli(images, label=None, corrupt=corrupt)
+            stimuli = replace(stimuli, label=read_labels(labels, stimuli, unlabelled=unlabelled).values)
+            return stimuli.select(limited_positions(stimuli.label, len(stimuli), limit))
+    return api.load_stimuli(
+        images, label="folder" if labels is None else labels, limit=limit, corrupt=corrupt, unlabelled=unlabelled
+    )
 
 
 def one_arm(gains: xr.Dataset, arm: str | None) -> xr.Dataset:

@@ -144,7 +144,8 @@ def from_wide(
 
     Raises
     ------
-    DataError : a row or unit that the tables do not describe, or that comes twice.
+    DataError : a row or unit that the tables do not describe, or that comes twice; a column called as the ids are
+        (`unit`; `stimulus` or `trial`) that says otherwise than the index.
 
     >>> units = pd.DataFrame({"layer": ["conv"]}, index=["conv/0"])
     >>> from_wide(pd.DataFrame({"conv/0": [3.0, 5.0]}, index=["a", "b"]), units=units).response.values.tolist()
@@ -196,4 +197,12 @@ def _described(table: pd.DataFrame, ids: pd.Index, what: str) -> dict[str, np.nd
     if len(missing):
         raise DataError(f"the table of {what}s lacks {len(missing)} (first: {str(missing[0])!r}); add their rows")
     ordered = table.loc[ids]
-    return {str(name): ordered[name].to_numpy() for name in ordered.columns}
+    if what in ordered:
+        own, other = ids.astype(str).to_numpy(), ordered[what].astype(str).to_numpy()
+        if (own != other).any():
+            row = int(np.flatnonzero(own != other)[0])
+            raise DataError(
+                f"the table that describes each {what} has a column {what!r} that says otherwise than its index "
+                f"({other[row]!r} for {own[row]!r}); drop or rename it, or make it the index of both tables"
+            )
+    return {str(name): ordered[name].to_numpy() for name in ordered.columns if name != what}

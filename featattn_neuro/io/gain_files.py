@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from featattn_neuro.errors import DataError, StoreError
+from featattn_neuro.errors import ConfigError, DataError, StoreError
 from featattn_neuro.io.store import _replacing, provenance, write_bytes_atomic
 from featattn_neuro.schema import GAINS, SCHEMA_VERSION
 
-_TENSORS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_TENSORS, _CONFIG, _CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
 
 
 def write_gains(gains: xr.Dataset, path: str | Path) -> Path:
@@ -82,12 +83,22 @@ def read_gains(path: str | Path) -> xr.Dataset:
 
 
 def write_peft(folder: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Path:
-    """Write the folder that peft's `PeftModel.from_pretrained` reads; an existing one is replaced in the end."""
+    """Write the folder that peft's `PeftModel.from_pretrained` reads; an existing one is replaced in the end.
+
+    Raises
+    ------
+    ConfigError : a path that ends in no name. StoreError : a folder that holds anything but an adapter; an unwritable
+        place.
+    """
     from safetensors.numpy import save
 
     folder = Path(folder)
-    with _replacing(folder) as temporary:
+    if folder.name in ("", ".."):
+        raise ConfigError(f"wanted the name of a folder for the adapter alone; came {str(folder)!r}; name a new one")
+    with _replacing(folder, _is_adapter) as temporary:
         temporary.mkdir()
+        if (folder / _CARD).is_file():  # somebody's words about the adapter
+            shutil.copyfile(folder / _CARD, temporary / _CARD)
         (temporary / _TENSORS).write_bytes(save({k: np.array(v, order="C") for k, v in tensors.items()}))
         (temporary / _CONFIG).write_text(json.dumps(dict(config), indent=2, sort_keys=True), encoding="utf-8")
     return folder
@@ -112,6 +123,10 @@ def read_peft(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     if not isinstance(config, dict):
         raise DataError(f"{_CONFIG} of {str(folder)!r} holds no configuration; save the adapter again")
     return tensors, config
+
+
+def _is_adapter(folder: Path) -> bool:
+    return {entry.name for entry in folder.iterdir()} <= {_TENSORS, _CONFIG, _CARD}
 
 
 def _suffixed(path: str | Path) -> Path:

@@ -10,23 +10,32 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import lzma
 import os
 import pickle
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featattn_neuro.errors import DataError, StoreError
 
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 """File name endings, in lower case, that count as images."""
+
+_BITS_PER_SAMPLE = 258
+"""Number of the TIFF tag."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,13 @@ class FileImages:
         try:
             if self.root.is_dir():
                 return (self.root / member).read_bytes()
-            return _archive(self.root, os.getpid()).read(member)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"image {self.name(position)!r} cannot be read ({error}); check the file") from error
+            return _archive(self.root).read(member)
+        except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+            # zipfile raises a plain RuntimeError for a password that is missing, and its subclass for a way of packing
+            # that it does not know
+            packed = isinstance(error, RuntimeError)
+            advice = "unpack the archive first, and load the folder" if packed else "check the file"
+            raise DataError(f"image {self.name(position)!r} cannot be read ({_reason(error)}); {advice}") from error
 
     def __getitem__(self, position: int) -> NDArray[np.uint8]:
         return decode(self.data(position), self.name(position))
@@ -75,34 +88,39 @@ class FileImages:
 def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode the bytes of one image file to uint8 (H, W, 3) RGB; transparency is dropped; the first frame counts.
 
-    Raises `DataError` that names the image where it is corrupt, or deeper than 8 bits a channel (converting those
-    would clip them without a word).
+    The pixels are those of the file: a rotation that its EXIF data ask for is not carried out.
+
+    Raises `DataError` that names the image where it is corrupt, larger than Pillow decodes without a warning (89
+    million pixels), or deeper than 8 bits a channel, grey or colour (converting those would clip them without a word).
     """
+    with _opened(data, name) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def check_image(data: bytes, name: str) -> None:
+    """Raise `DataError` that names the image if its bytes do not decode to the end (JPEGs at an eighth scale)."""
+    with _opened(data, name) as image:
+        # a reduced scale skips most of the arithmetic and still reads every byte
+        image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
+        image.load()
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
+    """The image, not yet decoded; what goes wrong with it inside the `with` becomes `DataError`."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                _check_depth(image.mode, name)
-                return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+                _check_depth(image, name)
+                yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"image {name!r} is corrupt ({_reason(error)}); replace it, remove it, or pass corrupt='skip'"
+            f"image {name!r} is too large ({_reason(error)}); scale it down, remove it, or pass corrupt='skip'"
         ) from error
-
-
-def check_image(data: bytes, name: str) -> None:
-    """Raise `DataError` that names the image if its bytes do not decode to the end (JPEGs at an eighth scale)."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_depth(image.mode, name)
-            # a reduced scale skips most of the arithmetic and still reads every byte
-            image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
             f"image {name!r} is corrupt ({_reason(error)}); replace it, remove it, or pass corrupt='skip'"
         ) from error
@@ -111,12 +129,17 @@ def check_image(data: bytes, name: str) -> None:
 def list_folder(folder: Path) -> FileImages:
     """The image files in a folder and its sub-folders, sorted by relative path.
 
-    Hidden files and folders are left out. Raises `DataError` for a folder without images, and for a sub-folder in which
-    there is neither an image nor a folder: an empty class.
+    Hidden files and folders are left out, and links to a folder that they lie in. Raises `DataError` for a folder
+    without images, for a sub-folder in which there is neither an image nor a folder: an empty class; and for a name
+    that is not UTF-8.
     """
     members: list[str] = []
+    above = {os.fspath(folder): {_inode(folder)}}  # the folders that a folder lies in, and itself
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        within = above.pop(place)
+        here = {f: _inode(os.path.join(place, f)) for f in sorted(folders) if not f.startswith(".")}
+        folders[:] = [f for f in here if here[f] not in within]  # a link to a folder above would never end
+        above |= {os.path.join(place, f): within | {here[f]} for f in folders}
         images = [f for f in files if not f.startswith(".") and Path(f).suffix.lower() in IMAGE_SUFFIXES]
         if not images and not folders and Path(place) != folder:
             raise DataError(
@@ -128,13 +151,13 @@ def list_folder(folder: Path) -> FileImages:
         raise DataError(
             f"wanted images in {str(folder)!r}; there are none; image files end in {', '.join(IMAGE_SUFFIXES)}"
         )
-    return FileImages(folder, tuple(sorted(members)))
+    return FileImages(folder, _checked_names(sorted(members)))
 
 
 def list_zip(archive: Path) -> FileImages:
     """The image files in a zip archive, sorted by name. Raises `DataError` if it is no zip or holds no image."""
     try:
-        names = _archive(archive, os.getpid()).namelist()
+        names = _archive(archive).namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{str(archive)!r} is not a readable zip archive ({error}); replace it") from error
     members = [n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and not Path(n).name.startswith(".")]
@@ -144,13 +167,35 @@ def list_zip(archive: Path) -> FileImages:
 
 
 def list_files(paths: Sequence[str | Path]) -> FileImages:
-    """Image files in the order given; relative to their common folder. Raises `DataError` for one that is missing."""
+    """Image files in the order given; relative to their common folder.
+
+    Raises `DataError` for one that is missing, or whose name is not UTF-8.
+    """
     absolute = [Path(p).absolute() for p in paths]
     for path in absolute:
         if not path.is_file():
             raise DataError(f"wanted an image file; there is none at {str(path)!r}; check the path")
     root = Path(os.path.commonpath([p.parent for p in absolute]))
-    return FileImages(root, tuple(p.relative_to(root).as_posix() for p in absolute))
+    return FileImages(root, _checked_names([p.relative_to(root).as_posix() for p in absolute]))
+
+
+def _checked_names(members: list[str]) -> tuple[str, ...]:
+    """Python carries bytes of a name that are not UTF-8 along as surrogates, which no result file can hold."""
+    odd = next((name for name in members if not name.isascii() and _has_surrogates(name)), None)
+    if odd is not None:
+        raise DataError(
+            f"wanted image files with names in UTF-8; {os.fsencode(odd)!r} is not; rename it, for instance with convmv"
+        )
+    return tuple(members)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def _inode(path: str | Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def file_ids(images: FileImages) -> list[str]:
@@ -231,15 +276,34 @@ def _unpickle(tar: tarfile.TarFile, member: str) -> dict[bytes, Any]:
     return content
 
 
+def _archive(path: Path) -> zipfile.ZipFile:
+    """An open zip: the one that lies there now, since a file may be replaced while the process goes on."""
+    found = os.stat(path)
+    return _open_archive(path, os.getpid(), (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
 @functools.lru_cache(maxsize=4)
-def _archive(path: Path, process: int) -> zipfile.ZipFile:
-    """An open zip; one per process, because forked processes would share the file's read position."""
+def _open_archive(path: Path, process: int, state: tuple[int, ...]) -> zipfile.ZipFile:
+    """One per process, because forked processes would share the file's read position."""
     return zipfile.ZipFile(path)
 
 
-def _check_depth(mode: str, name: str) -> None:
-    if mode.startswith(("I", "F")):
-        raise DataError(f"image {name!r} has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+def _check_depth(image: ImageFile, name: str) -> None:
+    if image.mode.startswith(("I", "F")) or _deep_colours(image):
+        raise DataError(f"image {name!r} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+
+
+def _deep_colours(image: ImageFile) -> bool:
+    """Whether an image in colour is deeper than Pillow's mode says: it has none for deep colours, and cuts them."""
+    if image.format == "TIFF":
+        depths = image.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
+        return any(isinstance(one, int) and one > 8 for one in (depths if isinstance(depths, tuple) else (depths,)))
+    read_as = [tile[3] for tile in image.tile]
+    if image.format == "PNG":
+        return any(isinstance(one, str) and ";16" in one for one in read_as)
+    if image.format == "PPM":  # the mode and the largest value
+        return any(isinstance(one, tuple) and isinstance(one[-1], int) and one[-1] > 255 for one in read_as)
+    return False
 
 
 def _reason(error: BaseException) -> str:

@@ -16,6 +16,9 @@ from featattn_neuro.schema import MASKS
 
 _BOX = ("top", "left", "bottom", "right")
 
+_OBJECTS = 256
+"""So many numbers of objects may have gaps; more are ids of a whole data set, and each would get a mask per image."""
+
 
 def box_masks(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Masks of boxes: true inside.
@@ -63,7 +66,8 @@ def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.
 
     Raises
     ------
-    StoreError : no such table, missing columns, a cell without a number or a label, an object with two labels.
+    StoreError : no such table, missing columns, a cell without a number or a label, an object with two labels,
+        objects that are not numbered within an image.
         DataError : an image that the stimuli do not have, a stimulus without a box, a box outside the image or without
         a pixel.
     """
@@ -84,6 +88,12 @@ def read_boxes(path: str | Path, stimuli: Stimuli, size: tuple[int, int]) -> xr.
     objects = table["object"].to_numpy() if "object" in table else np.zeros(len(table), dtype=np.int64)
     if objects.dtype.kind not in "iu" or (objects < 0).any():
         raise StoreError(f"wanted whole numbers from 0 in column object of {str(path)!r}; came others; number them")
+    boxes = int(table[key].value_counts().max()) if len(table) else 0
+    if objects.max(initial=0) >= max(boxes, _OBJECTS):
+        raise StoreError(
+            f"wanted the objects of each image numbered 0, 1, … in column object of {str(path)!r}; came "
+            f"{objects.max()} where no image has more than {boxes} boxes; number them within each image"
+        )
     unnamed = np.flatnonzero(table["label"].str.strip() == "" if "label" in table else [])
     if unnamed.size:
         raise StoreError(

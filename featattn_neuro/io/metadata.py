@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featattn_neuro.errors import ConfigError, DataError, StoreError, choose
+from featattn_neuro.io.labels import checked_labels, without_blank_rows
 from featattn_neuro.io.parquet import read_parquet
 from featattn_neuro.io.stimulus_set import Stimuli
 from featattn_neuro.schema import ACTIVATIONS, kind_of, metadata_name
@@ -23,6 +24,9 @@ Column = NDArray[Any]
 
 KEYS = ("stimulus", "stimulus_id", "id", "path")
 """Columns by which a table can be joined: content ids, or file names relative to the source of the stimuli."""
+
+OWN_NUMBERS = "stimulus_number"
+"""What a laboratory's own numbers become that stand in a column `stimulus`, the name of the dimension."""
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _MISSING = ("", "NA", "NaN", "nan", "N/A")
@@ -44,19 +48,21 @@ def with_metadata(what: Any, table: Table, *, others: str = "error") -> Any:
     what : `Stimuli`, or a Dataset whose rows are stimuli (ACTIVATIONS, SALIENCY, …); it is not altered.
     table : a DataFrame, or a file: .csv, .tsv or .txt (tab-separated), .parquet. The key is the first of the columns
         `stimulus`, `stimulus_id`, `id` (content ids) and `path` (relative to the source of the stimuli) that names a
-        stimulus; an index of that name counts as a column. In text files a column is of numbers (empty and "NA" cells
-        are missing) or of true/false where all its cells are; codes such as 007 stay text.
+        stimulus; an index of that name counts as a column. Numbers of your own in a column `stimulus` become
+        `stimulus_number`. Rows that are empty throughout do not count. In text files a column is of numbers (empty and
+        "NA" cells are missing) or of true/false where all its cells are; codes such as 007 stay text.
     others : rows that name none of the stimuli: "error", or "ignore" for a table of a larger set.
 
     Returns
     -------
     The same with more coordinates: text ("" where missing), numbers (NaN where missing), flags; times as ISO 8601 text.
-    A column `label` or `split` becomes that of stimuli that have none.
+    A column `label` or `split` becomes that of stimuli that have none; spaces around a label do not count.
 
     Raises
     ------
     DataError : no key column, an id twice, a stimulus without a row, rows of other stimuli, a column whose name is
-        taken or that says otherwise than a coordinate that is there, a column that is neither text, numbers nor flags.
+        taken or that says otherwise than a coordinate that is there, a column that is neither text, numbers nor flags,
+        a new label that is missing or blank.
     StoreError : no such file. ConfigError : another sort of table.
 
     >>> stimuli = Stimuli(id=np.array(["i", "j"]), images=np.zeros((2, 1, 3, 3), np.float32))
@@ -101,12 +107,23 @@ def metadata_columns(table: Table, known: Mapping[str, Any], *, others: str = "e
         if column == key:
             continue
         values = _values(frame[column].iloc[rows], column, name)
+        if column == "stimulus" and _are_numbers(values):
+            column = OWN_NUMBERS
         if column in known:
             _agree(column, values, np.asarray(known[column]), name)
+        elif column in found:
+            raise DataError(f"wanted each column of {name} once; two would be called {column!r}; rename one")
         else:
             title = metadata_name(column)
             found[title] = _declared(title, values, name)
+    if "label" in found:
+        calls = known["path" if "path" in known else "stimulus"]
+        found["label"] = checked_labels(found["label"], calls, f"column 'label' of {name}")
     return found
+
+
+def _are_numbers(values: Column) -> bool:
+    return values.dtype.kind in "iuf" or bool(pd.to_numeric(pd.Series(values), errors="coerce").notna().all())
 
 
 def _loaded(table: Table) -> tuple[pd.DataFrame, str, bool]:
@@ -122,7 +139,7 @@ def _loaded(table: Table) -> tuple[pd.DataFrame, str, bool]:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"wanted each column of {name} once; {twice!r} comes twice; rename one")
-    return frame, name, untyped
+    return without_blank_rows(frame), name, untyped
 
 
 def _read(path: Path, name: str) -> pd.DataFrame:

@@ -131,7 +131,7 @@ def parametric_stimuli(
     contrast : in (0, 1], of the channel that is modulated most, by `contrast_measure`.
     contrast_measure : "michelson" = (max − min)/(max + min) of the pattern (of its formula: pixels need not fall on
         crests); "rms" = SD over all pixels / mean, exactly, and the mean over pixels is `mean` (Peli 1990).
-    mean : luminance of the background, in (0, 1).
+    mean : luminance of the background, in (0, 1); above 0.5 not every contrast fits.
     aperture : "none", or "circle": a disc of the image's width with an `edge` (pixels; None = size/8) in which the
         contrast falls to 0 as a raised cosine.
     blank : one uniform image of luminance `mean` besides, its parameters NaN and its contrast 0.
@@ -201,16 +201,19 @@ def draw_grating(grating: Grating, look: Look) -> NDArray[np.float32]:
         pattern = pattern - pattern.mean()
         pattern = pattern * (grating.contrast / pattern.std() / np.abs(weights).max())
         largest = float(np.abs(pattern).max() * np.abs(weights).max())
-        if look.mean * (1 + largest) > 1 or largest > 1:
-            most = grating.contrast * min(1.0, 1 / look.mean - 1) / largest
-            raise ConfigError(
-                f"an rms contrast of {grating.contrast:g} leaves [0, 1] at mean {look.mean:g}; the largest that "
-                "fits at "
-                f"spatial frequency {grating.spatial_frequency:g}, orientation {grating.orientation:g} is {most:.4f}; "
-                "lower it"
-            )
+        too_much = look.mean * (1 + largest) > 1 or largest > 1
     else:
         pattern = grating.contrast * pattern
+        largest = float((weights[:, None, None] * pattern).max())
+        too_much = look.mean * (1 + largest) > 1 + 1e-9
+    if too_much:
+        most = grating.contrast * min(1.0, 1 / look.mean - 1) / largest
+        measure = "an rms" if look.contrast_measure == "rms" else "a Michelson"
+        raise ConfigError(
+            f"{measure} contrast of {grating.contrast:g} leaves [0, 1] at mean {look.mean:g}; the largest that fits at "
+            f"spatial frequency {grating.spatial_frequency:g}, orientation {grating.orientation:g} is {most:.4f}; "
+            "lower it"
+        )
     image = look.mean * (1 + weights[:, None, None] * pattern)
     return np.clip(image, 0.0, 1.0).astype(np.float32)  # only rounding can lie outside
 

@@ -203,7 +203,8 @@ def from_rsatoolbox(
 
     Returns
     -------
-    Dataset of that kind; descriptors that it has no place for are left out and named in the attribute `left_out`.
+    Dataset of that kind; descriptors that it has no place for, one called `stimulus` or `unit` where another holds the
+    ids among them, are left out and named in the attribute `left_out`.
 
     Raises
     ------
@@ -217,12 +218,17 @@ def from_rsatoolbox(
         )
     rows: dict[str, Any] = dict(dataset.obs_descriptors)
     units: dict[str, Any] = dict(dataset.channel_descriptors)
+    lost = []
     for what, table, wanted, name in (("observation", rows, stimulus, "stimulus"), ("channel", units, unit, "unit")):
         if wanted not in table:
             raise DataError(f"there is no {what} descriptor {wanted!r}; there are {sorted(table)}; pass {name}=")
+        if name != wanted and name in table:
+            lost.append(name)
         table[name] = table.pop(wanted)
     attrs = dict(dataset.descriptors)
-    return build(measurements, rows, units, kind=decide_kind(kind, attrs, units), attrs=attrs, names="the Dataset has")
+    found = build(measurements, rows, units, kind=decide_kind(kind, attrs, units), attrs=attrs, names="the Dataset has")
+    left = [*lost, *filter(None, str(found.attrs.get("left_out", "")).split(", "))]
+    return found.assign_attrs(left_out=", ".join(sorted(left))) if left else found
 
 
 def to_pynapple(tuning: xr.Dataset, *, feature: str = "level") -> xr.DataArray:

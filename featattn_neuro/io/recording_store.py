@@ -29,6 +29,7 @@ import xarray as xr
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io import recording_manifest as manifests
 from featattn_neuro.io import store as files
+from featattn_neuro.io.own_folders import check_replaceable
 from featattn_neuro.io.recording_chunks import LayerChunks, StoredLayer, is_whole, zarr_codecs
 from featattn_neuro.schema import RecordingHeader
 
@@ -202,8 +203,8 @@ def recording_store(
 
     Raises
     ------
-    StoreError : another process is writing it; there is something else, or a recording with another key; the disk is
-        full, or nothing can be made there.
+    StoreError : another process is writing it; there is something else (a folder that is no store of this package
+        also with `overwrite`), or a recording with another key; the disk is full, or nothing can be made there.
     """
     path = Path(path)
     files._suffix(path)
@@ -293,6 +294,7 @@ def _holds(path: Path, key: str, inputs: Mapping[str, str], *, overwrite: bool) 
             attrs = dict(found.attrs)
     except (StoreError, files.SchemaError):
         if overwrite:
+            check_replaceable(path)  # before hours of recording
             return False
         raise
     if attrs.get("recording_key") == key:
@@ -342,6 +344,7 @@ def _sealed_key(folder: Path, path: Path) -> str | None:
 
 
 def _give_name(folder: Path, path: Path) -> None:
+    check_replaceable(path)
     (folder / _PROGRESS).unlink(missing_ok=True)
     files._move_over(folder, path)
 

@@ -89,7 +89,8 @@ def saliency_store(path: str | Path, *, overwrite: bool = False) -> Iterator[Sal
 
     Raises
     ------
-    StoreError : another suffix, a file that is there already (unless `overwrite`), a folder that cannot be written.
+    StoreError : another suffix, a file that is there already (unless `overwrite`; a folder that is no store of this
+        package also then), a folder that cannot be written.
     """
     path = Path(path)
     suffix = _suffix(path)

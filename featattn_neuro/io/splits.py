@@ -7,7 +7,7 @@ source is a leak.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -52,7 +52,7 @@ def partition(stimuli: Stimuli, sizes: Mapping[str, int], *, seed: int) -> Stimu
 
     Returns
     -------
-    Stimuli with `split`, in the order given.
+    Stimuli with `split` and all that was known of them, in the order given.
 
     Raises
     ------
@@ -82,18 +82,9 @@ def partition(stimuli: Stimuli, sizes: Mapping[str, int], *, seed: int) -> Stimu
                 f"wanted {wanted} images of each class ({', '.join(f'{k} {v}' for k, v in sizes.items())}); class "
                 f"{str(one)!r} of {stimuli.name} has {members.size}; make the splits smaller or add images"
             )
-        drawn = rng.permutation(members[np.argsort(stimuli.id[members])])[:wanted]
-        split[drawn] = names
-    drawn_from = stimuli.select(split != "")
-    return Stimuli(
-        id=drawn_from.id,
-        images=drawn_from.images,
-        constituents=drawn_from.constituents,
-        label=drawn_from.label,
-        split=split[split != ""],
-        path=drawn_from.path,
-        name=stimuli.name,
-    )
+        split[rng.permutation(members[np.argsort(stimuli.id[members])])[:wanted]] = names
+    drawn = stimuli.select(split != "")
+    return replace(drawn, split=split[split != ""])
 
 
 def pair_composites(stimuli: Stimuli, count: int, *, seed: int) -> Composites:

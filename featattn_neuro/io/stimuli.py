@@ -6,8 +6,11 @@ Everything about stimuli can be imported from here; the parts are `stimulus_set`
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from featattn_neuro.io.images import (
     list_zip,
     read_cifar10,
 )
+from featattn_neuro.io.labels import checked_labels, read_cells
 from featattn_neuro.io.neural_nwb import read_nwb_images
 from featattn_neuro.io.neural_sets import read_object_images
 from featattn_neuro.io.splits import (
@@ -38,6 +42,7 @@ from featattn_neuro.io.splits import (
     partition,
 )
 from featattn_neuro.io.stimulus_set import Stimuli, array_stimuli, content_id, without_duplicates
+from featattn_neuro.schema import UNREADABLE
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -63,6 +68,7 @@ def load_stimuli(
     duplicates: str = "error",
     corrupt: str = "error",
     limit: int | None = None,
+    unlabelled: bool = False,
 ) -> Stimuli:
     """Load a set of images with content ids and labels.
 
@@ -71,26 +77,31 @@ def load_stimuli(
     source : one of
         a name of the manifest ("digits": float32 (N, 1, 28, 28) in [0, 1]; "cifar10_jpeg_subset", "cifar10",
         "imagenet_sample", and the images of "objects92" and "v4_210325": uint8 (H, W, 3)); a folder (images sorted by
-        relative path); a zip archive of images; an NWB file with images among its stimulus templates; a list of image
-        files, in that order; an array or tensor (N, C, H, W)
-        of floating-point values, taken as it stands (float32).
+        relative path; files ending in .jpg, .jpeg, .png, .bmp, .gif, .tif, .tiff, .webp, .ppm or .pgm, in capitals
+        too: others, such as .jfif, .heic or .avif, are not looked at); a zip archive of images; an NWB file with images
+        among its stimulus templates; a list of image files, in that order; an array or tensor (N, C, H, W) of
+        floating-point values, taken as it stands (float32).
     label : "folder" = the name of the folder that an image lies in (no labels if images lie directly in the source),
         and the class names of a manifest set; None = no labels; one text or number per image, in order; or the path of
-        a CSV file with columns path (relative to the source) and label, which must name every image.
+        a CSV file with columns path (relative to the source) and label, which must name every image. Spaces around a
+        label do not count.
     duplicates : "error" names two byte-identical images; "drop" keeps the first of each.
     corrupt : "error" names the first image that does not decode; "skip" leaves such images out; "keep" does not look:
-        the images are only decoded when they are used.
+        the images are only decoded when they are used (what cannot be read has an id of its position).
     limit : at most so many images, spread evenly over the classes, the first of each class.
+    unlabelled : whether a label that is given may be missing or blank: the image has none of several labels, and "" as
+        its label. Otherwise that is an error.
 
     Returns
     -------
-    Stimuli. Files are decoded when they are asked for; `path` says which they are.
+    Stimuli. Files are decoded when they are asked for, to RGB and not turned as their EXIF data say, as torchvision's
+    ImageFolder does; `path` says which they are.
 
     Raises
     ------
     DataError
-        Missing or corrupt image, empty class folder, byte-identical images, labels that do not fit, an array that is
-        not (N, C, H, W), not floating-point or not finite.
+        Missing or corrupt image, empty class folder, byte-identical images, labels that do not fit or are missing, an
+        array that is not (N, C, H, W), not floating-point or not finite.
     ConfigError
         A text that is neither a manifest name nor a path, or an unknown choice.
     StoreError
@@ -106,15 +117,42 @@ def load_stimuli(
     choose(corrupt, ("error", "skip", "keep"), "treatment of corrupt images")
     if limit is not None and limit < 1:
         raise ConfigError(f"wanted a limit of 1 or more images; came {limit}; leave it out to load all")
+    labels = _Labels(label, unlabelled)
     if isinstance(source, str | os.PathLike):
-        return _from_name(source, label, duplicates, corrupt, limit)
+        return _from_name(source, labels, duplicates, corrupt, limit)
     if isinstance(source, list | tuple) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return _from_files(list_files(source), label, duplicates, corrupt, limit, name="files", check=True)
-    return _from_array(source, label, duplicates, limit)
+        return _from_files(list_files(source), labels, duplicates, corrupt, limit, name="files", check=True)
+    return _from_array(source, labels, duplicates, limit)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What the caller says of labels."""
+
+    said: Label
+    unlabelled: bool = False
+
+    @property
+    def of_source(self) -> bool:
+        """Do they come with the source?"""
+        return label_is_folder(self.said)
+
+    def given(self, count: int, paths: Sequence[str] | None) -> NDArray[np.str_] | None:
+        """Those of the caller, in the order of the images; None where there are none."""
+        if self.said is None or self.of_source:
+            return None
+        if isinstance(self.said, str | os.PathLike):
+            return _csv_labels(Path(self.said), paths, unlabelled=self.unlabelled)
+        values: Any = self.said
+        shape = np.shape(values)
+        if shape != (count,):
+            raise DataError(f"wanted {count} labels, one per image; came shape {shape}; pass one for each")
+        names = [f"image {position}" for position in range(count)] if paths is None else paths
+        return checked_labels(values, names, "the list of labels", unlabelled=self.unlabelled)
 
 
 def _from_name(
-    source: str | os.PathLike[str], label: Label, duplicates: str, corrupt: str, limit: int | None
+    source: str | os.PathLike[str], label: _Labels, duplicates: str, corrupt: str, limit: int | None
 ) -> Stimuli:
     path = Path(source)
     if isinstance(source, str) and source in _image_sets():
@@ -137,21 +175,21 @@ def _from_name(
     raise AssertionError("choose raises")
 
 
-def _from_nwb(path: Path, label: Label, duplicates: str, limit: int | None) -> Stimuli:
+def _from_nwb(path: Path, label: _Labels, duplicates: str, limit: int | None) -> Stimuli:
     """Images that an NWB file carries; `path` holds their names, which are their labels too."""
     images, names = read_nwb_images(path)
     sizes = {image.shape for image in images}
     if len(sizes) > 1:
         raise DataError(f"wanted images of one size in {str(path)!r}; came {sorted(sizes)}; load them from a folder")
-    labels = np.array(names) if label_is_folder(label) else _given_labels(label, len(images), names)
-    keep = _limited(labels, len(images), limit)
+    labels = np.array(names) if label.of_source else label.given(len(images), names)
+    keep = limited_positions(labels, len(images), limit)
     return array_stimuli(
         np.stack(images)[keep], label=None if labels is None else labels[keep], path=np.array(names)[keep],
         name=path.name, duplicates=duplicates,
     )  # fmt: skip
 
 
-def _from_manifest(name: str, label: Label, duplicates: str, corrupt: str, limit: int | None) -> Stimuli:
+def _from_manifest(name: str, label: _Labels, duplicates: str, corrupt: str, limit: int | None) -> Stimuli:
     entry = manifest.load_manifest().entry(name)
     path = manifest.find(name)
     if entry.loader in _ARCHIVES:
@@ -160,9 +198,8 @@ def _from_manifest(name: str, label: Label, duplicates: str, corrupt: str, limit
             list_zip(path / _ARCHIVES[entry.loader]), label, duplicates, corrupt, limit, name=name, check=False
         )
     images, classes, paths = _LOADERS[entry.loader](path)
-    given = _given_labels(label, len(images), paths)
-    labels = np.asarray(classes).astype(str) if label_is_folder(label) else given
-    keep = _limited(labels, len(images), limit)
+    labels = np.asarray(classes).astype(str) if label.of_source else label.given(len(images), paths)
+    keep = limited_positions(labels, len(images), limit)
     return array_stimuli(
         images[keep],
         label=None if labels is None else labels[keep],
@@ -193,14 +230,14 @@ def _image_sets() -> list[str]:
 
 
 def _from_files(
-    images: FileImages, label: Label, duplicates: str, corrupt: str, limit: int | None, *, name: str, check: bool
+    images: FileImages, label: _Labels, duplicates: str, corrupt: str, limit: int | None, *, name: str, check: bool
 ) -> Stimuli:
     paths = np.array(images.members, dtype=str)
-    labels = _folder_labels(images) if label_is_folder(label) else _given_labels(label, len(images), paths.tolist())
-    keep = _limited(labels, len(images), limit)
+    labels = _folder_labels(images) if label.of_source else label.given(len(images), paths.tolist())
+    keep = limited_positions(labels, len(images), limit)
     if check and corrupt != "keep":
         keep = _readable(images, keep, corrupt)
-    ids = np.array(file_ids(images.select(keep)), dtype=str)
+    ids = np.array(_ids(images, keep, corrupt), dtype=str)
 
     def make(which: NDArray[np.int64]) -> Stimuli:
         kept = keep[which]
@@ -215,9 +252,10 @@ def _from_files(
     return without_duplicates(make, ids, duplicates)
 
 
-def _from_array(source: Any, label: Label, duplicates: str, limit: int | None) -> Stimuli:
+def _from_array(source: Any, label: _Labels, duplicates: str, limit: int | None) -> Stimuli:
     if hasattr(source, "detach"):  # a tensor, told by its method so that torch stays unloaded
-        source = source.detach().cpu().numpy()
+        source = source.detach().cpu()
+        source = (source.float() if source.is_floating_point() else source).numpy()  # numpy has no bfloat16
     try:
         images = np.asarray(source)
     except ValueError as error:
@@ -236,8 +274,8 @@ def _from_array(source: Any, label: Label, duplicates: str, limit: int | None) -
     finite = np.isfinite(images).all(axis=(1, 2, 3))
     if not finite.all():
         raise DataError(f"wanted finite pixels; image {np.flatnonzero(~finite)[0]} has NaN or infinity; remove it")
-    labels = None if label_is_folder(label) else _given_labels(label, len(images), None)
-    keep = _limited(labels, len(images), limit)
+    labels = label.given(len(images), None)
+    keep = limited_positions(labels, len(images), limit)
     return array_stimuli(images[keep], label=None if labels is None else labels[keep], duplicates=duplicates)
 
 
@@ -260,26 +298,10 @@ def _folder_labels(images: FileImages) -> NDArray[np.str_] | None:
     return np.array([f.name for f in folders], dtype=str)
 
 
-def _given_labels(label: Label, count: int, paths: Sequence[str] | None) -> NDArray[np.str_] | None:
-    if label is None or label_is_folder(label):
-        return None
-    if isinstance(label, str | os.PathLike):
-        return _csv_labels(Path(label), paths)
-    values = np.asarray(label)
-    if values.shape != (count,):
-        raise DataError(f"wanted {count} labels, one per image; came shape {values.shape}; pass one for each")
-    return values.astype(str)
-
-
-def _csv_labels(table_path: Path, paths: Sequence[str] | None) -> NDArray[np.str_]:
+def _csv_labels(table_path: Path, paths: Sequence[str] | None, *, unlabelled: bool) -> NDArray[np.str_]:
     if paths is None:
         raise DataError("labels from a CSV file need images that are files; pass one label per image instead")
-    try:
-        table = pd.read_csv(table_path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"label={str(table_path)!r} is neither 'folder' nor a readable CSV file ({error}); check the path"
-        ) from error
+    table = read_cells(table_path, f"label={str(table_path)!r} is neither 'folder' nor a readable CSV file")
     if not {"path", "label"} <= set(table.columns):
         raise DataError(
             f"wanted columns path and label in {str(table_path)!r}; came {', '.join(table.columns)}; rename them"
@@ -294,10 +316,10 @@ def _csv_labels(table_path: Path, paths: Sequence[str] | None) -> NDArray[np.str
             f"{str(table_path)!r} has no label for {len(missing)} of {len(paths)} images, the first is {missing[0]!r}; "
             "add them (paths are relative to the source)"
         )
-    return np.array([known[p] for p in paths], dtype=str)
+    return checked_labels([known[p] for p in paths], paths, repr(str(table_path)), unlabelled=unlabelled)
 
 
-def _limited(labels: NDArray[np.str_] | None, count: int, limit: int | None) -> NDArray[np.int64]:
+def limited_positions(labels: NDArray[np.str_] | None, count: int, limit: int | None) -> NDArray[np.int64]:
     """Positions of the first `limit` images, taken in turn from each class, in their own order."""
     if limit is None or limit >= count:
         return np.arange(count)
@@ -305,6 +327,30 @@ def _limited(labels: NDArray[np.str_] | None, count: int, limit: int | None) -> 
         return np.arange(limit)
     turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()
     return np.sort(np.argsort(turn, kind="stable")[:limit])
+
+
+def _ids(images: FileImages, keep: NDArray[np.int64], corrupt: str) -> list[str]:
+    """sha256 of each file's bytes; of position where there is none, and one is not wanted ("keep").
+
+    Files that cannot be read have no content; neither have those that do not decode, where several are the same (empty
+    ones, or one page of errors downloaded many times): they are no images that come twice.
+    """
+    if corrupt != "keep":
+        return file_ids(images.select(keep))
+    ids = []
+    for i in keep.tolist():
+        try:
+            ids.append(hashlib.sha256(images.data(i)).hexdigest())
+        except DataError:
+            ids.append(f"{UNREADABLE} {i}")
+    twice = {one for one, count in Counter(ids).items() if count > 1}
+    for place, i in enumerate(keep.tolist()):
+        if ids[place] in twice:
+            try:
+                check_image(images.data(i), images.name(i))
+            except DataError:
+                ids[place] = f"{UNREADABLE} {i}"
+    return ids
 
 
 def _readable(images: FileImages, keep: NDArray[np.int64], corrupt: str) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featattn_neuro.errors import DataError
 from featattn_neuro.io.images import FileImages, decode
-from featattn_neuro.schema import CONSTITUENT_SEPARATOR, metadata_name
+from featattn_neuro.schema import CONSTITUENT_SEPARATOR, UNREADABLE, metadata_name
 
 Text = NDArray[np.str_]
 
@@ -150,11 +150,19 @@ class Stimuli:
             found.update(f"{name}{values.tolist()}".encode())
         for position in range(len(self)):
             if isinstance(self.images, FileImages):
-                found.update(hashlib.sha256(self.images.data(position)).digest())
+                found.update(self._file_digest(position))
             else:
                 image = self.images[position]
                 found.update(f"{image.dtype.str}{image.shape}".encode() + image.tobytes())
         return found.hexdigest()
+
+    def _file_digest(self, position: int) -> bytes:
+        try:
+            return hashlib.sha256(self.images.data(position)).digest()  # type: ignore[union-attr]
+        except DataError:
+            if not self.id[position].startswith(UNREADABLE):
+                raise
+            return self.id[position].encode()
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))

@@ -18,7 +18,7 @@ import shutil
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError
+from featattn_neuro.io.own_folders import check_replaceable, is_own_store
 from featattn_neuro.io.recording_chunks import crc32c
 from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Kind, kind_of
 
@@ -47,7 +48,7 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
     ----------
     dataset : Dataset with the attribute `kind`; it is checked against the schema and not altered.
     path : ends in ".nc" (netCDF-4, compressed, through h5netcdf) or ".zarr" (a folder, zarr format 2). An existing
-        file or folder of that name is replaced after the new one is complete.
+        file or store of that name is replaced after the new one is complete.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def save_kind(dataset: xr.Dataset, path: str | Path) -> Path:
     SchemaError
         The Dataset is of no declared kind, breaks its kind, or a text variable holds something that is not text.
     StoreError
-        Unknown suffix, missing or unwritable folder, full disk.
+        Unknown suffix, missing or unwritable folder, full disk; a folder of that name that is no store of this package.
 
     Examples
     --------
@@ -312,14 +313,19 @@ def _text_checksum(dataset: xr.Dataset) -> str:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed."""
+def _replacing(path: Path, ours: Callable[[Path], bool] = is_own_store) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed.
+
+    `ours` says of a folder that is there whether it may be replaced.
+    """
     if not path.parent.is_dir():
         raise StoreError(f"wanted a folder to write {path.name!r} in; there is none at {str(path.parent)!r}; make it")
     _tidy(path)
     temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
+        check_replaceable(path, ours)
         yield temporary
+        check_replaceable(path, ours)  # somebody may have filled it meanwhile
         _move_over(temporary, path)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise StoreError(

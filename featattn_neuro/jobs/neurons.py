@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro import api
-from featattn_neuro.errors import ConfigError, DataError, choose
+from featattn_neuro.errors import ConfigError, DataError, StoreError, choose
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import save_kind, write_text_atomic
@@ -74,10 +74,11 @@ def compare_with_neurons(
 
     Raises
     ------
-    DataError, ConfigError, StoreError : as reading, loading and recording do.
+    DataError, ConfigError, StoreError : as reading, loading and recording do; StoreError also where files of these
+        names lie in a folder of something else.
     """
     folder = Path(out)
-    check_writable(folder)  # recording takes minutes
+    _check_folder(folder)  # recording takes minutes
     neural = api.read_neural(source, **dict(said or {}))
     stimuli = _stimuli(source, images)
     neural = with_stimulus_ids(neural, stimuli)
@@ -111,6 +112,17 @@ def compare_with_neurons(
     facts["attention"] = [] if effects is None else effects_by_area(effects)
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=2, ensure_ascii=False))
     return write_neural_page(folder)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a place that cannot be written, and files of our names that no earlier comparison left there."""
+    check_writable(folder)
+    there = next((f"{name}.nc" for name in FILES if (folder / f"{name}.nc").exists()), None)
+    if there is not None and not (folder / "facts.json").is_file():
+        raise StoreError(
+            f"wanted a folder for the results; {str(folder)!r} holds {there!r} of something else, which would be "
+            "replaced; choose another"
+        )
 
 
 def _neurons(neural: xr.Dataset, parameter: str, permutations: int, seed: int) -> xr.Dataset:

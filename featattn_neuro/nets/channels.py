@@ -124,8 +124,11 @@ class ChannelRule:
             raise no_filters(layer, came)
         given = self.given.get(layer) if isinstance(self.given, Mapping) else self.given
         if given is not None:
-            if not given % output.ndim >= 1:
-                raise DataError(f"layer {layer!r} gives {output.ndim} dimensions; channel axis {given} is not one")
+            if not -output.ndim <= given < output.ndim or given % output.ndim == 0:
+                raise DataError(
+                    f"layer {layer!r} gives {output.ndim} dimensions, the first of them images; channel axis {given} "
+                    f"is not one of the others; name one of 1 to {output.ndim - 1}, or -1 for the last"
+                )
             return given % output.ndim
         if output.ndim == 2:
             return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Mapping, Sized
 from typing import Any
 
@@ -21,36 +22,42 @@ from torch.utils.data import (
 from torch.utils.data.dataloader import default_collate
 
 from featattn_neuro.errors import DataError
+from featattn_neuro.schema import UNREADABLE
 
-_UNREADABLE = "unreadable item"
 _IMAGE_KEYS = ("image", "img", "pixel_values")
 _LABEL_KEYS = ("label", "labels", "target")
 
 
 def is_torch_source(source: Any) -> bool:
-    """Whether `source` is a torch dataset or loader, or pictures in memory: bytes (N, H, W, 3), a list of PIL images or
-    of dictionaries.
+    """Whether `source` is a torch dataset or loader or works like a dataset (length, items by position), or pictures in
+    memory: bytes (N, H, W, 3), a list of PIL images or of dictionaries.
     """
     if isinstance(source, np.ndarray):
         return source.dtype == np.uint8 and source.ndim == 4 and source.shape[3] == 3
     if isinstance(source, list | tuple) and source:
         return isinstance(source[0], Mapping) or _is_pil(source[0])
-    return isinstance(source, Dataset | DataLoader)
+    if isinstance(source, Dataset | DataLoader):
+        return True
+    if isinstance(source, str | bytes | os.PathLike | list | tuple | Mapping) or hasattr(source, "__array__"):
+        return False
+    return hasattr(type(source), "__len__") and hasattr(type(source), "__getitem__")
 
 
 def first_raw(stimuli: DatasetStimuli) -> np.ndarray:
     """The first image of the dataset that can be read, as it is."""
     for position in range(len(stimuli)):
-        if not stimuli.id[position].startswith(_UNREADABLE):
+        if not stimuli.id[position].startswith(UNREADABLE):
             return stimuli.read(position)
     raise DataError(f"none of the {len(stimuli)} items of the dataset can be read")
 
 
 class DatasetStimuli:
-    """A map-style torch dataset as stimuli.
+    """A map-style torch dataset, or what works like one (Hugging Face's), as stimuli.
 
     Items are images, (image, label, ...), or dictionaries with an image ("image", "img", "pixel_values") and perhaps a
-    label ("label", "labels", "target"). Images are (C, H, W), bytes (C, H, W) or (H, W, 3), or PIL; a label is a number
+    label ("label", "labels", "target"). Images are (C, H, W), bytes (C, H, W) with
+    1 or 3 channels or (H, W, 3), or PIL; bytes that may be either (3 first and last) count as (C, H, W) in a tensor and
+    are refused in an array. A label is a number
     or a text, or the name that the dataset's `classes` give it (not behind a `target_transform`, and not a number that
     `classes` does not have, as -1 for no class); what is neither (boxes, several labels) is no label.
 
@@ -90,7 +97,7 @@ class DatasetStimuli:
                         f"item {position} of the dataset cannot be read ({type(error).__name__}: {error}); repair it, "
                         "or pass corrupt='skip'"
                     ) from error
-                ids.append(f"{_UNREADABLE} {position}")
+                ids.append(f"{UNREADABLE} {position}")
                 labels.append("")
                 continue
             ids.append(_content_id(image))
@@ -150,7 +157,7 @@ class DatasetStimuli:
 
     def _item(self, position: int) -> tuple[np.ndarray, str | None]:
         image, label = _parts(self.dataset[position])
-        array = _array(image)
+        array = _array(image, pictures=isinstance(self.dataset, np.ndarray))
         if array.ndim != 3:
             raise DataError(f"wanted an image (C, H, W) or (H, W, 3); came {array.shape}")
         return array, self._label(label)
@@ -159,7 +166,7 @@ class DatasetStimuli:
         """A class's name, or a number or text as it is; None for anything else (boxes, several labels)."""
         value = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else label
         value = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | float) or value != value:  # NaN: no label
             return None
         whole = self.dataset
         while isinstance(whole, Subset):
@@ -195,18 +202,32 @@ def _is_pil(image: Any) -> bool:
     return hasattr(image, "convert") and hasattr(image, "mode")
 
 
-def _array(image: Any) -> np.ndarray:
-    """A tensor's values, bytes (C, H, W) as a picture (H, W, 3); a PIL image as RGB."""
-    if isinstance(image, torch.Tensor):
-        values = image.detach().cpu()
-        if values.dtype == torch.uint8 and values.ndim == 3 and values.shape[0] in (1, 3):
-            return np.ascontiguousarray(values.expand(3, -1, -1).permute(1, 2, 0).numpy())
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+def _array(image: Any, *, pictures: bool = False) -> np.ndarray:
+    """Values as they stand, and bytes as a picture (H, W, 3), which arrays are already where they are `pictures`; a PIL
+    image as RGB.
+    """
     if _is_pil(image):
         if image.mode.startswith(("I", "F")):
             raise DataError(f"more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
         return np.asarray(image.convert("RGB"))
-    return np.asarray(image)
+    tensor = isinstance(image, torch.Tensor)
+    if tensor:
+        values = image.detach().cpu()
+        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    else:
+        array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or pictures:
+        return array
+    first, last = array.shape[0] in (1, 3), array.shape[2] == 3
+    if first and last and not tensor:
+        raise DataError(f"bytes {array.shape} may be (C, H, W) or (H, W, 3); pass them as a tensor (C, H, W)")
+    if not first and not last:
+        raise DataError(
+            f"wanted bytes (H, W, 3), or (C, H, W) with 1 or 3 channels; came {array.shape}; convert the image to RGB"
+        )
+    if not first:
+        return array
+    return np.ascontiguousarray(np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0))
 
 
 def _dataset(source: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from featattn_neuro.errors import StoreError
+
+_UNREADABLE = (
+    pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError,
+    IndexError, struct.error, TypeError, AttributeError,  # of a damaged pickle, as torch wrote them before 1.6
+)  # fmt: skip
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -39,7 +45,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except _UNREADABLE as error:
         raise StoreError(
             f"{path.name} cannot be read as plain tensors ({type(error).__name__}); wanted a state dict saved by "
             "torch.save or safetensors; save model.state_dict() rather than the model, or fetch the file again"

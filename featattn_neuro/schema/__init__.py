@@ -16,7 +16,7 @@ the kinds)
 
 from __future__ import annotations
 
-from featattn_neuro.schema.base import CONSTITUENT_SEPARATOR, SCHEMA_VERSION, STATUS, Kind, Variable
+from featattn_neuro.schema.base import CONSTITUENT_SEPARATOR, SCHEMA_VERSION, STATUS, UNREADABLE, Kind, Variable
 from featattn_neuro.schema.claims import CLAIMS
 from featattn_neuro.schema.gains import CURVES, DOSES, GAINS, SCORES
 from featattn_neuro.schema.kinds import KINDS, kind_of
@@ -51,6 +51,7 @@ __all__ = [
     "SELECTIVITY",
     "STATUS",
     "TUNING",
+    "UNREADABLE",
     "Kind",
     "RecordingHeader",
     "Variable",

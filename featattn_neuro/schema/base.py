@@ -22,6 +22,9 @@ STATUS = ("ok", "dead", "constant", "too_few", "single_class", "nonfinite", "inc
 CONSTITUENT_SEPARATOR = "|"
 """Joins the source ids of a composite in the text coordinate `constituents`."""
 
+UNREADABLE = "unreadable item"
+"""Begins the id of a stimulus that cannot be read: it has no content to make one of, and is left out of recordings."""
+
 _DTYPES = {"float": "f", "int": "iu", "text": "UOT", "flag": "b"}
 _PLAIN_DTYPES = "fiubUOT"
 

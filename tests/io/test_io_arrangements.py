@@ -207,3 +207,12 @@ def test_boxes_between_pixels_are_refused(box: list[float]) -> None:
     with pytest.raises(DataError, match="wanted boxes with pixels inside images of 4 × 5"):
         box_masks([[0, 0, 1, 1], box], (4, 5))
     assert box_masks([1.5, 0.5, 2.5, 3], (4, 5)).sum() == 2
+
+
+def test_objects_are_numbered_within_an_image(folder: Path) -> None:
+    table = folder / "boxes.csv"
+    table.write_text("path,top,left,bottom,right,object\ncat/0.png,0,0,1,1,0\ncat/0.png,2,2,4,4,2\n")
+    assert read_boxes(table, only_image(folder), (8, 10))["mask"].values.sum(axis=(2, 3)).tolist() == [[1, 0, 4]]
+    table.write_text("path,top,left,bottom,right,object\ncat/0.png,0,0,1,1,0\ncat/0.png,2,2,4,4,1000000000\n")
+    with pytest.raises(StoreError, match=r"numbered 0, 1, … .* came 1000000000 where no image has more than 2 boxes"):
+        read_boxes(table, only_image(folder), (8, 10))

@@ -287,6 +287,27 @@ def test_wide_tables_must_be_described(activations):
         from_wide(pd.concat([wide, wide[:1]]), units=units)
 
 
+@pytest.mark.parametrize("what", ["unit", "stimulus"])
+def test_a_column_of_a_table_does_not_replace_the_ids(activations, what):
+    wide, units, rows = to_wide(activations), unit_table(activations), row_table(activations)
+    told = {"units": units, "rows": rows}
+    described = "units" if what == "unit" else "rows"
+    same = told | {described: told[described].assign(**{what: told[described].index})}
+    xr.testing.assert_identical(from_wide(wide, **same), from_wide(wide, **told))
+    other = told | {described: told[described].assign(**{what: told[described].index[::-1]})}
+    with pytest.raises(DataError, match=f"a column '{what}' that says otherwise than its index"):
+        from_wide(wide, **other)
+
+
+def test_a_descriptor_that_gives_way_to_the_ids_is_named(activations):
+    pytest.importorskip("rsatoolbox")
+    theirs = to_rsatoolbox(activations)
+    theirs.obs_descriptors["image_name"] = np.array(list("pqrstu"))
+    found = from_rsatoolbox(theirs, stimulus="image_name")
+    assert found["stimulus"].values.tolist() == list("pqrstu")
+    assert found.attrs["left_out"] == "stimulus"
+
+
 def test_one_reduction_and_one_kind(activations):
     two = xr.concat([activations, activations], xr.IndexVariable("reduction", ["mean", "max"]), data_vars="all")
     for convert in (to_brainio, to_tidy, to_wide, unit_table):

@@ -11,8 +11,8 @@ import xarray as xr
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from featattn_neuro.errors import SchemaError, StoreError
-from featattn_neuro.io.gain_files import read_gains, write_gains
+from featattn_neuro.errors import ConfigError, SchemaError, StoreError
+from featattn_neuro.io.gain_files import read_gains, read_peft, write_gains, write_peft
 
 
 def gains() -> xr.Dataset:
@@ -72,3 +72,26 @@ def test_files_that_hold_no_gains_are_refused(tmp_path: Path) -> None:
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StoreError, match="no valid safetensors file"):
         read_gains(tmp_path / "half.safetensors")
+
+
+def test_a_folder_with_other_things_is_never_replaced_by_an_adapter(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "thesis.txt").write_text("precious")
+    with pytest.raises(StoreError, match=r"results' cannot be written: it is a folder with other things in it"):
+        write_peft(tmp_path / "results", {"a": np.ones(2)}, {})
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "thesis.txt"]
+    monkeypatch.chdir(tmp_path / "results")
+    for place in (".", "..", "/"):
+        with pytest.raises(ConfigError, match="wanted the name of a folder"):
+            write_peft(place, {"a": np.ones(2)}, {})
+
+
+def test_an_adapter_is_replaced_and_its_card_kept(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()  # an empty folder serves
+    for value in (1.0, 2.0):
+        folder = write_peft(tmp_path / "new", {"a": np.full(2, value)}, {"rank": value})
+        (folder / "README.md").write_text("a card")
+    folder = write_peft(folder, {"a": np.full(2, 3.0)}, {})
+    assert read_peft(folder)[0]["a"].tolist() == [3.0, 3.0]
+    assert (folder / "README.md").read_text() == "a card"
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,8 @@ def test_torch_datasets_take_metadata(table, stimuli, net, tmp_path):
     data = TensorDataset(torch.from_numpy(stimuli.images))
     found = fn.record(net, data, "0", metadata=table, out=tmp_path / "a.zarr")
     assert same(carried(found), COLUMNS)
-    labelled = fn.record(net, data, "0", metadata=table.rename(columns={"animal": "label"}))
-    assert labelled["label"].values.tolist() == COLUMNS["animal"]
+    labelled = fn.record(net, data, "0", metadata=table.rename(columns={"code": "label"}))
+    assert labelled["label"].values.tolist() == COLUMNS["code"]
     with pytest.raises(StoreError, match="other metadata"):
         fn.record(net, data, "0", out=tmp_path / "a.zarr")
 
@@ -364,3 +365,42 @@ def test_long_whole_numbers_beside_a_missing_cell_keep_their_digits(stimuli, tmp
     assert found["gaps"].tolist() == cells["gaps"]
     assert found["signed"].tolist()[0] == cells["signed"][0]
     assert found["short"].tolist()[:-1] == [int(one) for one in cells["short"][:-1]]
+
+
+@pytest.mark.parametrize("suffix", [".csv", "frame"])
+@pytest.mark.parametrize("gap", ["", " ", None])
+def test_a_missing_label_is_no_class(stimuli, tmp_path, suffix, gap):
+    bare = replace(stimuli, label=None)
+    table = pd.DataFrame({"id": stimuli.id, "label": ["a ", "a", gap, "b", "b", "b", "b"]})
+    if suffix == ".csv":
+        table.to_csv(tmp_path / "table.csv", index=False)
+    source = tmp_path / "table.csv" if suffix == ".csv" else table
+    with pytest.raises(DataError, match=f"no label for 1 of 7 stimuli, the first is '{stimuli.id[2]}'"):
+        with_metadata(bare, source)
+    table.loc[2, "label"] = "b"
+    assert with_metadata(bare, table).label.tolist() == list("aabbbbb")
+
+
+@pytest.mark.parametrize("suffix", [".csv", "frame"])
+def test_blank_rows_do_not_count(stimuli, table, tmp_path, suffix):
+    with_gaps = pd.concat([table[:3], table[:1].map(lambda _: None), table[3:], table[:2].map(lambda _: None)])
+    if suffix == ".csv":
+        with_gaps.to_csv(tmp_path / "table.csv", index=False)
+    found = with_metadata(stimuli, tmp_path / "table.csv" if suffix == ".csv" else with_gaps)
+    assert found.parameters["code"].tolist() == COLUMNS["code"]
+    assert found.parameters["rank in set"].tolist() == COLUMNS["rank in set"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", "frame"])
+def test_numbers_of_a_laboratory_beside_the_path(stimuli, tmp_path, suffix):
+    files = replace(stimuli, path=np.array([f"{k}.png" for k in range(N)]))
+    table = pd.DataFrame({"stimulus": range(100, 100 + N), "id": range(N), "path": files.path}).iloc[::-1]
+    if suffix == ".csv":
+        table.to_csv(tmp_path / "table.csv", index=False)
+    found = with_metadata(files, tmp_path / "table.csv" if suffix == ".csv" else table).parameters
+    assert found["stimulus_number"].astype(int).tolist() == list(range(100, 100 + N))
+    assert found["id"].tolist() == list(range(N))
+    with pytest.raises(DataError, match="two would be called 'stimulus_number'"):
+        with_metadata(files, table.assign(stimulus_number=0))
+    with pytest.raises(DataError, match="have a coordinate 'stimulus' already"):
+        with_metadata(files, table.assign(stimulus="x"))

@@ -79,6 +79,16 @@ def test_a_contrast_that_does_not_fit_is_refused_with_the_largest_that_does():
         one(contrast=[largest + 1e-3], contrast_measure="rms")
 
 
+def test_a_michelson_contrast_that_does_not_fit_is_refused_too():
+    said = {"size": 16, "orientation": [0], "spatial_frequency": [2], "phase": [-45 % 360], "mean": 0.7}
+    with pytest.raises(ConfigError, match=r"a Michelson contrast of 0\.6 leaves \[0, 1\] at mean 0\.7") as caught:
+        parametric_stimuli(contrast=[0.2, 0.6], **said)
+    largest = float(str(caught.value).split(" is ")[1].split(";")[0])
+    assert largest >= 0.3 / 0.7 - 1e-4
+    fits = parametric_stimuli(contrast=[largest - 1e-4], **said)
+    assert 1 - 1e-3 < fits[0].max() <= 1
+
+
 def test_values_lie_in_the_unit_interval_and_colours_are_theirs():
     set_ = parametric_stimuli(
         size=16, orientation=[30], spatial_frequency=[3], colour=list(COLOURS), phase=[0, 90, 180, 270]

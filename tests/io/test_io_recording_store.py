@@ -383,6 +383,20 @@ def test_another_recording_is_not_overwritten_unasked(tmp_path):
     xr.testing.assert_identical(again, first)
 
 
+def test_a_folder_of_something_else_is_not_recorded_over(tmp_path):
+    foreign = tmp_path / "a.zarr"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    calls = []
+    with pytest.raises(StoreError, match="folder with other things in it"):
+        fn.record(
+            killed.network(), killed.stimuli(), "0", out=foreign, overwrite=True, progress=lambda *d: calls.append(d)
+        )
+    assert not calls
+    assert (foreign / "thesis.txt").read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
 # -- the content key -----------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,17 @@ def test_streamed_maps_are_those_in_memory(case: Any, tmp_path: Path, suffix: st
     assert fn.open_kind(path).sizes["stimulus"] == 2
 
 
+def test_a_folder_of_something_else_is_not_written_over(case: Any, tmp_path: Path) -> None:
+    module, gains, images = case
+    (tmp_path / "maps.zarr").mkdir()
+    (tmp_path / "maps.zarr" / "thesis.txt").write_text("precious")
+    with pytest.raises(StoreError, match="folder with other things in it"):
+        fn.gain_saliency(
+            module, gains, images, layer="relu3", output=1, out=tmp_path / "maps.zarr", overwrite=True, methods="excess"
+        )
+    assert [p.name for p in tmp_path.rglob("*")] == ["maps.zarr", "thesis.txt"]
+
+
 def test_a_failed_run_leaves_nothing(case: Any, tmp_path: Path) -> None:
     module, gains, images = case
     for name in ("maps.zarr", "maps.nc"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,3 +211,13 @@ def test_corrupt_bytes_do_not_reach_the_hash(tmp_path):
     (tmp_path / "a.png").write_bytes(b"gone")
     with pytest.raises(DataError, match=r"a\.png.* is corrupt"):
         near_duplicates(stimuli)
+
+
+def test_partition_keeps_what_is_known_of_the_stimuli():
+    stimuli = labelled({"a": 3, "b": 3})
+    known = replace(stimuli, parameters={"session": np.arange(6)}, path=np.array([f"{i}.png" for i in range(6)]))
+    drawn = partition(known, {"G": 1, "P": 1}, seed=0)
+    places = [known.id.tolist().index(one) for one in drawn.id]
+    assert drawn.parameters["session"].tolist() == places
+    assert drawn.path.tolist() == [f"{i}.png" for i in places]
+    assert drawn.name == known.name

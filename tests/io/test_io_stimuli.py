@@ -7,11 +7,14 @@ import hashlib
 import io
 import os
 import pickle
+import struct
 import tarfile
 import zipfile
+import zlib
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -354,3 +357,185 @@ def test_pickles_with_other_objects_are_refused_before_they_run(tmp_path, cifar_
     (tmp_path / "b.tar.gz").write_bytes(b"nonsense")
     with pytest.raises(StoreError, match="is not the public CIFAR-10 archive"):
         image_files.read_cifar10(tmp_path / "b.tar.gz")
+
+
+# -- labels that are missing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        ["x", None, "x", "y", "y"],
+        ["x", float("nan"), "x", "y", "y"],
+        pd.Series(["x", np.nan, "x", "y", "y"]),
+        np.array([1, np.nan, 1, 2, 2]),
+        ["x", " ", "x", "y", "y"],
+    ],
+    ids=["None", "NaN", "series", "numbers", "blank"],
+)
+def test_a_missing_label_is_no_class(folder, label):
+    with pytest.raises(DataError, match=r"no label for 1 of 5 stimuli, the first is 'cat/b\.png'"):
+        load_stimuli(folder, label=label)
+    assert load_stimuli(folder, label=label, unlabelled=True).label[1] == ""
+
+
+def test_labels_of_a_table_are_stripped_and_blank_ones_refused(folder, tmp_path):
+    table = tmp_path / "labels.csv"
+    labels = [" x", "x ", "x", "", "y"]
+    rows = [f"{path},{label}" for path, label in zip(load_stimuli(folder).path, labels, strict=True)]
+    table.write_text("\n".join(["path,label", *rows, ",", " , "]))  # blank rows as spreadsheets leave them
+    with pytest.raises(DataError, match=r"labels\.csv' has no label for 1 of 5 stimuli, the first is 'dog/d\.png'"):
+        load_stimuli(folder, label=table)
+    assert load_stimuli(folder, label=table, unlabelled=True).label.tolist() == ["x", "x", "x", "", "y"]
+    assert load_stimuli(folder, label=[1, 2.5, 1, 2, 2]).label.tolist() == ["1.0", "2.5", "1.0", "2.0", "2.0"]
+
+
+# -- files that are not as they should be ------------------------------------------------------------------------------
+
+
+def zipped(path, seeds):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for seed in seeds:
+            archive.writestr(f"{seed}.png", png(seed))
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_an_archive_that_is_replaced_is_read_anew(tmp_path, renamed):
+    zipped(tmp_path / "a.zip", [1, 2])
+    assert load_stimuli(tmp_path / "a.zip").path.tolist() == ["1.png", "2.png"]
+    zipped(tmp_path / ("b.zip" if renamed else "a.zip"), [3, 4, 5])
+    if renamed:
+        os.replace(tmp_path / "b.zip", tmp_path / "a.zip")
+    found = load_stimuli(tmp_path / "a.zip")
+    assert found.path.tolist() == ["3.png", "4.png", "5.png"]
+    assert found.id[0] == hashlib.sha256(png(3)).hexdigest()
+
+
+def with_bytes(data: bytes, local: int, central: int, change) -> bytes:
+    """A zip archive with one byte of each header changed."""
+    made = bytearray(data)
+    for mark, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        place = -1
+        while (place := made.find(mark, place + 1)) >= 0:
+            made[place + offset] = change(made[place + offset])
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: with_bytes(data, 6, 8, lambda one: one | 1), "encrypted.*; unpack the archive first"),
+        (lambda data: with_bytes(data, 8, 10, lambda one: 9), "compression.*; unpack the archive first"),
+        (lambda data: data[:40] + bytes(30) + data[70:], "1.png' cannot be read .*; check the file"),
+    ],
+    ids=["encrypted", "deflate64", "damaged"],
+)
+def test_archives_that_cannot_be_unpacked(tmp_path, damage, message):
+    zipped(tmp_path / "a.zip", [1, 2])
+    (tmp_path / "a.zip").write_bytes(damage((tmp_path / "a.zip").read_bytes()))
+    with pytest.raises(DataError, match=message):
+        load_stimuli(tmp_path / "a.zip")
+    if "check" in message:
+        assert load_stimuli(tmp_path / "a.zip", corrupt="skip").path.tolist() == ["2.png"]
+    assert len(load_stimuli(tmp_path / "a.zip", corrupt="keep")) == 2
+
+
+def test_what_cannot_be_read_is_no_duplicate(folder):
+    (folder / "cat/empty.png").write_bytes(b"")
+    (folder / "dog/empty.png").write_bytes(b"")
+    (folder / "dog/page.png").write_bytes(b"<html>not found</html>")
+    (folder / "dog/page too.png").write_bytes(b"<html>not found</html>")
+    (folder / "dog/gone.png").symlink_to("/nowhere/x.png")
+    good = load_stimuli(folder, corrupt="skip")
+    assert len(good) == 5
+    kept = load_stimuli(folder, corrupt="keep")
+    assert kept.id[kept.path == "dog/gone.png"].tolist() == ["unreadable item 7"]
+    assert sum(one.startswith("unreadable item") for one in kept.id) == 5
+    assert kept.digest() == load_stimuli(folder, corrupt="keep").digest()
+    for position in np.flatnonzero(~np.isin(kept.id, good.id)):
+        with pytest.raises(DataError):
+            kept.read(position)
+    (folder / "dog/twin.png").write_bytes((folder / "cat/a.png").read_bytes())
+    with pytest.raises(DataError, match="are identical"):
+        load_stimuli(folder, corrupt="keep")
+
+
+def deep_png(colour: int, channels: int) -> bytes:
+    """A 16-bit PNG of 4 × 4 pixels: Pillow reads such files and cannot write them."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + np.full(4 * channels, 1000, ">u2").tobytes()) * 4
+    header = struct.pack(">IIBBBBB", 4, 4, 16, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff() -> bytes:
+    """An uncompressed TIFF of 2 × 2 pixels with 16 bits in each of three channels."""
+    tags = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 128)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 1, 24)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return (
+        (head + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)).ljust(122, b"\0")
+        + struct.pack("<HHH", 16, 16, 16)
+        + np.full(12, 1000, "<u2").tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("rgb.png", deep_png(2, 3)),
+        ("grey and alpha.png", deep_png(4, 2)),
+        ("rgba.png", deep_png(6, 4)),
+        ("rgb.tif", deep_tiff()),
+        ("rgb.ppm", b"P6 2 2 65535\n" + bytes(24)),
+    ],
+    ids=["RGB", "grey and alpha", "RGBA", "TIFF", "PPM"],
+)
+def test_deep_colours_are_refused_as_deep_greys_are(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        load_stimuli(tmp_path)
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        image_files.decode(data, name)
+
+
+def test_colours_of_five_bits_are_read(tmp_path):
+    pixels = struct.pack("<4H", 0x7FFF, 0, 0x7FFF, 0)
+    header = b"BM" + struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54)
+    (tmp_path / "a.bmp").write_bytes(header + struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 0, 8, 0, 0, 0, 0) + pixels)
+    assert load_stimuli(tmp_path)[0].shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("ask", [image_files.check_image, image_files.decode])
+@pytest.mark.parametrize("limit", [20, 5])
+def test_images_that_are_too_large_are_called_so(monkeypatch, ask, limit):
+    """Above Pillow's limit it warns, and above twice as much it refuses."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(DataError, match=r"is too large .*scale it down"):
+        ask(png(0), "big.png")
+
+
+def test_links_to_a_folder_above_are_not_followed(folder):
+    (folder / "cat/again").symlink_to(folder)
+    (folder / "dog/others").symlink_to(folder / "cat")
+    assert image_files.list_folder(folder).members == (
+        "cat/a.png", "cat/b.png", "dog/c.PNG", "dog/d.png", "dog/e.png", "dog/others/a.png", "dog/others/b.png"
+    )  # fmt: skip
+
+
+def test_names_that_no_file_can_hold_are_refused_at_once(folder):
+    name = os.fsencode(folder / "cat") + b"/caf\xe9.png"
+    with open(name, "wb") as handle:
+        handle.write(png(9))
+    for source in (folder, [os.fsdecode(name), folder / "cat/a.png"]):
+        with pytest.raises(DataError, match=r"names in UTF-8; b'.*caf\\xe9\.png' is not; rename it"):
+            load_stimuli(source)
+
+
+def test_tensors_of_half_precision_are_read():
+    torch = pytest.importorskip("torch")
+    tensor = torch.rand(2, 1, 3, 3).bfloat16()
+    assert load_stimuli(tensor).id.tolist() == load_stimuli(tensor.float().numpy()).id.tolist()

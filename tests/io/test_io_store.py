@@ -57,6 +57,27 @@ def test_replaces_and_leaves_nothing_beside(tmp_path, small, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_a_folder_that_is_no_store_of_ours_is_never_replaced(tmp_path, small, suffix):
+    foreign = tmp_path / f"a{suffix}"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    (foreign / ".zattrs").write_text('{"kind": "OTHER"}')
+    with pytest.raises(StoreError, match=r"folder with other things in it.*choose another name"):
+        store.save_kind(small, foreign)
+    assert (foreign / "thesis.txt").read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == [foreign.name]
+
+
+def test_a_damaged_store_and_an_empty_folder_are_replaced(tmp_path, small):
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    store.save_kind(small, path)
+    (path / ".zmetadata").write_text("torn")
+    store.save_kind(small, path)
+    xr.testing.assert_equal(store.load_kind(path), small)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 def test_a_failed_write_keeps_the_old_file(tmp_path, small, suffix, monkeypatch):
     path = store.save_kind(small, tmp_path / f"a{suffix}")
 

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from featattn_neuro import cli
-from featattn_neuro.errors import ConfigError, DataError
+from featattn_neuro.errors import ConfigError, DataError, StoreError
 from featattn_neuro.io.example import CSV_NAME, NWB_NAME, write_example
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.stimuli import load_stimuli
@@ -130,6 +130,13 @@ def test_attention_is_on_the_page_where_the_trials_have_two_conditions(folder, t
     facts = json.loads((tmp_path / "facts.json").read_text(encoding="utf-8"))
     assert facts["attention"][0]["neurons"] == 12
     assert facts["attention"][0]["index"] == pytest.approx(float(found["mean_index"].median()))
+
+
+def test_files_that_no_comparison_made_are_not_replaced(folder, tmp_path, network):
+    (tmp_path / "neural.nc").write_text("precious")
+    with pytest.raises(StoreError, match=r"holds 'neural\.nc' of something else"):
+        compare_with_neurons(folder / NWB_NAME, out=tmp_path, layers=["relu"], **network)
+    assert (tmp_path / "neural.nc").read_text() == "precious"
 
 
 def test_conditions_with_other_names_are_said_not_guessed(folder, tmp_path, network):

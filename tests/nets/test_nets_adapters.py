@@ -367,6 +367,16 @@ def test_weight_files_that_are_none_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "list.pt")
 
 
+def test_files_of_old_torch_that_are_cut_short_are_refused(tmp_path: Path) -> None:
+    state = {f"layer{k}.weight": torch.zeros(30) for k in range(20)}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "old.pth").read_bytes()
+    for cut in range(1, len(whole), len(whole) // 60):
+        (tmp_path / "old.pth").write_bytes(whole[:cut])
+        with pytest.raises(StoreError, match=r"old\.pth"):
+            read_weights(tmp_path / "old.pth")
+
+
 def _publish(entry: Any, path: Path, patch: pytest.MonkeyPatch) -> None:
     """Let a file be the one that torchvision publishes."""
     start = hashlib.sha256(path.read_bytes()).hexdigest()[:8]

@@ -163,3 +163,65 @@ def test_pictures_in_memory_are_preprocessed(network: Network) -> None:
         found = fn.record(network, pictures, "0", batch_size=5)
         np.testing.assert_array_equal(found["response"], wanted["response"])
         assert found["stimulus"].values.tolist() == wanted["stimulus"].values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((8, 9, 4), r"wanted bytes \(H, W, 3\), or \(C, H, W\) with 1 or 3 channels; came \(8, 9, 4\)"),
+        ((8, 9, 1), r"came \(8, 9, 1\)"),
+        ((2, 8, 9), r"came \(2, 8, 9\)"),
+        ((3, 9, 3), r"bytes \(3, 9, 3\) may be \(C, H, W\) or \(H, W, 3\); pass them as a tensor"),
+        ((8, 9), r"wanted an image .*came \(8, 9\)"),
+    ],
+)
+def test_bytes_that_are_no_picture_are_refused_by_item(shape: tuple[int, ...], message: str) -> None:
+    good, bad = np.zeros((8, 9, 3), np.uint8), np.ones(shape, np.uint8)
+    with pytest.raises(DataError, match=f"item 1 of the dataset.*{message}"):
+        DatasetStimuli(Items([good, bad]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_of_bytes_with_channels_first_are_those_of_tensors(channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (channels, 8, 9), dtype=np.uint8)
+    array, tensor = DatasetStimuli(Items([values])), DatasetStimuli(Items([torch.from_numpy(values)]))
+    assert array[0].shape == (8, 9, 3)
+    assert array.id.tolist() == tensor.id.tolist()
+    # in memory the layout is said by the fourth axis, and in a tensor by what tensors are
+    assert DatasetStimuli(np.zeros((1, 3, 9, 3), np.uint8))[0].shape == (3, 9, 3)
+    assert DatasetStimuli(Items([torch.zeros((3, 9, 3), dtype=torch.uint8)]))[0].shape == (9, 3, 3)
+
+
+def test_what_works_like_a_dataset_is_one(network: Network) -> None:
+    class Rows:
+        """As Hugging Face's datasets are: a length, and dictionaries by position."""
+
+        def __len__(self) -> int:
+            return len(PICTURES)
+
+        def __getitem__(self, position: int) -> Any:
+            return {"image": Image.fromarray(PICTURES[position]), "label": position}
+
+    found = fn.record(network, Rows(), "0")
+    wanted = fn.record(network, [Rows()[k] for k in range(len(PICTURES))], "0")
+    np.testing.assert_array_equal(found["response"], wanted["response"])
+    assert found["label"].values.tolist() == list("01234")
+
+
+def test_a_label_that_is_not_a_number_is_none() -> None:
+    found = DatasetStimuli(Items([(torch.rand(3, 4, 4), one) for one in (1.0, float("nan"))]))
+    assert found.label.tolist() == ["1.0", ""]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: PICTURES, "none: pixels scaled to [0, 1]"),
+        (lambda: Items(list(PICTURES)), "none: pixels scaled to [0, 1]"),
+        (lambda: PICTURES.transpose(0, 3, 1, 2).astype(np.float32), "none: images as they stand"),
+        (lambda: TensorDataset(torch.rand(2, 3, 8, 8)), "none: images as they stand"),
+    ],
+    ids=["bytes", "dataset of bytes", "array", "dataset of tensors"],
+)
+def test_recordings_say_whether_pixels_were_scaled(make: Any, said: str) -> None:
+    assert fn.record(nn.Sequential(nn.Conv2d(3, 2, 1)), make(), "0").attrs["preprocessing"] == said
