@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from featattn_neuro.errors import ConfigError, choose
 from featattn_neuro.nets.hooks import attributes_kept, evaluating
 
-_USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
+USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
 _TRANSPARENT = (nn.Identity, nn.Dropout)
 _CONVOLUTIONS = (
     nn.Conv1d,
@@ -73,7 +73,7 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
     example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     failure: Exception | None = None
     with torch.no_grad(), evaluating(module), attributes_kept(module):
-        for shape in _USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
+        for shape in USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
             if before is not None:
                 before()
             try:
