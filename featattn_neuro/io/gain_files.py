@@ -82,10 +82,17 @@ def read_gains(path: str | Path) -> xr.Dataset:
 
 
 def write_peft(folder: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Path:
-    """Write the folder that peft's `PeftModel.from_pretrained` reads; an existing one is replaced in the end."""
+    """Write the folder that peft's `PeftModel.from_pretrained` reads; an existing one is replaced in the end.
+
+    Raises
+    ------
+    StoreError : a file of that name, or a folder that cannot be written.
+    """
     from safetensors.numpy import save
 
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"wanted a folder for the peft adapter; {str(folder)!r} is a file; give another name")
     with _replacing(folder) as temporary:
         temporary.mkdir()
         (temporary / _TENSORS).write_bytes(save({k: np.array(v, order="C") for k, v in tensors.items()}))
