@@ -251,6 +251,25 @@ def test_augmentation_switches_the_cache_off_and_says_so(network: Network, tmp_p
         learn(network, images, images.label, augment=lambda batch, generator: batch[:1])
 
 
+@pytest.mark.parametrize("task", ["detection", "multilabel"])
+def test_every_update_draws_its_images_anew_however_large_its_batch(network: Network, task: str) -> None:
+    seen: list[float] = []
+
+    def noisy(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        noise = torch.rand(batch.shape, generator=generator)
+        seen.append(float(noise.double().sum() / len(batch)))
+        return batch + noise
+
+    images = stimuli(6)
+    labels = np.where(np.arange(6) % 2, "cat", "dog")
+    options = {"epochs": 3, "batch_size": 1, "augment": noisy, "task": task}
+    learn(network, images, labels, **options)
+    drawn = seen[-18:]  # 3 epochs of 6 updates
+    assert len(set(drawn)) == len(drawn)
+    learn(network, images, labels, **options)
+    assert seen[-18:] == drawn
+
+
 # -- checkpoints
 
 
@@ -372,6 +391,11 @@ def test_target_importance_goes_on_from_its_checkpoint_and_names_its_task(
         learned(checkpoint=folder, checkpoint_every=5)
     with pytest.raises(StoreError, match="was written by other learning"):
         learned(checkpoint=folder, rate=0.01)
+    relu = network.module.relu1
+    network.module.relu1 = torch.nn.Tanh()  # the same weights
+    with pytest.raises(StoreError, match="was written by other learning"):
+        learned(checkpoint=folder)
+    network.module.relu1 = relu
     _ = network.weights_sha256  # kept from now on
     weight = network.module.conv1.weight
     before = weight.detach().clone()
@@ -388,6 +412,12 @@ def test_target_importance_goes_on_from_its_checkpoint_and_names_its_task(
     monkeypatch.undo()
     with pytest.raises(DataError, match="the loss of task b is not finite at update"):
         learned(rate=1e25)
+
+
+def test_labels_that_are_missing_are_said(network: Network) -> None:
+    labels = np.array([None, "a", "b"] * 2, dtype=object)
+    with pytest.raises(DataError, match=r"all texts or all numbers.*; came NoneType, str; label every image"):
+        learn(network, stimuli(6), labels)
 
 
 def test_labels_of_other_stimuli_are_named(network: Network) -> None:

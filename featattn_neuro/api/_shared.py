@@ -93,7 +93,14 @@ def target_rows(labels: Any, stimuli: Stimuli) -> tuple[np.ndarray, list[str] | 
     values = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
     if values.shape != (len(stimuli),):
         raise DataError(f"labels must be one per stimulus ({len(stimuli)}); came shape {values.shape}")
-    kinds = np.unique(values)
+    try:
+        kinds = np.unique(values)
+    except TypeError:
+        sorts = ", ".join(sorted({type(one).__name__ for one in values.tolist()}))
+        raise DataError(
+            f"labels must be all texts or all numbers, one for each stimulus; came {sorts}; label every image alike, "
+            "or leave out those without a label"
+        ) from None
     if len(kinds) < 2:
         raise DataError(f"labels must name two classes or more; all {len(values)} are {kinds.tolist()}")
     if len(kinds) == 2 and (values.dtype == bool or set(kinds.tolist()) == {0, 1}):

@@ -24,7 +24,7 @@ from featattn_neuro.nets.batches import as_tensor
 from featattn_neuro.nets.checkpoints import Checkpoints
 from featattn_neuro.nets.cutting import require_head
 from featattn_neuro.nets.detectors import logistic_detectors
-from featattn_neuro.nets.fingerprint import digest, surroundings, weights_digest
+from featattn_neuro.nets.fingerprint import digest, network_digest, surroundings, weights_digest
 from featattn_neuro.nets.gain_sets import to_gain_set
 from featattn_neuro.nets.hooks import placed
 from featattn_neuro.nets.learning import Schedule, logits
@@ -204,7 +204,8 @@ def target_importance_gains(
                 blobs = BlobFolder(checkpoint)
                 inputs = {
                     "method": "target importance", "importance": float(importance), "schedule": str(schedule),
-                    "weights_sha256": weights_digest(network.module), "sites": list(cut.layers), "labels": truth,
+                    "weights_sha256": weights_digest(network.module), "network": network_digest(network.module),
+                    "head": head, "sites": list(cut.layers), "labels": truth,
                     "targets": chosen, "stimuli": images.digest(), "preprocessing": digest(preprocess),
                     "versions": digest(surroundings(cut.device)),
                 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import xarray as xr
@@ -15,7 +16,7 @@ from featattn_neuro.io.store import write_bytes_atomic
 from featattn_neuro.nets import gains as _gains
 from featattn_neuro.nets.adapters import Network, as_network
 from featattn_neuro.nets.channels import ChannelAxis
-from featattn_neuro.nets.folding import fold_gains
+from featattn_neuro.nets.folding import check_folded, fold_gains
 from featattn_neuro.nets.gain_collections import GainSwitch
 from featattn_neuro.nets.gain_collections import switchable_gains as _switchable_gains
 from featattn_neuro.nets.onnx_export import check_onnx, onnx_bytes
@@ -97,9 +98,10 @@ def export_gains(
     ----------
     gains : GAINS.
     path : `.safetensors` = the gains with unit ids, tasks and provenance in the header (all tasks; `import_gains` gives
-        back the very Dataset); `.onnx` = the network with the gains folded into its weights, run once with onnxruntime
-        and compared (relative 1e-4) before it is written; without a suffix = a folder with a peft IA3 adapter
-        (`ia3_l` vectors), as `PeftModel.from_pretrained` reads it; an adapter that is there is replaced.
+        back the very Dataset); `.onnx` = the network with the gains folded into its weights, compared on noise with
+        the gained network (relative 1e-3) and with itself in onnxruntime (relative 1e-4) before it is written; without
+        a suffix = a folder with a peft IA3 adapter (`ia3_l` vectors), as `PeftModel.from_pretrained` reads it; an
+        adapter that is there is replaced.
     model : what the gains were learned on; for `.onnx` and peft.
     task : which task's gains, where there are several; for `.onnx` and peft.
     input_shape : (C, H, W) of the images, for `.onnx`; None = what the network's preprocessing gives.
@@ -111,8 +113,8 @@ def export_gains(
     Raises
     ------
     ConfigError : gains that cannot be folded or moved to where peft has a place; the message says why. A package that
-        is needed and not installed. StoreError : the file cannot be written, the folder holds other things than an
-        adapter, or the ONNX network answers otherwise.
+        is needed and not installed; a folded network that answers otherwise than the gained one. StoreError : the file
+        cannot be written, the folder holds other things than an adapter, or the ONNX network answers otherwise.
 
     >>> export_gains(xr.Dataset(), "gains.pt")
     Traceback (most recent call last):
@@ -139,8 +141,9 @@ def export_gains(
             "it is not known which images the network takes; give input_shape=(channels, height, width) (on the "
             "command line --input-shape)"
         )
-    folded = fold_gains(network, gains, task=task)
+    folded = fold_gains(replace(network, input_shape=tuple(shape)), gains, task=task)
     data = onnx_bytes(folded, shape)
+    check_folded(network, gains, folded, shape, task=task)
     check_onnx(data, folded, shape)
     return write_bytes_atomic(path, data)
 

@@ -87,9 +87,10 @@ def learn_gains(
         (`spatial`); "filter and position" both, acting together as `combination` says: "multiplicative" g s, or
         "additive" 1 + (g - 1) + (s - 1).
     shift : a number per filter is learned too, added to the gained map (`shift`).
-    parameterisation : "log" g = exp theta; "free", "non_negative", "bounded(low, high)", "log(low, high)"; with
-        "+layer_mean" behind "non_negative" or "log" the gains of a layer keep the mean 1. The penalty is of log g where
-        that is what is learned, of g - 1 otherwise. penalty_norm : "l2" squares, "l1" absolute values.
+    parameterisation : "log" g = exp theta; "free", "non_negative", "bounded(low, high)", "log(low, high)". With
+        "+layer_mean" behind it the gains of a layer keep the mean 1 ("non_negative") or the geometric mean 1 ("log").
+        The penalty is of log g where that is what is learned, of g - 1 otherwise. penalty_norm : "l2" squares, "l1"
+        absolute values.
     task : "detection" = gains of their own for each task or class; "multiclass" = one set of gains for all classes
         (softmax, each image has one); "multilabel" = one set of gains for all labels (a sigmoid each).
     class_weight : in the loss. "balanced" = equal mass for targets and distractors, or for all classes; "equal" = every

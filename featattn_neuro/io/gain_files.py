@@ -87,14 +87,16 @@ def write_peft(folder: str | Path, tensors: Mapping[str, np.ndarray], config: Ma
 
     Raises
     ------
-    ConfigError : a path that ends in no name. StoreError : a folder that holds anything but an adapter; an unwritable
-        place.
+    ConfigError : a path that ends in no name. StoreError : a file of that name, a folder that holds anything but an
+        adapter, or an unwritable place.
     """
     from safetensors.numpy import save
 
     folder = Path(folder)
     if folder.name in ("", ".."):
         raise ConfigError(f"wanted the name of a folder for the adapter alone; came {str(folder)!r}; name a new one")
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"wanted a folder for the peft adapter; {str(folder)!r} is a file; give another name")
     with _replacing(folder, _is_adapter) as temporary:
         temporary.mkdir()
         if (folder / _CARD).is_file():  # somebody's words about the adapter

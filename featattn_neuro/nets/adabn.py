@@ -37,7 +37,8 @@ def adapt_batch_norm(module: nn.Module, images: torch.Tensor, *, batch_size: int
     ----------
     images : (N, C, H, W) network input, N >= 2, without labels.
     batch_size : images in one pass; None = all, which is exact. In several passes each is normalised by its own
-        statistics, and the copy gets their plain means (passes of unequal size count alike).
+        statistics, and the copy gets their plain means (passes of unequal size count alike). One image that is left
+        over has no variance, so the last pass takes it too.
 
     Layers adapt together: what a norm sees comes from norms before it that already use the new images. Variances are
     unbiased over images and positions, as torch keeps them. The original is untouched.
@@ -63,12 +64,20 @@ def adapt_batch_norm(module: nn.Module, images: torch.Tensor, *, batch_size: int
             part.train()
             for inner in part.children():  # timm's batch norms hold activation and dropout
                 inner.eval()
-        for begin in range(0, len(images), size):
-            batch = images[begin : begin + size]
-            if len(batch) > 1:
-                adapted(own_copy(batch, place))
+        for batch in _passes(images, size):
+            adapted(own_copy(batch, place))
     for part, momentum in zip(norms, momenta, strict=True):
         part.momentum = momentum
         if not (torch.isfinite(part.running_mean).all() and torch.isfinite(part.running_var).all()):
             raise DataError("AdaBN: statistics of the new images are not finite; check the images' preprocessing")
     return adapted
+
+
+def _passes(images: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Batches of `size` images; one that would be alone goes with those before it.
+
+    >>> [len(batch) for batch in _passes(torch.zeros(5), 2)]
+    [2, 3]
+    """
+    ends = [end for end in range(size, len(images), size) if end != len(images) - 1]
+    return [images[begin:end] for begin, end in zip([0, *ends], [*ends, len(images)], strict=True)]

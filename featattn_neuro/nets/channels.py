@@ -164,9 +164,13 @@ def no_filters(layer: str, came: str) -> DataError:
     )
 
 
-def open_axis(layer: str, output: Tensor, reason: str) -> DataError:
+class OpenAxisError(DataError):
+    """Nothing says where the filters of a layer are."""
+
+
+def open_axis(layer: str, output: Tensor, reason: str) -> OpenAxisError:
     """The error for a layer of which nothing says where its filters are."""
-    return DataError(
+    return OpenAxisError(
         f"layer {layer!r} gives {tuple(output.shape)}, {reason}; say where the filters are, "
         f"channel_axis={{{layer!r}: 1}} or {{{layer!r}: -1}}"
     )

@@ -21,7 +21,8 @@ from featattn_neuro.nets.batches import own_copy
 from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.channels import ChannelRule
 from featattn_neuro.nets.expansion import FirstConvolution
-from featattn_neuro.nets.hooks import channel_axis, counts_calls, hooked, settle_memory_format
+from featattn_neuro.nets.hooks import attributes_kept, channel_axis, counts_calls, hooked, settle_memory_format
+from featattn_neuro.nets.in_place import reused_in_place
 from featattn_neuro.nets.layers import LeafTracer
 from featattn_neuro.nets.modulation import scaled
 
@@ -100,6 +101,14 @@ class CutNetwork:
         if counts_calls(self.module):  # a hook on the whole network starts the count, and its parts do not call it
             self.cached, self.reason = False, "gains act on single calls of a module"
             return
+        # constants that tracing puts on the network, which the graphs take over, and what its forward keeps of it
+        with attributes_kept(self.module):
+            self.reason = self._cut()
+        self.cached = not self.reason
+
+    def _cut(self) -> str:
+        """Trace and split the network; why it cannot be split, or nothing."""
+        layers, head = self.layers, self.head
         # a gained block with gained layers inside is entered; its site is what it returns
         around = {one for one in layers if any(other.startswith(f"{one}.") for other in (*layers, head))}
         tracer = LeafTracer({*layers, head} - around)
@@ -107,25 +116,35 @@ class CutNetwork:
             with draws_noted(self.module) as drawn:
                 graph = tracer.trace(self.module)
                 if drawn():  # the graph would hold it fast
-                    self.cached, self.reason = False, "it draws random numbers"
-                    return
+                    return "it draws random numbers"
         except Exception as error:  # torch.fx raises many types for control flow it cannot follow
-            self.cached, self.reason = False, f"torch.fx cannot trace it: {type(error).__name__}: {error}"
-            return
-        reused = _reused_in_place(self.module, graph)
+            return f"torch.fx cannot trace it: {type(error).__name__}: {error}"
+        reused = reused_in_place(self.module, graph)
         if reused is not None:
-            self.cached, self.reason = False, f"a map is used again after step {reused!r} worked on it in place"
-            return
-        if past_pools:
-            kept = {node for one in around for node, _ in tracer.returned.get(one, [])}
+            return f"a map is used again after step {reused!r} worked on it in place"
+        returned = {one: tracer.returned.get(one, []) for one in around}
+        self._need_ways(graph, returned)  # before steps that lead nowhere go, and with them the gains there
+        if self.past_pools:
+            kept = {node for nodes in returned.values() for node, _ in nodes}
             # a gain on a pooled map acts behind the ReLU: a shift before it is another, and a gain of 0 has no gradient
             pools = {node for node in graph.nodes if node.op == "call_module" and node.target in self.layers}
             _pool_before_relu(self.module, graph, kept, pools | kept)
         self.whole = _without_dead_code(self.module, graph)
         try:
-            self._prefix, self._suffix = self._split(graph, {one: tracer.returned.get(one, []) for one in around})
+            self._prefix, self._suffix = self._split(graph, returned)
         except _NotSplitError as error:
-            self.cached, self.reason = False, str(error)
+            return str(error)
+        return ""
+
+    def _need_ways(self, graph: fx.Graph, around: Mapping[str, Sequence[tuple[fx.Node, bool]]]) -> None:
+        """Refuse a layer from which no way leads to the input of the head."""
+        heads = [node for node in graph.nodes if node.op == "call_module" and node.target == self.head]
+        needed = {one for node in heads for one in _ancestors(node)}
+        for layer in self.layers:
+            sites = [node for node in graph.nodes if node.op == "call_module" and node.target == layer]
+            sites = [node for node, _ in around[layer]] if layer in around else sites
+            if heads and sites and not needed.intersection(sites):
+                raise self._leads_nowhere(layer)
 
     def prefix(self, images: torch.Tensor, chunk: int = 128) -> tuple[torch.Tensor, ...]:
         """Everything before the first gain, for images (N, C, H, W): tensors with N rows each."""
@@ -133,6 +152,8 @@ class CutNetwork:
         with torch.no_grad():
             if not self.n_filters:
                 self._count_filters(images[:2])
+                if not self.cached:
+                    self._need_gradients(images[:2])
             for start in range(0, len(images), chunk):
                 batch = own_copy(images[start : start + chunk], self.device, self.memory_format)
                 parts.append(tuple(self._prefix(batch)) if self.cached else (batch,))
@@ -212,6 +233,18 @@ class CutNetwork:
         self._flat(seen["features"])
         self.n_filters.update({layer: outputs[0].shape[1] for layer, outputs in maps.items()})
 
+    def _need_gradients(self, images: torch.Tensor) -> None:
+        """Refuse a layer whose gains reach no input of the head: no graph tells it of a network that is not cut."""
+        with torch.inference_mode(False), torch.enable_grad():
+            gains = {k: torch.ones(1, n, device=self.device, requires_grad=True) for k, n in self.n_filters.items()}
+            features = self.features((own_copy(images, self.device, self.memory_format),), gains)
+            for layer, gain in gains.items():
+                reached = features.requires_grad and torch.autograd.grad(
+                    features.sum(), gain, allow_unused=True, retain_graph=True
+                ) != (None,)
+                if not reached:
+                    raise self._leads_nowhere(layer)
+
     def _leads_nowhere(self, layer: str) -> DataError:
         return DataError(
             f"what layer {layer!r} gives does not lead to the input of head {self.head!r}, so a gain there would "
@@ -244,9 +277,6 @@ class CutNetwork:
                 places[place] = layer
         features = heads[0].args[0]
         needed = _ancestors(features)
-        for layer in self.layers:
-            if not any(place in needed for place, one in places.items() if one == layer):
-                raise self._leads_nowhere(layer)
         late = _descendants(places)
         early = [node for node in nodes if node not in late and node.op != "output"]
         constant = _constants(nodes)  # weights that a traced function takes: they have no rows, so the suffix has them
@@ -357,27 +387,6 @@ def _need_filters_first(rule: ChannelRule, features_last: Collection[int], layer
 
 class _NotSplitError(Exception):
     """The network cannot be cut; learning then runs all of it, with hooks, and says so."""
-
-
-def _reused_in_place(module: nn.Module, graph: fx.Graph) -> str | None:
-    """Name of a step that overwrites a map which a later step reads: cut there, the graph would read other values."""
-    done: set[fx.Node] = set()
-    for node in graph.nodes:
-        done.add(node)
-        if _works_in_place(module, node) and any(user not in done for user in node.all_input_nodes[0].users):
-            return node.name
-    return None
-
-
-def _works_in_place(module: nn.Module, node: fx.Node) -> bool:
-    if not node.all_input_nodes:
-        return False
-    if node.op == "call_module":
-        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if node.op == "call_function" and (node.kwargs.get("inplace") or name in {"iadd", "isub", "imul", "itruediv"}):
-        return True
-    return node.op in ("call_function", "call_method") and name.endswith("_") and not name.endswith("__")
 
 
 def _pool_before_relu(

@@ -23,7 +23,9 @@ from torch import Tensor, fx, nn
 
 from featattn_neuro.errors import ConfigError, DataError, choose
 from featattn_neuro.nets.architectures import GlobalMean
-from featattn_neuro.nets.hooks import evaluating
+from featattn_neuro.nets.channels import declared_axis
+from featattn_neuro.nets.fold_axes import FIRST, LAST, MapAxes, argument, is_flattening, is_spatial_mean, name_of
+from featattn_neuro.nets.hooks import attributes_kept, evaluating
 from featattn_neuro.nets.layers import LeafTracer
 from featattn_neuro.nets.operations import Operations
 from featattn_neuro.nets.selection import no_match
@@ -61,10 +63,6 @@ _LINEAR = (
 )
 _HALF_LINEAR_CALLS = (functional.relu, torch.relu, "relu", "relu_", torch.relu_, functional.max_pool2d)
 _LINEAR_CALLS = (functional.avg_pool2d, functional.adaptive_avg_pool2d, functional.dropout)
-_MEANS = (torch.mean, "mean")
-_FLATTENINGS = (torch.flatten, "flatten")
-_LAST_DIMS = (-1, 3)
-"""Where flattening ends that leaves vectors (N, F)."""
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _JOINS = (torch.cat, torch.concat)
 _KEEP = "keep this layer's gains as they are (with_gains), or place them elsewhere"
@@ -85,10 +83,11 @@ class Scaling:
 
 @dataclass(frozen=True)
 class _Site:
-    """One gained layer on its way, for messages; `summed` once the way has led through a sum."""
+    """One gained layer on its way; `summed` once that has led through a sum; `axis` = where its gains are, if known."""
 
     layer: str
     summed: bool = False
+    axis: int | None = None
 
     def refusal(self, why: str, remedy: str) -> RefusedError:
         return RefusedError(f"the gains of layer {self.layer!r} cannot be folded: {why}; {remedy}")
@@ -104,16 +103,24 @@ class FoldPaths:
     ----------
     takes : which modules may take a factor, None = all that can; a further condition on convolutions, linear layers
         and norms.
+    input_shape : (C, H, W) of the images, where known: it tells where axes are of which the graph does not.
     """
 
-    def __init__(self, module: nn.Module, takes: Callable[[nn.Module], bool] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        takes: Callable[[nn.Module], bool] | None = None,
+        *,
+        input_shape: tuple[int, ...] | None = None,
+    ) -> None:
         self.module = module
         self.takes = takes or (lambda part: True)
         self.parts = dict(module.named_modules())
         tracer = LeafTracer()
         try:
-            with evaluating(module):
+            with evaluating(module), attributes_kept(module):
                 graph = tracer.trace(module)
+                used = [_attribute(module, str(node.target)) for node in graph.nodes if node.op == "get_attr"]
         except Exception as error:  # tracing fails in as many ways as forward methods can be written
             raise ConfigError(
                 f"the network cannot be traced ({type(error).__name__}: {error}), so it is not known what its gains "
@@ -121,17 +128,17 @@ class FoldPaths:
             ) from error
         self.returned = tracer.returned
         self.operations = tracer.operations
+        self.axes = MapAxes(module, graph, input_shape)
         self._named: Operations | None = None
         self.calls: dict[int, int] = {}
         for node in graph.nodes:
             if node.op == "call_module":
                 part = id(self.parts[str(node.target)])
                 self.calls[part] = self.calls.get(part, 0) + 1
-            elif node.op == "get_attr":  # weights that a function takes: used there too, whosever they are
-                weights = _attribute(module, str(node.target))
-                for part in self.parts.values():
-                    if any(weights is own for own in part._parameters.values()):
-                        self.calls[id(part)] = self.calls.get(id(part), 0) + 1
+        for weights in used:  # that a function takes: used there too, whosever they are
+            for part in self.parts.values():
+                if any(weights is own for own in part._parameters.values()):
+                    self.calls[id(part)] = self.calls.get(id(part), 0) + 1
 
     def plan(self, layer: str, gain: Tensor, direction: str = "auto") -> list[Scaling]:
         """Where `gain` (channel,) on the output of `layer` goes; `RefusedError` with the reason if it cannot.
@@ -198,7 +205,7 @@ class FoldPaths:
     def _backward(self, layer: str, gain: Tensor) -> list[Scaling]:
         site, found = _Site(layer), []
         for node in self._output_nodes(site):
-            found += self._push(node, gain, site)
+            found += self._push(node, gain, replace(site, axis=self.axes.axis(node)))
         return found
 
     def _push(self, node: fx.Node, gain: Tensor, site: _Site) -> list[Scaling]:
@@ -220,25 +227,28 @@ class FoldPaths:
             if isinstance(inner, nn.Module) and not isinstance(inner, nn.Identity):
                 self._need_passable(inner, f"{name}.act", gain, site)
             self._need_usable(part, name, site)
+            self._need_axis(node, declared_axis(part), f"{type(part).__name__} ({name})", site)
             self._need_channels(width(part), gain, site)
             return [Scaling(name, "output", gain)]
         # a Sequential that is a node of its own is empty
         if not isinstance(part, (*_LINEAR, nn.Sequential)):
             self._need_passable(part, name, gain, site)
+        self._need_kept(node, site)
         return self._through(node, node.all_input_nodes[0], gain, site)
 
     def _push_call(self, node: fx.Node, gain: Tensor, site: _Site) -> list[Scaling]:
+        self._need_kept(node, site)
         if node.target in _HALF_LINEAR_CALLS:
-            self._need_positive(gain, _name_of(node), site)
+            self._need_positive(gain, name_of(node), site)
             return self._through(node, node.all_input_nodes[0], gain, site)
-        if node.target in _LINEAR_CALLS or _is_spatial_mean(node):
+        if node.target in _LINEAR_CALLS or is_spatial_mean(node):
             return self._through(node, node.all_input_nodes[0], gain, site)
         if node.target in _SUMS:
             return self._push_sum(node, gain, site)
         if node.target in _JOINS:
             return self._push_join(node, gain, site)
         raise site.refusal(
-            f"the operation {_name_of(node)}, which is no module, lies between the gain and the weights", _KEEP
+            f"the operation {name_of(node)}, which is no module, lies between the gain and the weights", _KEEP
         )
 
     def _push_sum(self, node: fx.Node, gain: Tensor, site: _Site) -> list[Scaling]:
@@ -257,6 +267,7 @@ class FoldPaths:
 
     def _push_join(self, node: fx.Node, gain: Tensor, site: _Site) -> list[Scaling]:
         terms, widths = self._joined(node, site)
+        self._need_axis(node, FIRST, f"the concatenation {node.name}", site)
         if len(set(terms)) != len(terms):
             site.refuse("maps are joined along another axis than the channels, or one of them twice", _KEEP)
         self._need_channels(sum(widths), gain, site)
@@ -286,7 +297,7 @@ class FoldPaths:
     def _forward(self, layer: str, gain: Tensor) -> list[Scaling]:
         site, found = _Site(layer), []
         for node in self._output_nodes(site):
-            found += self._pull(node, gain, site, flat=False)
+            found += self._pull(node, gain, replace(site, axis=self.axes.axis(node)), flat=False)
         return found
 
     def _pull(self, node: fx.Node, gain: Tensor, site: _Site, *, flat: bool) -> list[Scaling]:
@@ -310,29 +321,32 @@ class FoldPaths:
                 not isinstance(part, nn.modules.batchnorm._BatchNorm) or part.running_mean is None
             ):
                 site.refuse(f"{type(part).__name__} ({name}) divides by the size of what it reads", _KEEP)
+            if not flat:
+                wanted = declared_axis(part)
+                self._need_axis(user.all_input_nodes[0], wanted, f"{type(part).__name__} ({name})", site)
             return [Scaling(name, "input", self._fitted(part, gain, site, flat=flat))]
         if isinstance(part, nn.Flatten):
             if part.start_dim != 1:
                 site.refuse(f"Flatten ({name}) joins images", _KEEP)
-            if part.end_dim not in _LAST_DIMS:
+            if self.axes.rank(user) != 2:
                 site.refuse(f"Flatten ({name}) leaves positions apart, which the layer behind it reads", _KEEP)
             return self._pull(user, gain, site, flat=True)
         if not isinstance(part, (*_LINEAR, nn.Sequential)):
             if flat:
                 site.refuse(f"{type(part).__name__} ({name}) follows a flattening", _KEEP)
             self._need_passable(part, name, gain, site)
+        self._need_kept(user, site)
         return self._pull(user, gain, site, flat=flat)
 
     def _pull_call(self, user: fx.Node, node: fx.Node, gain: Tensor, site: _Site, *, flat: bool) -> list[Scaling]:
+        self._need_kept(user, site)
         if user.target in _HALF_LINEAR_CALLS:
-            self._need_positive(gain, _name_of(user), site)
-        elif (
-            user.target in _FLATTENINGS
-            and _argument(user, 1, "start_dim", 0) == 1
-            and _argument(user, 2, "end_dim", -1) in _LAST_DIMS
-        ):
+            self._need_positive(gain, name_of(user), site)
+        elif is_flattening(user) and self.axes.rank(user) == 2:
             flat = True
         elif user.target in _JOINS and not flat:
+            self._need_axis(node, FIRST, f"the concatenation {user.name}", site)
+            site = replace(site, axis=FIRST)
             terms, widths = self._joined(user, site, known={node: len(gain)})
             ones = [torch.ones(w, dtype=gain.dtype, device=gain.device) for w in widths]
             gain = torch.cat([gain if term is node else one for term, one in zip(terms, ones, strict=True)])
@@ -341,19 +355,44 @@ class FoldPaths:
                 f"its map is added to another ({user.name}), which no weights lie before",
                 "gain a layer inside the branch, or keep these gains as they are (with_gains)",
             )
-        elif user.target not in _LINEAR_CALLS and not _is_spatial_mean(user):
-            site.refuse(f"the operation {_name_of(user)}, which is no module, reads it", _KEEP)
+        elif user.target not in _LINEAR_CALLS and not is_spatial_mean(user):
+            site.refuse(f"the operation {name_of(user)}, which is no module, reads it", _KEEP)
         return self._pull(user, gain, site, flat=flat)
 
     def _fitted(self, part: nn.Module, gain: Tensor, site: _Site, *, flat: bool) -> Tensor:
         """The gain as long as the input of `part`: channels repeated over the positions that were flattened."""
         wanted = input_width(part)
-        if flat and wanted % len(gain) == 0:
-            return gain.repeat_interleave(wanted // len(gain))
-        self._need_channels(wanted, gain, site)
-        return gain
+        if not flat or wanted % len(gain):
+            self._need_channels(wanted, gain, site)
+        positions = wanted // len(gain)
+        if positions == 1:
+            return gain
+        axis = site.axis or (FIRST if self.axes.holds_maps_only() else None)
+        if axis is None:
+            site.refuse(
+                "a flattening follows, and nothing tells whether the gains are on the first or last axis", _KEEP
+            )
+        return gain.repeat_interleave(positions) if axis == FIRST else gain.repeat(positions)
 
     # -- both ----------------------------------------------------------------------------------------------------
+
+    def _need_axis(self, value: fx.Node, wanted: int | None, what: str, site: _Site) -> None:
+        """Refuse weights that make, or read, another axis of `value` than the one that the gains are on."""
+        if site.axis is None or wanted in (None, site.axis) or self.axes.rank(value) == 2:
+            return
+        place = "the last axis, as those of sequences," if site.axis == LAST else "axis 1, as those of maps,"
+        open_rank = "" if self.axes.rank(value) else " (unless these are vectors, of which nothing tells)"
+        site.refuse(f"its filters are on {place} and {what} works along another axis{open_rank}", _KEEP)
+
+    def _need_kept(self, node: fx.Node, site: _Site) -> None:
+        """Refuse pooling, or a mean, over the axis that the gains are on."""
+        part = self.parts[str(node.target)] if node.op == "call_module" else None
+        what = name_of(node) if part is None else f"{type(part).__name__} ({node.target})"
+        pools = "pool" in what.lower().split(" ")[0] or isinstance(part, GlobalMean)
+        if pools and (site.axis == LAST or self.axes.rank(node.all_input_nodes[0]) == 2):
+            site.refuse(f"{what} takes means or maxima along the axis of its filters", _KEEP)
+        if is_spatial_mean(node) and not self.axes.survives(node, site.axis):
+            site.refuse(f"the {what} is over the axis of its filters", _KEEP)
 
     def _need_passable(self, part: nn.Module, name: str, gain: Tensor, site: _Site) -> None:
         """Refuse a module that a factor cannot be moved through."""
@@ -389,7 +428,7 @@ class FoldPaths:
     ) -> tuple[list[fx.Node], list[int]]:
         """Maps that are concatenated, and how many channels each has."""
         terms: list[fx.Node] = list(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
-        if _argument(node, 1, "dim", 0) != 1:
+        if argument(node, 1, "dim", 0) != 1:
             site.refuse("maps are joined along another axis than the channels, or one of them twice", _KEEP)
         widths = [(known or {}).get(term) or self._channels(term) for term in terms]
         if None in widths:
@@ -461,17 +500,3 @@ def input_width(part: nn.Module) -> int:
 def _attribute(module: nn.Module, name: str) -> object:
     owner, _, attribute = name.rpartition(".")
     return getattr(module.get_submodule(owner), attribute)
-
-
-def _is_spatial_mean(node: fx.Node) -> bool:
-    dims = _argument(node, 1, "dim", None)
-    listed = tuple(dims) if isinstance(dims, list | tuple) else (dims,)
-    return node.target in _MEANS and listed in ((2, 3), (-2, -1), (3,), (2,), (-1,), (-2,))
-
-
-def _argument(node: fx.Node, position: int, name: str, default: object) -> object:
-    return node.kwargs.get(name, node.args[position] if len(node.args) > position else default)
-
-
-def _name_of(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target))

@@ -7,6 +7,7 @@ numbers that it replaced, so a gain of 0 can be taken back too.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import xarray as xr
@@ -14,9 +15,14 @@ from torch import Tensor, nn
 
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.adapters import Network, as_network
+from featattn_neuro.nets.channels import OpenAxisError
 from featattn_neuro.nets.fold_paths import _AFFINE, FoldPaths, Scaling, width
-from featattn_neuro.nets.gains import gains_by_layer
+from featattn_neuro.nets.gains import gains_by_layer, with_gains
+from featattn_neuro.nets.hooks import attributes_kept, evaluating
 from featattn_neuro.nets.operations import acts_now
+
+TOLERANCE = 1e-3
+"""Largest difference, relative to the largest output, that counts as rounding of weights in a deep network."""
 
 _REPLACED = "_weights_before_folding"
 """Attribute of a folded network: names of weights -> what they were before (None: there were none)."""
@@ -118,6 +124,42 @@ def unfold_gains(folded: nn.Module) -> nn.Module:
             moved = old.device != now.device or old.dtype != now.dtype
             part.register_parameter(parameter, nn.Parameter(old.detach().to(now), old.requires_grad) if moved else old)
     return plain
+
+
+def check_folded(
+    model: nn.Module | Network,
+    gains: xr.Dataset,
+    folded: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    task: str | None = None,
+) -> None:
+    """Compare a folded network with the gained one on two images of noise, before it goes where nobody can look.
+
+    Nothing is compared where gains can only be placed with a channel axis of the caller's.
+
+    Raises
+    ------
+    ConfigError : they answer otherwise, by more than rounding.
+    """
+    module = as_network(model).module
+    place = next(folded.parameters())
+    noise = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(place)
+    with torch.no_grad(), evaluating(module), evaluating(folded), attributes_kept(module), attributes_kept(folded):
+        try:
+            with with_gains(module, gains, task=task):
+                wanted = module(noise)
+        except OpenAxisError:
+            return
+        found = folded(noise)
+    if not isinstance(wanted, Tensor):
+        return
+    difference = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny))
+    if not difference <= TOLERANCE:
+        raise ConfigError(
+            f"the network with the gains in its weights answers otherwise than the gained one (relative difference "
+            f"{difference:.2g} on noise, wanted at most {TOLERANCE:g}); keep the gains as they are (with_gains)"
+        )
 
 
 def check_unhooked(module: nn.Module) -> None:

@@ -71,7 +71,8 @@ def compose_gains(*gains: xr.Dataset) -> xr.Dataset:
 
     Parameters
     ----------
-    gains : GAINS of one task each, with one factor per filter and nothing else.
+    gains : GAINS of one task each, with one factor per filter and nothing else. A set that does not tell the calls of a
+        layer apart acts on every call: on each one that another set names.
 
     Returns
     -------
@@ -80,33 +81,54 @@ def compose_gains(*gains: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     DataError : no set; shifts or gains per position (their composition is no product); sets of several tasks; a unit
-        that is another filter in another set.
+        that is another filter in another set, or a filter that is another unit.
     """
     import xarray as xr
 
     if not gains:
         raise DataError("wanted at least one gain set; came none")
-    places: dict[str, tuple[str, int, int]] = {}
-    product: dict[str, float] = {}
-    for one in (one_set(given) for given in gains):
-        beside = [name for name in ("shift", "spatial") if name in one]
-        if beside:
-            raise DataError(
-                f"gain sets with {beside[0]!r} have no product; nest them instead: with with_gains(model, first), "
-                "with_gains(model, second)"
-            )
-        calls = one["call"].values if "call" in one.coords else np.zeros(one.sizes["unit"], dtype=int)
-        columns = (one[name].values.tolist() for name in ("unit", "layer", "channel", "gain"))
-        for unit, layer, channel, gain, call in zip(*columns, calls.tolist(), strict=True):
-            place = (str(layer), int(channel), int(call))
-            if places.setdefault(str(unit), place) != place:
-                raise DataError(f"unit {unit!r} is {place} in one set and {places[str(unit)]} in another; rename one")
-            product[str(unit)] = product.get(str(unit), 1.0) * float(gain)
-    layer, channel, call = zip(*places.values(), strict=True)
-    coords = {"unit": list(places), "layer": ("unit", list(layer)), "channel": ("unit", list(channel))}
-    if any(call):
-        coords["call"] = ("unit", list(call))
-    return GAINS.check(xr.Dataset({"gain": ("unit", list(product.values()))}, coords, {"kind": "GAINS"}))
+    sets = [_filters(one_set(given)) for given in gains]
+    apart = {(layer, call) for one in sets for layer, _, call, _, _ in one if call}
+    units: dict[tuple[str, int, int], str] = {}
+    product: dict[tuple[str, int, int], float] = {}
+    for one in sets:
+        for layer, channel, only, unit, gain in one:
+            own = (layer, channel, only or 0)
+            if units.setdefault(own, unit) != unit:
+                raise DataError(f"filter {own} is unit {units[own]!r} in one set and {unit!r} in another; rename one")
+            product[own] = product.get(own, 1.0) * gain
+    names = dict(zip(units.values(), units, strict=False))
+    for place, unit in units.items():
+        if names[unit] != place:
+            raise DataError(f"unit {unit!r} is {names[unit]} in one set and {place} in another; rename one")
+    for one in sets:
+        for layer, channel, only, _, gain in one:
+            for call in [call for name, call in apart if name == layer and only is None]:
+                if (layer, channel, call) in product:  # on every call, so on this one too
+                    product[layer, channel, call] *= gain
+    layers, channels, calls = zip(*units, strict=True)
+    coords = {"unit": list(units.values()), "layer": ("unit", list(layers)), "channel": ("unit", list(channels))}
+    if any(calls):
+        coords["call"] = ("unit", list(calls))
+    return GAINS.check(xr.Dataset({"gain": ("unit", [product[place] for place in units])}, coords, {"kind": "GAINS"}))
+
+
+def _filters(one: xr.Dataset) -> list[tuple[str, int, int | None, str, float]]:
+    """Layer, channel, call, unit and gain of each filter; call None where the set acts on every call of the layer."""
+    beside = [name for name in ("shift", "spatial") if name in one]
+    if beside:
+        raise DataError(
+            f"gain sets with {beside[0]!r} have no product; nest them instead: with with_gains(model, first), "
+            "with_gains(model, second)"
+        )
+    calls = one["call"].values if "call" in one.coords else np.zeros(one.sizes["unit"], dtype=int)
+    layers = one["layer"].values.astype(str)
+    apart = set(layers[calls != 0].tolist())
+    columns = (one[name].values.tolist() for name in ("unit", "channel", "gain"))
+    return [
+        (layer, int(channel), int(call) if layer in apart else None, str(unit), float(gain))
+        for layer, unit, channel, gain, call in zip(layers.tolist(), *columns, calls.tolist(), strict=True)
+    ]
 
 
 class GainSwitch:

@@ -185,15 +185,15 @@ class _Site:
         if site is None:
             return value
         axis = self._axis(value, len(site.gain))
-        key = (call, value.dtype, value.device, value.ndim, axis)
-        if key not in self.made:
-            self.made[key] = self._make(site, value, axis)
-        factor, shift = self.made[key]
         if site.spatial is not None and (value.ndim != 4 or self._places(value, axis) != site.spatial.shape):
             raise DataError(
                 f"gains per position of layer {self.layer!r} are for maps of {site.spatial.shape}; came "
                 f"{tuple(value.shape)}; use images of the size that they were learned on"
             )
+        key = (call, value.dtype, value.device, value.ndim, axis)
+        if key not in self.made:
+            self.made[key] = self._make(site, value, axis)
+        factor, shift = self.made[key]
         changed = value if factor is None else value * factor
         return changed if shift is None else changed + shift
 

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from featattn_neuro.arrays.masks import cell_edges
 from featattn_neuro.errors import DataError, choose
-from featattn_neuro.nets.hooks import evaluating, hooked
+from featattn_neuro.nets.hooks import attributes_kept, evaluating, hooked
 from featattn_neuro.nets.layers import LeafTracer, stage_of
 
 _WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -138,7 +138,7 @@ def layer_grids(
     nothing: dict[str, Place | None] = dict.fromkeys(layers)
     tracer = LeafTracer(childless)
     try:
-        with evaluating(module):
+        with evaluating(module), attributes_kept(module):
             graph = tracer.trace(module)
     except Exception:  # torch.fx raises many types for control flow it cannot follow; the caller is told by None
         return nothing

@@ -10,7 +10,6 @@ module's, as everywhere else, and the operation is called `relu()`.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,27 +22,12 @@ from torchvision.models.feature_extraction import NodePathTracer
 from featattn_neuro.errors import ConfigError
 from featattn_neuro.nets.chance import draws_noted
 from featattn_neuro.nets.hooks import attributes_kept, count_anew, evaluating
-from featattn_neuro.nets.layers import stage_of
+from featattn_neuro.nets.layers import InPlaceProxy, stage_of
 
 _ACTIVATIONS = (
     "relu", "relu_", "relu6", "gelu", "silu", "elu", "celu", "selu", "leaky_relu", "hardswish", "hardtanh", "mish",
     "sigmoid", "hardsigmoid", "tanh", "softplus", "softmax", "log_softmax", "prelu", "glu",
 )  # fmt: skip
-
-
-class _InPlaceProxy(fx.Proxy):
-    """Notes operations that work in place as such, since another name of the same value sees them too; torch.fx alone
-    makes `a += b` a sum apart. Named like the others, as torchvision names them.
-    """
-
-
-def _noted(target: Callable[..., Any], name: str) -> Callable[[_InPlaceProxy, Any], Any]:
-    return lambda proxy, other: proxy.tracer.create_proxy("call_function", target, (proxy, other), {}, name)
-
-
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"):
-    _node = f"{_name}_" if _name in ("and", "or") else _name
-    setattr(_InPlaceProxy, f"__i{_name}__", _noted(getattr(operator, f"i{_name}"), _node))
 
 
 class _Tracer(NodePathTracer):
@@ -59,7 +43,7 @@ class _Tracer(NodePathTracer):
         self.failed: nn.Module | None = None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _InPlaceProxy(node, self)
+        return InPlaceProxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:

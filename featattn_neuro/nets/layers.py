@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import operator
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, fx, nn
 from featattn_neuro.errors import ConfigError, choose
 from featattn_neuro.nets.hooks import attributes_kept, evaluating
 
-_USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
+USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
 _TRANSPARENT = (nn.Identity, nn.Dropout)
 _CONVOLUTIONS = (
     nn.Conv1d,
@@ -73,7 +74,7 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
     example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     failure: Exception | None = None
     with torch.no_grad(), evaluating(module), attributes_kept(module):
-        for shape in _USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
+        for shape in USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
             if before is not None:
                 before()
             try:
@@ -85,6 +86,21 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
         f"the network does not take {tried} ({type(failure).__name__}: {failure}); "
         "give input_shape=(channels, height, width) of its inputs"
     ) from failure
+
+
+class InPlaceProxy(fx.Proxy):
+    """Notes operations that work in place as such, since another name of the same value sees them too; torch.fx alone
+    makes `a += b` a sum apart. Named like the others, as torchvision names them.
+    """
+
+
+def _noted(target: Callable[..., Any], name: str) -> Callable[[InPlaceProxy, Any], Any]:
+    return lambda proxy, other: proxy.tracer.create_proxy("call_function", target, (proxy, other), {}, name)
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"):
+    _node = f"{_name}_" if _name in ("and", "or") else _name
+    setattr(InPlaceProxy, f"__i{_name}__", _noted(getattr(operator, f"i{_name}"), _node))
 
 
 class LeafTracer(fx.Tracer):
@@ -104,6 +120,10 @@ class LeafTracer(fx.Tracer):
         self.returned: dict[str, list[tuple[fx.Node, bool]]] = {}
         self.operations: dict[str, list[fx.Node]] = {}
         self._inside = ""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for a value while the network is traced."""
+        return InPlaceProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether `m` is kept as one node."""

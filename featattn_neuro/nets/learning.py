@@ -22,6 +22,7 @@ from featattn_neuro.nets.detectors import Detector, as_tensors
 from featattn_neuro.nets.expansion import TASKS_TOGETHER, Expanded
 from featattn_neuro.nets.modulation import Modulation
 from featattn_neuro.nets.parameterisations import LOG, PENALTY_NORMS, Parameterisation, mean_penalty
+from featattn_neuro.nets.prefix_cache import begin_update
 
 ROWS_PER_PASS = 240
 """Images times tasks that learn in one pass: fewer pay more per update, more spill the maps out of the cache."""
@@ -277,6 +278,7 @@ def learn(
     for update, batch in enumerate(schedule.batches(labels.shape[1] if mine is None else mine.shape[1]), start=1):
         if update <= done:
             continue
+        begin_update(rows, update)
         optimiser.zero_grad(set_to_none=True)
         loss = torch.zeros(tasks, device=cut.device)
         # maps of all tasks at once would not fit the cache; without terms to share, tasks come in blocks instead
@@ -313,6 +315,7 @@ def learn(
             keeper.note(update, gain_parameters + head_parameters, optimiser)
     if keeper is not None and update > done:
         keeper.note(update, gain_parameters + head_parameters, optimiser, last=True)
+    begin_update(rows, 0)
     for parameter in gain_parameters + head_parameters:
         parameter.requires_grad_(False)
     return state

@@ -68,15 +68,16 @@ class _Drawn:
     ) -> None:
         self.cut, self.stimuli, self.preprocess, self.augment, self.seed = cut, stimuli, preprocess, augment, seed
         self.last: tuple[Any, tuple[torch.Tensor, ...]] | None = None
+        self.update = 0
 
     def rows(self, index: torch.Tensor | slice) -> tuple[torch.Tensor, ...]:
         if self.last is not None and self.last[0] is index:
             return self.last[1]
         positions = range(len(self.stimuli))[index] if isinstance(index, slice) else index.tolist()
         order = list(dict.fromkeys(positions))  # tasks that learn together see the same drawn images
-        # the draw follows from seed and batch, not from what was drawn before: learning that is taken up again, and
-        # blocks of tasks one after the other, see the same images. Batches come in another order in every epoch.
-        name = hashlib.sha256(f"{self.seed} {order}".encode()).digest()
+        # the draw follows from seed, update and batch, not from what was drawn before: learning that is taken up again,
+        # and blocks of tasks one after the other, see the same images
+        name = hashlib.sha256(f"{self.seed} {self.update} {order}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(name[:8], "little") >> 1)
         clean = torch.stack([to_input(self.stimuli[i], self.preprocess) for i in order])
         images = self.augment(clean, generator)
@@ -91,6 +92,13 @@ class _Drawn:
         result = tuple(row[back] for row in found)
         self.last = index, result
         return result
+
+
+def begin_update(rows: Sequence[Any], update: int) -> None:
+    """Draw the images of augmented rows for this update of learning; 0 = outside of learning. Other rows stay."""
+    for row in rows:
+        if isinstance(row, AugmentedRows):
+            row.drawn.update, row.drawn.last = update, None
 
 
 class AugmentedRows:

@@ -20,6 +20,7 @@ from featattn_neuro.nets.checkpoints import Keeper
 from featattn_neuro.nets.cutting import CutNetwork
 from featattn_neuro.nets.detectors import Detector, feature_scale
 from featattn_neuro.nets.learning import Schedule, Trained, _distance, fused_adam
+from featattn_neuro.nets.prefix_cache import begin_update
 
 KINDS = ("detection", "multiclass", "multilabel")
 SIDES = ("target", "distractor")
@@ -118,6 +119,7 @@ def learn_jointly(
         if update <= done:
             continue
         batch = positions.to(cut.device)
+        begin_update(rows, update)
         features = cut.features([row[batch] for row in rows], own.modulations())
         z = (features / state.scale) @ state.weight.T + state.bias
         if kind == "multiclass":
@@ -140,6 +142,7 @@ def learn_jointly(
             keeper.note(update, parameters, optimiser)
     if keeper is not None and update > done:
         keeper.note(update, parameters, optimiser, last=True)
+    begin_update(rows, 0)
     for parameter in parameters:
         parameter.requires_grad_(False)
     return state

@@ -396,7 +396,13 @@ def with_spatial(gains: xr.Dataset, factors: dict[str, np.ndarray], *, combinati
     """GAINS with factors per position (H, W) of some layers beside the gains per filter.
 
     `combination` "additive" is the paper's (1 + beta f + beta_s s); of the same factors for all tasks.
+    `DataError` where the gains have such factors already.
     """
+    if "spatial" in gains:
+        raise DataError(
+            f"wanted gains per filter alone; these have gains per position already; drop {'spatial'!r} from them, or "
+            "nest the two sets"
+        )
     known = set(gains["layer"].values.astype(str).tolist())
     for layer in factors:
         choose(layer, known, "gained layer")

@@ -248,6 +248,8 @@ def test_adabn_holds_the_statistics_of_the_images() -> None:
     assert adapted[1].momentum == net[1].momentum
     parts = adapt_batch_norm(net, images, batch_size=10)
     np.testing.assert_allclose(parts[1].running_mean, adapted[1].running_mean, rtol=1e-4)
+    left_over = adapt_batch_norm(net, images[:11], batch_size=10)  # its eleventh image is not left out
+    assert torch.equal(left_over[1].running_mean, adapt_batch_norm(net, images[:11])[1].running_mean)
 
 
 def test_adabn_where_it_does_not_apply() -> None:

@@ -23,6 +23,7 @@ from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.hooks import hooked
 from featattn_neuro.nets.learning import Schedule, fit_tasks, start
 from featattn_neuro.nets.modulation import Modulation
+from featattn_neuro.nets.sites import with_site_modules
 from featattn_neuro.nets.training import head_inputs, train_classifier
 
 
@@ -194,6 +195,14 @@ class Awkward(nn.Module):
             maps = self.relu(maps + torch.randn(1, 2, 1, 1))
         elif self.kind == "method in place":
             maps.relu_()
+        elif self.kind == "another name":
+            same = maps
+            same += 1.0
+            maps = torch.relu(maps)
+        elif self.kind == "a view":
+            rows = maps.flatten(2)
+            rows *= -2.0
+            maps = torch.relu(maps)
         else:
             maps = self.relu(maps)
         return self.head(self.mean(self.pool(self.conv2(maps))))
@@ -205,6 +214,8 @@ class Awkward(nn.Module):
         ("result ignored", ["conv2"], "again after step 'relu'"),
         ("read again", ["conv2"], "again after step 'relu'"),
         ("method in place", ["conv2"], "again after step 'relu_'"),
+        ("another name", ["conv2"], "again after step 'add'"),
+        ("a view", ["conv2"], "again after step 'mul'"),
         ("control flow", ["relu", "conv2"], "torch.fx cannot trace it"),
     ],
 )
@@ -220,6 +231,46 @@ def test_what_cannot_be_cut_runs_whole_and_says_why(kind: str, layers: list[str]
     np.testing.assert_allclose(cut.features(rows, gains).numpy(), wanted, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         torch.testing.assert_close(cut.whole(images), net(images))
+
+
+class Aside(nn.Module):
+    """A layer beside the way to the head, whose maps are kept on the module or dropped."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.last = kind, torch.zeros(1)
+        self.conv, self.relu = nn.Conv2d(1, 2, 3), nn.ReLU()
+        self.aside, self.head = nn.Conv2d(2, 3, 1), nn.Linear(2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.relu(self.conv(images))
+        if self.kind == "control flow" and maps.sum() > 1e9:
+            return maps
+        self.last = self.aside(maps)
+        return self.head(maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("net", "layers"),
+    [
+        (Aside("dropped"), ["aside"]),
+        (Aside("dropped"), ["relu", "aside"]),
+        (Aside("control flow"), ["aside"]),
+        (Aside("control flow"), ["relu", "aside"]),
+        (Awkward("result ignored"), ["conv2", "relu"]),
+        (Awkward("result ignored"), ["relu.input"]),
+    ],
+)
+def test_a_layer_that_leads_nowhere_is_refused(net: nn.Module, layers: list[str]) -> None:
+    with pytest.raises(DataError, match=f"{layers[-1]}' gives does not lead to the input of head 'head'"):
+        CutNetwork(with_site_modules(net.eval(), layers), layers, "head").prefix(torch.rand(3, 1, 8, 8))
+
+
+def test_what_tracing_leaves_on_the_copy_is_taken_off() -> None:
+    net = Aside("dropped").eval()
+    cut = CutNetwork(net, ["relu"], "head")
+    assert cut.cached
+    assert torch.equal(cut.module.last, torch.zeros(1))
 
 
 def test_noise_is_not_drawn_once_and_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import CifarBlock, GlobalMean
 from featattn_neuro.nets.fold_paths import FoldPaths
 from featattn_neuro.nets.folding import fold_gains, unfold_gains
+from featattn_neuro.nets.gains import with_gains
+from featattn_neuro.nets.peft_layout import peft_layout
 from featattn_neuro.nets.weights import weights_sha256
 
 IMAGES = torch.randn(3, 4, 10, 10, generator=torch.Generator().manual_seed(2))
@@ -281,3 +284,105 @@ def test_flattening_that_leaves_positions_apart_is_refused(by: str) -> None:
     with pytest.raises(ConfigError, match=r"[Ff]latten"):
         fold_gains(Rows(2).eval(), gain_set(gains), direction="forward")
     check(Rows(3), gains, torch.randn(2, 4, 6, 6))
+
+
+TOKENS = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(3))
+SQUARE = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(3))
+
+
+class Between(nn.Module):
+    """A layer, an activation, anything, a linear layer."""
+
+    def __init__(self, first: nn.Module, act: nn.Module, step: Callable[[Tensor], Tensor], width: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.act, self.step, self.head = first, act, step, nn.Linear(width, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.step(self.act(self.first(images))))
+
+
+def _flat(maps: Tensor) -> Tensor:
+    return torch.flatten(maps, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "images"),
+    [
+        (Between(nn.Linear(6, 4), nn.GELU(), _flat, 20), TOKENS),
+        (Between(nn.Linear(6, 4), nn.ReLU(), _flat, 20), TOKENS),
+        (Between(nn.Linear(6, 4), nn.LayerNorm(4), _flat, 20), TOKENS),
+        (Between(nn.Linear(6, 4), nn.GELU(), lambda maps: maps.mean(-2), 4), TOKENS),
+        (Between(nn.Linear(6, 4), nn.GELU(), lambda maps: maps, 4), TOKENS),
+        (Between(nn.Conv2d(4, 4, 3), nn.GELU(), lambda maps: maps.mean(-1).mean(-1), 4), IMAGES),
+        (Between(nn.Conv2d(4, 4, 3), nn.GELU(), _flat, 4 * 64), IMAGES),
+        (Between(nn.Conv1d(5, 4, 1), nn.GELU(), lambda maps: maps.mean(2), 4), TOKENS),
+    ],
+    ids=["tokens", "tokens, relu", "layer norm", "mean of tokens", "sequence", "mean twice", "maps", "series"],
+)
+def test_gains_stay_on_their_axis(module: nn.Module, images: Tensor) -> None:
+    gains = gain_set({"act": signed(4)})
+    with torch.no_grad(), with_gains(module, gains):
+        wanted = module.eval()(images)
+    found = fold_gains(module, gains)(images).detach()
+    assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("module", "images", "axis"),
+    [
+        (Between(nn.Conv2d(4, 8, 3), nn.GELU(), lambda maps: maps, 8), IMAGES, 1),
+        (Between(nn.Conv2d(4, 8, 3), nn.GELU(), lambda maps: maps.mean(-1), 8), IMAGES, 1),
+        (Between(nn.Conv1d(4, 4, 1), nn.GELU(), lambda maps: maps.mean(-2), 6), SQUARE, 1),
+        (Between(nn.Linear(6, 4), nn.GELU(), lambda maps: maps.mean(-1), 4), SQUARE, -1),
+        (Between(nn.Linear(6, 4), nn.GELU(), lambda maps: torch.cat([maps, maps], 1), 4), SQUARE, -1),
+        (Between(nn.Linear(6, 4), nn.GELU(), nn.BatchNorm1d(4), 4), SQUARE, -1),
+        (Between(nn.Linear(6, 4), nn.GELU(), nn.AvgPool1d(1), 4), TOKENS, -1),
+    ],
+)
+def test_weights_that_read_another_axis_are_refused(module: nn.Module, images: Tensor, axis: int) -> None:
+    gains = gain_set({"act": signed(len(module.eval().first.weight))})  # type: ignore[arg-type]
+    with torch.no_grad(), with_gains(module, gains, channel_axis=axis):
+        module(images)  # gains that can be placed
+    for fold in (fold_gains, peft_layout):
+        with pytest.raises(ConfigError, match=r"layer 'act' cannot be .*(another axis|of its filters|not wanted)"):
+            fold(module, gains)
+
+
+def test_an_adapter_scales_flattened_sequences_feature_by_feature() -> None:
+    module, gains = Between(nn.Linear(6, 4), nn.GELU(), _flat, 20), signed(4)
+    (scaled,) = peft_layout(module.eval(), gain_set({"act": gains}))[0].values()
+    np.testing.assert_array_equal(scaled, np.tile(gains, 5)[None].astype(np.float32))
+
+
+def test_backward_too_gains_stay_on_their_axis() -> None:
+    module = lively(nn.Conv2d(4, 4, 3, padding=1), nn.Linear(10, 4), nn.AvgPool2d((5, 2)), nn.Conv2d(4, 3, 1))
+    with torch.no_grad(), with_gains(module, gain_set({"2": signed(4)})):
+        module(IMAGES)
+    with pytest.raises(ConfigError, match=r"filters are on axis 1, .* Linear \(1\) works along another axis"):
+        fold_gains(module, gain_set({"2": signed(4)}), direction="backward")
+
+
+class _Square(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * maps
+
+
+class _Mean(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("parts", "site", "width"),
+    [
+        ((nn.Conv2d(3, 6, 3), _Square(), nn.Flatten(), nn.Linear(6 * 36, 3)), "1", 6),
+        ((nn.Conv2d(3, 6, 3), _Mean(), nn.Linear(6, 3)), "1", 6),
+        ((nn.Conv2d(3, 6, 3), _Mean(), nn.BatchNorm1d(6), nn.Linear(6, 3)), "2", 6),
+        ((nn.Conv2d(3, 6, 3), _Mean(), nn.Flatten(), nn.Linear(6, 4), nn.GELU(), nn.BatchNorm1d(4)), "4", 4),
+    ],
+    ids=["activation of one's own", "pooling of one's own", "norm behind it", "norm of vectors"],
+)  # fmt: skip
+def test_vectors_have_both_axes(parts: tuple[nn.Module, ...], site: str, width: int) -> None:
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    check(lively(*parts), {site: signed(width)}, images)

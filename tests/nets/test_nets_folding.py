@@ -17,7 +17,7 @@ from featattn_neuro.errors import ConfigError, DataError, SchemaError
 from featattn_neuro.nets.adapters import build_network
 from featattn_neuro.nets.architectures import CifarBlock
 from featattn_neuro.nets.fold_paths import RefusedError
-from featattn_neuro.nets.folding import fold_gains
+from featattn_neuro.nets.folding import check_folded, fold_gains
 from featattn_neuro.nets.gains import with_gains
 from featattn_neuro.nets.weights import weights_sha256
 
@@ -461,3 +461,12 @@ def test_one_task_is_selected_by_name() -> None:
         fold_gains(module, gains)
     with pytest.raises(ConfigError, match="unknown task 'cow'"):
         fold_gains(module, gains, task="cow")
+
+
+def test_a_folded_network_that_answers_otherwise_is_noticed() -> None:
+    module = sequence(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), *HEAD)
+    gains = gain_set(drawn({"1": 8}))
+    folded = fold_gains(module, gains)
+    check_folded(module, gains, folded, (4, 10, 10))
+    with pytest.raises(ConfigError, match="answers otherwise than the gained one"):
+        check_folded(module, gains, module, (4, 10, 10))

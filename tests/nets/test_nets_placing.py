@@ -240,6 +240,11 @@ def test_shifts_and_gains_per_position(gain_set: Any) -> None:
         gains_by_layer(base)
     with pytest.raises(DataError, match=r"maps of \(2, 3\)"), with_gains(net, spatial_set(base, "0", grid)):
         net(torch.rand(2, 2, 3, 3))
+    with (
+        pytest.raises(DataError, match=r"maps of \(2, 3\); came \(2, 2, 9\)"),
+        with_gains(net, spatial_set(base, "0", grid), channel_axis=1),
+    ):
+        net(torch.rand(2, 2, 9))
     with pytest.raises(DataError, match="each position once"):
         site_gains(spatial_set(base, "0", grid).isel(position=[0, 1, 5]))
 
@@ -316,6 +321,38 @@ def test_products_join_by_unit(gain_set: Any) -> None:
     with pytest.raises(DataError, match="wanted GAINS with a dimension task"):
         GainSets(one)
     assert set(GainSets({"x": one, "y": two})) == {"x", "y"}
+
+
+@pytest.mark.parametrize("named", [(0, 1), (1,)], ids=["both calls", "second call"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_set_of_every_call_is_in_the_product_of_each(
+    named: tuple[int, ...], turned: bool, images: Tensor, gain_set: Any
+) -> None:
+    net = InPlace().eval()
+    rng = np.random.default_rng(0)
+    every = gain_set({"relu": rng.uniform(0.5, 2, 4)})
+    by_call = xr.concat(
+        [
+            gain_set({"relu": rng.uniform(0.5, 2, 4)}).assign_coords(
+                call=("unit", [call] * 4), unit=[f"relu{f'@{call}' if call else ''}/{k:03d}" for k in range(4)]
+            )
+            for call in named
+        ],
+        "unit",
+        combine_attrs="override",
+    )
+    sets = [by_call, every] if turned else [every, by_call]
+    with torch.no_grad():
+        with with_gains(net, sets[0]), with_gains(net, sets[1]):
+            nested = net(images)
+        with with_gains(net, compose_gains(*sets)):
+            torch.testing.assert_close(net(images), nested)
+
+
+def test_one_filter_under_two_ids_is_named_when_sets_are_composed(gain_set: Any) -> None:
+    one = gain_set({"a": [2.0, 3.0]})
+    with pytest.raises(DataError, match=r"filter \('a', 0, 0\) is unit 'a/000' in one set and 'x' in another"):
+        compose_gains(one, one.assign_coords(unit=["x", "y"]))
 
 
 def test_sites_by_name(images: Tensor) -> None:

@@ -218,6 +218,8 @@ def test_feature_and_spatial_attention_add(digits: nn.Module, noise: Any) -> Non
         quadrant_factor((2, 2), "middle", 1.0)
     with pytest.raises(ConfigError, match="unknown gained layer 'relu1'"):
         with_spatial(gains, {"relu1": factor})
+    with pytest.raises(DataError, match="have gains per position already"):
+        with_spatial(gains, {"relu2": factor})
 
 
 class Passing(nn.Module):
