@@ -28,7 +28,7 @@ from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.selection import Layers
-from featattn_neuro.nets.streaming import MomentsSink
+from featattn_neuro.nets.streaming import MomentsSink, known_weights
 
 
 def _described(images: Stimuli | DatasetStimuli, metadata: Table) -> Stimuli | DatasetStimuli:
@@ -183,7 +183,9 @@ def stream_moments(
     -------
     MOMENTS over (group, unit), float64: count, mean, sum of squared deviations (M2), minimum, maximum, zeros. Memory
     grows with groups times units, and with the stimuli only by their ids. `selectivity_from_moments` makes d' of it;
-    parts of a stimulus set, from other machines for instance, go through `merge_moments` first.
+    parts of a stimulus set, from other machines for instance, go through `merge_moments` first, which refuses parts of
+    other weights (attribute `weights_sha256`). Stimuli that were left out (`corrupt="skip"`) count in `n_skipped`; a
+    label that only they have is no group.
 
     Raises
     ------
@@ -217,7 +219,12 @@ def stream_moments(
         return run_plan(
             network.module, plan, images, MomentsSink(target), preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,
-            attrs={"network_name": network.name, "preprocessing": _in_words(preprocess)}, progress=progress,
+            attrs={
+                "network_name": network.name,
+                "preprocessing": _in_words(preprocess),
+                **known_weights(network.module),
+            },
+            progress=progress,
         )  # fmt: skip
 
 

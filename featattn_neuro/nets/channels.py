@@ -111,7 +111,7 @@ class ChannelRule:
         self.map_channels = given_by_a_layer | (set(taken) - set(taken[:1]))
 
     def watched(self) -> dict[str, int]:
-        """Layers whose outputs `watch` wants to see before any axis is asked for, and the axis that their class fixes."""
+        """Layers whose outputs `watch` wants to see before any axis is asked for; the axis that their class fixes."""
         axes = {name: declared_axis(part) for name, part in self.modules.items()}
         return {name: axis for name, axis in axes.items() if axis is not None}
 
