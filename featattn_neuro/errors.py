@@ -22,6 +22,10 @@ class DataError(FeatattnError):
     """Stimuli, labels, splits or responses cannot be used as they are."""
 
 
+class UnreadableError(DataError):
+    """One stimulus cannot be read; `corrupt="skip"` leaves it out, and nothing else."""
+
+
 class ConfigError(FeatattnError):
     """A configuration, manifest entry or argument names something that does not exist."""
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featattn_neuro.errors import DataError, StoreError
+from featattn_neuro.errors import DataError, StoreError, UnreadableError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 """File name endings, in lower case, that count as images."""
@@ -66,7 +66,7 @@ class FileImages:
                 return (self.root / member).read_bytes()
             return _archive(self.root, os.getpid()).read(member)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"image {self.name(position)!r} cannot be read ({error}); check the file") from error
+            raise UnreadableError(f"image {self.name(position)!r} cannot be read ({error}); check the file") from error
 
     def __getitem__(self, position: int) -> NDArray[np.uint8]:
         return decode(self.data(position), self.name(position))
@@ -87,7 +87,7 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
                 _check_depth(image.mode, name)
                 return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
+        raise UnreadableError(
             f"image {name!r} is corrupt ({_reason(error)}); replace it, remove it, or pass corrupt='skip'"
         ) from error
 
@@ -103,7 +103,7 @@ def check_image(data: bytes, name: str) -> None:
             image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
+        raise UnreadableError(
             f"image {name!r} is corrupt ({_reason(error)}); replace it, remove it, or pass corrupt='skip'"
         ) from error
 
@@ -239,7 +239,7 @@ def _archive(path: Path, process: int) -> zipfile.ZipFile:
 
 def _check_depth(mode: str, name: str) -> None:
     if mode.startswith(("I", "F")):
-        raise DataError(f"image {name!r} has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+        raise UnreadableError(f"image {name!r} has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
 
 
 def _reason(error: BaseException) -> str:
