@@ -26,6 +26,10 @@ class KernelError(DataError, ValueError):
     """Numbers given to a public kernel cannot be used; a `ValueError` too, which is what kernels are known to raise."""
 
 
+class UnreadableError(DataError):
+    """One stimulus cannot be read; `corrupt="skip"` leaves it out, and nothing else."""
+
+
 class ConfigError(FeatattnError):
     """A configuration, manifest entry or argument names something that does not exist."""
 

@@ -14,7 +14,7 @@ import xarray as xr
 from PIL import Image
 
 from featattn_neuro import cli
-from featattn_neuro.cli.options import one_arm, read_images, split_names
+from featattn_neuro.cli.options import one_arm, read_images, split_layers, split_names
 from featattn_neuro.cli.recording import _axes
 from featattn_neuro.errors import StoreError
 from featattn_neuro.io.stimuli import load_stimuli
@@ -157,6 +157,21 @@ def test_one_arm_is_taken_only_when_it_is_clear(tmp_path):
     for dataset, arm, text in ((two, None, "say which with --arm"), (two, "ful", "did you mean 'full'")):
         with pytest.raises(cli.FeatattnError, match=text):
             one_arm(dataset, arm)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("relu1, layer3.*,conv", ["relu1", "layer3.*", "conv"]),
+        (
+            r"re:conv{1,2}, relu,re:(a|b,c)[(,],re:\(a,x(b,y",
+            [r"re:conv{1,2}", "relu", "re:(a|b,c)[(,]", r"re:\(a", "x(b", "y"],
+        ),
+        ("re:conv(1,2", ["re:conv(1,2"]),
+    ],
+)
+def test_layers_are_split_outside_the_brackets_of_regular_expressions(text, parts):
+    assert split_layers(text) == parts
 
 
 def test_names_are_split_at_commas():

@@ -41,6 +41,20 @@ from featattn_neuro.api.learning import learn_gains, prefix_cache
 from featattn_neuro.api.networks import load_model
 from featattn_neuro.api.recording import record, stream_moments
 from featattn_neuro.api.saliency import causal_check, gain_saliency, picture_saliency, saliency_by_layer, score_saliency
+from featattn_neuro.io.conventions import (
+    from_brainio,
+    from_pynapple,
+    from_rsatoolbox,
+    from_tidy,
+    from_wide,
+    row_table,
+    to_brainio,
+    to_pynapple,
+    to_rsatoolbox,
+    to_tidy,
+    to_wide,
+    unit_table,
+)
 from featattn_neuro.io.metadata import with_metadata
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.neural_names import with_stimulus_ids
@@ -82,6 +96,11 @@ __all__ = [
     "fano_factor",
     "fit_tuning",
     "fold_gains",
+    "from_brainio",
+    "from_pynapple",
+    "from_rsatoolbox",
+    "from_tidy",
+    "from_wide",
     "gain_saliency",
     "gain_selectivity",
     "gain_selectivity_in",
@@ -108,6 +127,7 @@ __all__ = [
     "record",
     "roc_area",
     "roc_curve",
+    "row_table",
     "saliency_by_layer",
     "save_folded",
     "save_kind",
@@ -121,10 +141,16 @@ __all__ = [
     "switchable_gains",
     "target_importance_gains",
     "theory_gains",
+    "to_brainio",
+    "to_pynapple",
+    "to_rsatoolbox",
+    "to_tidy",
+    "to_wide",
     "tuning",
     "tuning_indices",
     "tuning_match",
     "unfold_gains",
+    "unit_table",
     "with_gains",
     "with_metadata",
     "with_stimulus_ids",

@@ -12,12 +12,13 @@ import xarray as xr
 from torch import nn
 
 from featattn_neuro.api._shared import as_stimuli, gives_bytes
-from featattn_neuro.errors import ConfigError, choose
+from featattn_neuro.errors import ConfigError, StoreError, choose
 from featattn_neuro.io.metadata import Table, metadata_columns, with_metadata
 from featattn_neuro.io.recording_store import recording_store
 from featattn_neuro.io.stimuli import Stimuli
 from featattn_neuro.io.store import open_kind
 from featattn_neuro.nets.adapters import Network, bare_network
+from featattn_neuro.nets.chance import random_state_kept
 from featattn_neuro.nets.channels import ChannelAxis
 from featattn_neuro.nets.datasets import DatasetStimuli
 from featattn_neuro.nets.fingerprint import digest, recording_inputs
@@ -28,7 +29,7 @@ from featattn_neuro.nets.preprocessing import Preprocessing
 from featattn_neuro.nets.recording import MemorySink, run_plan
 from featattn_neuro.nets.reductions import Reducer
 from featattn_neuro.nets.selection import Layers
-from featattn_neuro.nets.streaming import MomentsSink
+from featattn_neuro.nets.streaming import MomentsSink, known_weights
 
 
 def _described(images: Stimuli | DatasetStimuli, metadata: Table) -> Stimuli | DatasetStimuli:
@@ -68,8 +69,9 @@ def record(
         image files; an array or tensor (N, C, H, W), taken as it stands; pictures, bytes (N, H, W, 3) or PIL; or a
         torch dataset or loader, or what has a length and items by position as a dataset does, Hugging Face's for
         instance (items that are tensors are taken as they stand, pictures are preprocessed).
-    layers : dotted names, globs ("layer3.*.relu*"), regular expressions ("re:layer[12]\\..*"), stages ("conv",
-        "activation"), types (nn.Conv2d or "Conv2d"), functions (name, module) -> bool, or several of these. A text that
+    layers : dotted names, globs ("layer3.*.relu*"), regular expressions ("re:layer[12]\\..*" or compiled), stages
+        ("conv", "activation"), types (nn.Conv2d or "Conv2d"), functions (name, module) -> bool, or several of these. A
+        name goes before a stage, a stage before a type; "stage:norm" and "type:Conv2d" are never a name. A text that
         means no module is looked up among the functional operations of the torch.fx graph, named as torchvision's
         `get_graph_node_names` does ("layer1.0.add", "relu_1"); all layers are then recorded through that graph. An
         operation that is called there as a module is has "()" behind its name ("relu()" beside a module "relu").
@@ -84,12 +86,14 @@ def record(
     out : file to record into, .zarr (streamed; memory does not grow with the number of stimuli; taken up again after a
         kill) or .nc (written from such a store at the end). If it holds this very recording, that is returned.
     cache : folder for recordings named by their content; the same recording is made once. Not together with `out`.
-    overwrite : replace another recording at `out`.
+    overwrite : replace another recording at `out`; this very one is read through, and made anew if it is damaged.
     workers : processes that decode and preprocess images while the network computes; None = a few for image files.
     corrupt : images that cannot be read: "error" names the first, "skip" leaves them out and lists them in `skipped`.
+        Images that can be read and do not fit (smaller than the crop, not what they were) are errors either way.
     dtype : of the stored values: "float32", "float16" or "float64".
     compute_dtype : "float32" = as the network is; "float16" or "bfloat16" by torch.autocast.
-    channel_axis : where the filters are, for layers in which no rule says it; one for all or {layer: axis}.
+    channel_axis : where the filters are: one axis for all layers in which no rule says it, or {layer: axis}, which goes
+        before every rule.
     metadata : what is known of the stimuli, a DataFrame or a .csv, .tsv or .parquet file, with the content ids in a
         column `id` or the paths in a column `path`; the others become coordinates of `stimulus` (see `with_metadata`).
     progress : called with (stimuli done, stimuli in all).
@@ -109,7 +113,7 @@ def record(
         metadata that do not fit the stimuli, a value that `dtype` cannot hold; a network whose values depend on the
         other images (batch norm without running statistics; batch_size=1 does) or on chance: one that draws from the
         global random generators is shown the first batch twice, and refused if a recorded layer gives other values.
-    StoreError : `out` holds another recording, or another process is writing it.
+    StoreError : `out` holds another recording, or another process is writing it; `cache` cannot be a folder.
 
     >>> import numpy as np
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True))
@@ -124,7 +128,8 @@ def record(
         raise ConfigError("netCDF-4 has no float16; store float32, or record into .zarr")
     # the head plays no part here, and finding it takes as long as dozens of images
     network = bare_network(model)
-    with placed(network.module, device) as place:
+    # a dataset may draw from the caller's generators when it is read for its ids
+    with placed(network.module, device) as place, random_state_kept(place):
         # where it is to run: a traced graph has buffers and constants of its own, which would stay at home
         plan = make_plan(
             network.module, layers, reduce, batch_size=batch_size, dtype=dtype, compute_dtype=compute_dtype,
@@ -149,9 +154,7 @@ def record(
         # apart, so that a recording with another table is not said to be one of other images
         inputs["metadata"] = digest({name: values.tolist() for name, values in images.parameters.items()})
         key = digest({**inputs, "name": network.name, "corrupt": corrupt})
-        if cache is not None:
-            Path(cache).mkdir(parents=True, exist_ok=True)
-        path = Path(out) if out is not None else Path(str(cache)) / f"{key}.zarr"
+        path = Path(out) if out is not None else _cache_folder(cache) / f"{key}.zarr"
         with recording_store(path, key=key, inputs=inputs, overwrite=overwrite) as store:
             return open_kind(path, "ACTIVATIONS") if store is None else run(store)
 
@@ -184,7 +187,9 @@ def stream_moments(
     -------
     MOMENTS over (group, unit), float64: count, mean, sum of squared deviations (M2), minimum, maximum, zeros. Memory
     grows with groups times units, and with the stimuli only by their ids. `selectivity_from_moments` makes d' of it;
-    parts of a stimulus set, from other machines for instance, go through `merge_moments` first.
+    parts of a stimulus set, from other machines for instance, go through `merge_moments` first, which refuses parts of
+    other weights (attribute `weights_sha256`). Stimuli that were left out (`corrupt="skip"`) count in `n_skipped`; a
+    label that only they have is no group.
 
     Raises
     ------
@@ -209,7 +214,7 @@ def stream_moments(
     """
     choose(corrupt, ("error", "skip"), "treatment of corrupt images")
     network = bare_network(model)
-    with placed(network.module, device) as place:
+    with placed(network.module, device) as place, random_state_kept(place):
         plan = make_plan(
             network.module, layers, reduce, batch_size=batch_size, compute_dtype=compute_dtype,
             channel_axis=channel_axis,
@@ -218,8 +223,27 @@ def stream_moments(
         return run_plan(
             network.module, plan, images, MomentsSink(target), preprocess=preprocess, device=place, corrupt=corrupt,
             workers=usual_workers(images, batch_size) if workers is None else workers,
-            attrs={"network_name": network.name, "preprocessing": _in_words(preprocess, images)}, progress=progress,
+            attrs={
+                "network_name": network.name,
+                "preprocessing": _in_words(preprocess, images),
+                **known_weights(network.module),
+            },
+            progress=progress,
         )  # fmt: skip
+
+
+def _cache_folder(cache: Any) -> Path:
+    """The folder for recordings by their content, made where it is not there."""
+    try:
+        folder = Path(cache)
+        folder.mkdir(parents=True, exist_ok=True)
+    except TypeError as error:
+        raise ConfigError(f"wanted a folder as cache; came {cache!r}; give its path") from error
+    except OSError as error:
+        raise StoreError(
+            f"{str(cache)!r} cannot be a folder for recordings ({error.strerror}); choose another cache"
+        ) from error
+    return folder
 
 
 def _in_words(preprocess: Preprocessing | None, images: Stimuli | DatasetStimuli) -> str:

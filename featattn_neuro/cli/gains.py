@@ -17,6 +17,7 @@ from featattn_neuro.cli.options import (
     Seed,
     Weights,
     read_images,
+    split_layers,
     split_names,
     split_numbers,
     was_given,
@@ -130,7 +131,7 @@ def gains(
     several = task == "multilabel"
     network = api.load_model(model, weights=weights, seed=seed)
     stimuli = read_images(images, labels, limit, unlabelled=several)
-    wanted, sites = _task_labels(stimuli, images, target, task), split_names(layers)
+    wanted, sites = _task_labels(stimuli, images, target, task), split_layers(layers)
     if method in ("tuning", "gradient"):
         chosen: dict[str, Any] = {}
         if choice_images is not None:

@@ -15,6 +15,7 @@ from featattn_neuro.cli.options import (
     Seed,
     Weights,
     one_reduction,
+    split_layers,
     split_names,
     split_numbers,
 )
@@ -84,7 +85,7 @@ def neurons(
     from featattn_neuro.jobs.neurons import compare_with_neurons
 
     said = _neural_options(stimulus_column, columns, event, window, baseline, response_units, trials, sentinels)
-    chosen = [] if layers is None else split_names(layers)
+    chosen = [] if layers is None else split_layers(layers)
     named = None if conditions is None else split_names(conditions)
     if named is not None and len(named) != 2:
         raise ConfigError(f"wanted --conditions as UNATTENDED,ATTENDED; came {conditions!r}")

@@ -37,7 +37,13 @@ Weights = Annotated[str | None, typer.Option(help="Weight file, 'pretrained' or 
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Labels = Annotated[Path | None, typer.Option(help="CSV with columns path and label, instead of folder names.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, spread over the classes.")]
-Layers = Annotated[str, typer.Option(help="Layers: names, patterns (layer3.*) or stages (conv), comma-separated.")]
+Layers = Annotated[
+    str,
+    typer.Option(
+        help="Layers, comma-separated: names, patterns (layer3.*, re:layer[12].*), stages (conv) or types (Conv2d); "
+        "stage:norm or type:Conv2d where a layer has that name."
+    ),
+]
 Output = Annotated[Path, typer.Option("--out", callback=_output, help="File to write: .nc (netCDF-4) or .zarr.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Folder = Annotated[Path, typer.Argument(help="Result folder.")]
@@ -55,6 +61,28 @@ def split_names(text: str) -> list[str]:
     if not names:
         raise ConfigError(f"wanted one name or more, separated by commas; came {text!r}")
     return names
+
+
+def split_layers(text: str) -> list[str]:
+    """Layers, separated by commas; those inside brackets of a regular expression ("re:conv{1,2}") separate nothing."""
+    parts, start, closing, escaped = [], 0, "", False
+    for place, letter in enumerate(text):
+        expression = text[start:place].lstrip().startswith("re:")
+        if escaped or (not expression and letter != ","):
+            escaped = False
+        elif letter == "\\":
+            escaped = True
+        elif closing.endswith("]"):  # in a set of characters every other bracket is one of them
+            closing = closing[:-1] if letter == "]" else closing
+        elif letter in "([{":
+            closing += {"(": ")", "[": "]", "{": "}"}[letter]
+        elif letter == closing[-1:]:
+            closing = closing[:-1]
+        elif letter == "," and not closing:
+            parts.append(text[start:place])
+            start = place + 1
+    names = [part.strip() for part in (*parts, text[start:]) if part.strip()]
+    return names or split_names(text)
 
 
 def split_numbers(text: str, option: str) -> list[float]:

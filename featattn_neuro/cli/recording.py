@@ -22,6 +22,7 @@ from featattn_neuro.cli.options import (
     Seed,
     Weights,
     read_images,
+    split_layers,
     split_names,
 )
 from featattn_neuro.cli.printing import print_rows
@@ -113,7 +114,7 @@ def record(
         recorded = api.record(
             network,
             stimuli,
-            split_names(layers),
+            split_layers(layers),
             reduce=reductions[0] if len(reductions) == 1 else reductions,
             batch_size=batch_size,
             device=device,

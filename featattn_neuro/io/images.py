@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featattn_neuro.errors import DataError, StoreError
+from featattn_neuro.errors import DataError, StoreError, UnreadableError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -79,7 +79,9 @@ class FileImages:
             # that it does not know
             packed = isinstance(error, RuntimeError)
             advice = "unpack the archive first, and load the folder" if packed else "check the file"
-            raise DataError(f"image {self.name(position)!r} cannot be read ({_reason(error)}); {advice}") from error
+            raise UnreadableError(
+                f"image {self.name(position)!r} cannot be read ({_reason(error)}); {advice}"
+            ) from error
 
     def __getitem__(self, position: int) -> NDArray[np.uint8]:
         return decode(self.data(position), self.name(position))
@@ -117,11 +119,11 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
                 _check_depth(image, name)
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
+        raise UnreadableError(
             f"image {name!r} is too large ({_reason(error)}); scale it down, remove it, or pass corrupt='skip'"
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
+        raise UnreadableError(
             f"image {name!r} is corrupt ({_reason(error)}); replace it, remove it, or pass corrupt='skip'"
         ) from error
 
@@ -290,7 +292,9 @@ def _open_archive(path: Path, process: int, state: tuple[int, ...]) -> zipfile.Z
 
 def _check_depth(image: ImageFile, name: str) -> None:
     if image.mode.startswith(("I", "F")) or _deep_colours(image):
-        raise DataError(f"image {name!r} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+        raise UnreadableError(
+            f"image {name!r} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits"
+        )
 
 
 def _deep_colours(image: ImageFile) -> bool:

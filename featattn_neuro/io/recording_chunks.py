@@ -239,7 +239,8 @@ class StoredLayer:
         body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:].tobytes()
         if crc32c(body) != checksum:
             raise StoreError(
-                f"chunk {key} of {str(self.store)!r} is damaged (its checksum differs); record again, overwrite=True"
+                f"chunk {key} of {str(self.store)!r} is damaged (its checksum differs); record again with "
+                "overwrite=True, or delete the folder"
             )
         chunk = np.empty(self.layer.shape, self.dtype) if into is None else into
         numcodecs.blosc.decompress(body, chunk)

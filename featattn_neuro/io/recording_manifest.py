@@ -21,7 +21,7 @@ from featattn_neuro.io.store import write_text_atomic
 FORMAT = 2
 NAME = "chunks.json"
 
-_AGAIN = "copy the folder again, or record again with overwrite=True"
+_AGAIN = "copy the folder again, delete it, or record again with overwrite=True"
 
 
 def write_manifest(

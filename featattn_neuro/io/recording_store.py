@@ -198,7 +198,8 @@ def recording_store(
     ----------
     path : ends in .zarr, or in .nc: then netCDF-4 is written from the zarr store at the end.
     key : hash of all that the recording depends on. inputs : the hashes it is made of, by name, for messages.
-    overwrite : replace a recording, finished or not, that has another key.
+    overwrite : replace a recording, finished or not, that has another key, or is damaged: one with this key is read
+        through.
     block_bytes : about how much is gathered before it is written; None = `BLOCK_BYTES`.
 
     Raises
@@ -298,7 +299,7 @@ def _holds(path: Path, key: str, inputs: Mapping[str, str], *, overwrite: bool) 
             return False
         raise
     if attrs.get("recording_key") == key:
-        return True
+        return not overwrite or _is_whole_recording(path)
     if overwrite:
         return False
     was = json.loads(str(attrs.get("recording_inputs", "{}")))
@@ -307,6 +308,21 @@ def _holds(path: Path, key: str, inputs: Mapping[str, str], *, overwrite: bool) 
         f"{str(path)!r} holds another recording ({'other ' + ', '.join(other) if was else 'of unknown origin'}); "
         "choose another file, or pass overwrite=True"
     )
+
+
+def _is_whole_recording(path: Path) -> bool:
+    """Whether every value of a finished recording can be read, checksums and all."""
+    try:
+        if path.suffix == ".zarr":
+            verify_recording(path)
+            return True
+        with files.open_kind(path) as found:
+            for array in found.data_vars.values():
+                for block in np.ndindex(getattr(array.data, "numblocks", ())):
+                    np.asarray(array.data.blocks[block] if block else array.data)  # one at a time
+    except (StoreError, files.SchemaError):
+        return False
+    return True
 
 
 def _check_unfinished(folder: Path, path: Path, key: str, *, overwrite: bool) -> None:
@@ -478,7 +494,10 @@ def verify_recording(path: str | Path) -> int:
     manifests.checked_files(path, manifest["files"])
     for key, wanted in manifest["chunks"].items():
         if not is_whole(path / key, *wanted):
-            raise StoreError(f"chunk {key} of {str(path)!r} is missing or damaged; record again with overwrite=True")
+            raise StoreError(
+                f"chunk {key} of {str(path)!r} is missing or damaged; record again with overwrite=True, or delete the "
+                "folder"
+            )
     return len(manifest["chunks"])
 
 

@@ -269,6 +269,7 @@ def _from_array(source: Any, label: _Labels, duplicates: str, limit: int | None)
         raise DataError(
             f"wanted floating-point values, taken as they stand; came {images.dtype}; scale them, for instance "
             "array.astype('float32') / 255"
+            + (", and move channels first: .transpose(0, 3, 1, 2)" if images.shape[3] in (1, 3) else "")
         )
     images = images.astype(np.float32)
     finite = np.isfinite(images).all(axis=(1, 2, 3))

@@ -28,6 +28,7 @@ import numpy as np
 import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError
+from featattn_neuro.io.netcdf_reading import first_line, open_netcdf, reading
 from featattn_neuro.io.own_folders import check_replaceable, is_own_store
 from featattn_neuro.io.recording_chunks import crc32c
 from featattn_neuro.schema import KINDS, SCHEMA_VERSION, Kind, kind_of
@@ -118,9 +119,9 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
     path = Path(path)
     suffix = _suffix(path)
     _check_file(path, suffix)
-    with _reading(path):
+    with reading(path):
         if suffix == ".nc":
-            opened = xr.open_dataset(path, engine="h5netcdf", chunks={}, cache=False)
+            opened = open_netcdf(path)
         else:
             opened = _open_zarr(path)
     try:
@@ -135,7 +136,7 @@ def open_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
                 f"wanted a Dataset of kind {wanted.name}; {str(path)!r} holds kind {declared.name}; "
                 f"pass the {wanted.name} file"
             )
-        with _reading(path):
+        with reading(path):
             read = _plain(metadata_as_coordinates(opened, wanted))
         if read.attrs.pop(_TEXT_CHECKSUM, None) not in (None, _text_checksum(read)):  # None: an older file
             raise StoreError(
@@ -159,7 +160,7 @@ def load_kind(path: str | Path, kind: Kind | str | None = None) -> xr.Dataset:
     Traceback (most recent call last):
     featattn_neuro.errors.StoreError: wanted a results file; there is none at 'nowhere.zarr'; check the path
     """
-    with open_kind(path, kind) as opened, _reading(Path(path)):
+    with open_kind(path, kind) as opened, reading(Path(path)):
         result = opened.load()
     # ranges are only checked on values in memory
     return kind_of(result).check(result)
@@ -294,17 +295,6 @@ def _spaces_in_names() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Say of what HDF5, zarr and xarray raise on damaged files which file it was."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{str(path)!r} cannot be read ({_first_line(error)}); it is damaged or half copied: write it again"
-        ) from error
-
-
 def _text_checksum(dataset: xr.Dataset) -> str:
     """CRC-32C of all text: HDF5 has no checksums for text of variable length, nor for attributes."""
     attrs = {str(name): value for name, value in dataset.attrs.items() if name != _TEXT_CHECKSUM}
@@ -329,7 +319,7 @@ def _replacing(path: Path, ours: Callable[[Path], bool] = is_own_store) -> Itera
         _move_over(temporary, path)
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise StoreError(
-            f"{str(path)!r} cannot be written ({_first_line(error)}); free space or choose another folder"
+            f"{str(path)!r} cannot be written ({first_line(error)}); free space or choose another folder"
         ) from error
     finally:
         _remove(temporary)
@@ -500,7 +490,3 @@ def _even_chunks(dataset: xr.Dataset) -> xr.Dataset:
         for dim in {d for v in dataset.variables.values() for d in v.chunksizes}
     }
     return dataset.chunk(sizes) if sizes else dataset
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

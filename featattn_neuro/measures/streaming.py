@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,14 @@ def merge_moments(first: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:
     first, others : MOMENTS of the same units (matched by id, in any order) and reductions. Groups are matched by name;
         a group that a part does not have is empty there.
 
+    Returns
+    -------
+    MOMENTS of all stimuli, with the attributes of the first part; `n_skipped` is the sum.
+
     Raises
     ------
-    DataError : a stimulus in two parts, which would count twice; different units; labels mixed with tasks.
+    DataError : a stimulus in two parts, which would count twice; different units; labels mixed with tasks; parts that
+        say that they are of other weights, or were reduced, preprocessed or computed in another way.
 
     Notes
     -----
@@ -106,6 +112,7 @@ def merge_moments(first: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:
             raise DataError(
                 "only some of the moments name the constituents of their stimuli; sum all up in the same way"
             )
+    skipped = _made_alike([part.attrs for part in parts])
     names = list(dict.fromkeys(str(name) for part in parts for name in part["group"].values))
     units, lead = parts[0]["unit"].values, parts[0]["mean"].dims[:-2]
     merged: ClassMoments | None = None
@@ -123,7 +130,7 @@ def merge_moments(first: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:
             variables[name] = ("observation", np.concatenate([part[name].values.astype(str) for part in parts]))
     coordinates: dict[str, Any] = {n: parts[0][n] for n in (*UNIT_COORDINATES, "reduction") if n in parts[0].coords}
     coordinates |= _group_coordinates(parts, names)
-    return MOMENTS.check(xr.Dataset(variables, coordinates, parts[0].attrs))
+    return MOMENTS.check(xr.Dataset(variables, coordinates, parts[0].attrs | skipped))
 
 
 def selectivity_from_moments(
@@ -233,6 +240,31 @@ def _check_disjoint(ids: list[np.ndarray]) -> None:
         raise DataError(
             f"{int((counts > 1).sum())} stimuli are in the moments more than once "
             f"(first: {str(names[counts > 1][0])!r}) and would be counted twice; merge parts that share no stimulus"
+        )
+
+
+_ALIKE = ("network_name", "reduction", "preprocessing", "compute_dtype", "channel_rule")
+
+
+def _made_alike(attrs: list[Mapping[str, Any]]) -> dict[str, int]:
+    """`DataError` where parts say that they were made in other ways; what none or one of them says passes. Returns the
+    attribute that counts the stimuli left out.
+    """
+    for name in _ALIKE:
+        _check_alike(name, [one[name] for one in attrs if name in one])
+    stored = [json.loads(str(one.get("recording_inputs", "{}"))) for one in attrs]
+    weights = [one.get("weights_sha256", inputs.get("weights")) for one, inputs in zip(attrs, stored, strict=True)]
+    _check_alike("weights_sha256", [one for one in weights if one is not None])
+    counts = [int(one["n_skipped"]) for one in attrs if "n_skipped" in one]
+    return {"n_skipped": sum(counts)} if counts else {}
+
+
+def _check_alike(name: str, values: list[Any]) -> None:
+    other = next((value for value in values if value != values[0]), None)
+    if other is not None:
+        raise DataError(
+            f"wanted moments of responses that were made alike; the attribute {name!r} is {values[0]!r} in one part "
+            f"and {other!r} in another; sum all parts up in the same way"
         )
 
 

@@ -18,7 +18,8 @@ ChannelAxis = int | Mapping[str, int] | None
 def declared_axis(part: nn.Module) -> int | None:
     """The channel axis that a module's class fixes: 1 for convolutions and batch norms, -1 for linear and layer norm.
 
-    A layer norm over several dimensions, maps (C, H, W) for instance, fixes none.
+    A layer norm over several dimensions, maps (C, H, W) for instance, fixes none. What a class with a forward of its
+    own does is held against its outputs by `ChannelRule`.
 
     >>> declared_axis(nn.Conv2d(1, 1, 1)), declared_axis(nn.Linear(1, 1)), declared_axis(nn.ReLU())
     (1, -1, None)
@@ -27,12 +28,25 @@ def declared_axis(part: nn.Module) -> int | None:
     """
     if isinstance(part, nn.modules.batchnorm._NormBase | nn.GroupNorm) or stage_of(part) == "conv":
         return 1
-    # timm's LayerNorm2d derives from LayerNorm and works on (N, C, H, W)
-    if type(part).__name__.endswith("2d"):
+    # timm's LayerNorm2d, LayerNorm2dFp32 and LayerNormAct2d derive from LayerNorm and work on (N, C, H, W)
+    name = type(part).__name__
+    if name.endswith("2d") or ("2d" in name and stage_of(part) == "norm"):
         return 1
     if isinstance(part, nn.Linear) or (isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1):
         return -1
     return None
+
+
+def _own_size(part: nn.Module, *, entering: bool) -> int | None:
+    """Features along the last axis of the output (or input) of a linear layer or layer norm whose forward is not
+    torch's own: such a forward may work on another axis. None for all others.
+    """
+    base = nn.LayerNorm if isinstance(part, nn.LayerNorm) else nn.Linear
+    if not isinstance(part, base) or (type(part).forward is base.forward and "forward" not in vars(part)):
+        return None
+    if isinstance(part, nn.LayerNorm):
+        return part.normalized_shape[0]
+    return part.in_features if entering else part.out_features
 
 
 def checked_axes(given: ChannelAxis, names: Iterable[str]) -> ChannelAxis:
@@ -69,9 +83,11 @@ def without_filters(output: Any) -> str | None:
 class ChannelRule:
     """Channel axis of each layer's output.
 
-    Rule: vectors (N, C) have axis 1. A module whose class fixes the axis has that one (`declared_axis`). The others
-    follow those that the network holds, and where these do not settle it the layer is refused until `channel_axis`
-    says it:
+    Rule: vectors (N, C) have axis 1. A module whose class fixes the axis has that one (`declared_axis`); where a linear
+    layer or layer norm has a forward of its own, the sizes of its output must bear it out, and one that gives its
+    features on axis 1 (layer norms that permute inside) has axis 1. The others follow those that the network holds, and
+    where these do not settle it the layer is refused until `channel_axis` says it: one axis for all layers that no rule
+    settles, or an axis by layer, which goes before every rule.
 
     - (N, T, C): last axis if a linear layer or layer norm of the network gives sequences with as many features, and no
       convolution or norm over maps has as many channels as the other axis; axis 1 if one-dimensional convolutions or
@@ -95,34 +111,68 @@ class ChannelRule:
         self.map_channels = given_by_a_layer | (set(taken) - set(taken[:1]))
 
     def watched(self) -> dict[str, int]:
-        """Layers whose outputs `watch` wants to see before any axis is asked for, and the axis of their channels."""
+        """Layers whose outputs `watch` wants to see before any axis is asked for; the axis that their class fixes."""
         axes = {name: declared_axis(part) for name, part in self.modules.items()}
         return {name: axis for name, axis in axes.items() if axis is not None}
 
-    def watch(self, axis: int, output: Any) -> None:
-        """Note an output of a watched layer: what it is decides for layers whose class does not."""
-        if not isinstance(output, Tensor):
-            return
-        if output.ndim == 4 and axis == -1:
+    def watch(self, layer: str, output: Any) -> int | None:
+        """Note an output of a watched layer: what it is decides for layers whose class does not.
+
+        Returns the axis (from the front) of its filters; None where it tells nothing.
+        """
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+            return None
+        axis = self._of_class(layer, output)
+        if axis is None:
+            return None
+        size = output.shape[axis]
+        if output.ndim == 4 and axis == 3:
             self.noted += not self.channels_last_seen
             self.channels_last_seen = True
+        elif output.ndim == 4 and declared_axis(self.modules[layer]) == -1:  # it was not counted among the others
+            self._note(self.map_channels, size)
         if output.ndim == 3:
-            sizes = self.sequence_features if axis == -1 else self.series_channels
-            self.noted += output.shape[axis] not in sizes
-            sizes.add(output.shape[axis])
+            self._note(self.sequence_features if axis == 2 else self.series_channels, size)
+        return axis
+
+    def _note(self, sizes: set[int], size: int) -> None:
+        self.noted += size not in sizes
+        sizes.add(size)
+
+    def _of_class(self, layer: str, output: Tensor, *, entering: bool = False) -> int | None:
+        """The axis (from the front) that a layer's class fixes and the sizes of its output bear out; None: neither."""
+        part = self.modules.get(layer)
+        fixed = None if part is None else declared_axis(part)
+        if part is None or fixed is None:
+            return None
+        size = _own_size(part, entering=entering) if fixed == -1 else None
+        if size is None:
+            return fixed % output.ndim
+        fitting = [axis for axis in (1, output.ndim - 1) if output.shape[axis] == size]
+        return fitting[0] if len(fitting) == 1 else None
 
     def said(self, layer: str) -> int | None:
         """The axis that is given for a layer, or that its class fixes; None where neither says it."""
-        given = self.given.get(layer) if isinstance(self.given, Mapping) else self.given
+        by_name = self.given.get(layer) if isinstance(self.given, Mapping) else None
+        if by_name is not None:
+            return by_name
         part = self.modules.get(layer)
-        return given if given is not None or part is None else declared_axis(part)
+        fixed = None if part is None else declared_axis(part)
+        return fixed if fixed is not None or isinstance(self.given, Mapping) else self.given
 
-    def axis(self, layer: str, output: Any) -> int:
-        """Axis (from the front) of the filters in `output` of `layer`; `DataError` if there is none or it is open."""
+    def axis(self, layer: str, output: Any, *, entering: bool = False) -> int:
+        """Axis (from the front) of the filters in `output` of `layer`; `DataError` if there is none or it is open.
+
+        entering : `output` is what goes into the layer.
+        """
         came = without_filters(output)
         if came is not None:
             raise no_filters(layer, came)
         given = self.given.get(layer) if isinstance(self.given, Mapping) else self.given
+        if given is None or not isinstance(self.given, Mapping):
+            fixed = 1 if output.ndim == 2 else self._of_class(layer, output, entering=entering)
+            if fixed is not None:
+                return fixed
         if given is not None:
             if not -output.ndim <= given < output.ndim or given % output.ndim == 0:
                 raise DataError(
@@ -130,12 +180,8 @@ class ChannelRule:
                     f"is not one of the others; name one of 1 to {output.ndim - 1}, or -1 for the last"
                 )
             return given % output.ndim
-        if output.ndim == 2:
-            return 1
-        part = self.modules.get(layer)
-        fixed = None if part is None else declared_axis(part)
-        if fixed is not None:
-            return fixed % output.ndim
+        if layer in self.modules and declared_axis(self.modules[layer]) is not None:
+            raise open_axis(layer, output, "and the sizes do not tell on which axis its class works")
         return self._of_series(layer, output) if output.ndim == 3 else self._of_maps(layer, output)
 
     def _of_series(self, layer: str, output: Tensor) -> int:

@@ -199,10 +199,9 @@ class CutNetwork:
 
             return hook
 
-        def watch(axis: int) -> Any:
+        def watch(layer: str) -> Any:
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-                rule.watch(axis, output)
-                if axis == -1 and isinstance(output, torch.Tensor) and output.ndim == 4:
+                if rule.watch(layer, output) == 3:
                     features_last.add(output.shape[-1])
 
             return hook
@@ -212,7 +211,7 @@ class CutNetwork:
         self.memory_format = settle_memory_format(self.module, images.to(self.device))
         if self.memory_format != torch.channels_last:
             self.first = None  # its terms give maps with channels last
-        with hooked(self.module, {name: watch(axis) for name, axis in rule.watched().items()}), \
+        with hooked(self.module, {name: watch(name) for name in rule.watched()}), \
                 hooked(self.module, hooks):  # fmt: skip
             self.module(own_copy(images, self.device))
         missing = [layer for layer in self.layers if not maps[layer]]

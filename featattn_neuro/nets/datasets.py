@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.dataloader import default_collate
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import DataError, UnreadableError
 from featattn_neuro.schema import UNREADABLE
 
 _IMAGE_KEYS = ("image", "img", "pixel_values")
@@ -93,7 +93,7 @@ class DatasetStimuli:
                 image, label = self._item(position)
             except Exception as error:  # a foreign dataset raises what it likes
                 if not skip:
-                    raise DataError(
+                    raise UnreadableError(
                         f"item {position} of the dataset cannot be read ({type(error).__name__}: {error}); repair it, "
                         "or pass corrupt='skip'"
                     ) from error
@@ -118,11 +118,15 @@ class DatasetStimuli:
         return self.read(position)
 
     def read(self, position: int) -> np.ndarray:
-        """One image; `DataError` if it cannot be read or is not what it was when its id was made."""
+        """One image; `UnreadableError` if it cannot be read, or could not when ids were made; `DataError` if it is
+        another one than then.
+        """
+        if self.id[position].startswith(UNREADABLE):
+            raise UnreadableError(f"item {position} of the dataset could not be read when its id was made")
         try:
             image, _ = self._item(position)
         except Exception as error:  # as above
-            raise DataError(
+            raise UnreadableError(
                 f"item {position} of the dataset cannot be read ({type(error).__name__}: {error})"
             ) from error
         if _content_id(image) != self.id[position]:

@@ -101,6 +101,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
     return {
         "versions": versions,
         "code": _own_code(),
+        "defaults": (str(torch.get_default_dtype()), _default_device()),  # of tensors that a forward makes
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -115,6 +116,22 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "cudnn": {name: getattr(torch.backends.cudnn, name) for name in ("enabled", "deterministic", "benchmark")},
         "autocast": torch.is_autocast_enabled(device.type),
     }
+
+
+def _default_device() -> str:
+    """Where tensors are made that name no device; older versions of torch have no getter."""
+    return str(torch.empty(0).device)
+
+
+def strides_digest(module: nn.Module) -> str:
+    """sha256 over how parameters and buffers lie in memory: convolutions take other kernels for weights with channels
+    last, with other last digits. No part of the published hash of weights.
+
+    >>> one = nn.Conv2d(2, 2, 3)
+    >>> strides_digest(one) == strides_digest(nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last))
+    False
+    """
+    return digest([(name, tensor.stride()) for name, tensor in state_tensors(module)])
 
 
 _PRECISIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.conv", "mkldnn.matmul", "mkldnn.rnn")
@@ -140,6 +157,7 @@ def recording_inputs(
     """All that a recording depends on, as hashes by name; `stimuli` is the hash of the images' bytes and columns."""
     return {
         "weights": weights_digest(module),
+        "memory format": strides_digest(module),
         "network": network_digest(module),
         "preprocessing": digest(preprocess),
         "layers": digest(plan.describe()),

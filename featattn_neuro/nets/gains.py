@@ -164,8 +164,10 @@ def _spatial_by_layer(one: xr.Dataset) -> dict[str, np.ndarray]:
 class _Site:
     """The hook of one site of a module: finds the filters' axis, keeps factors by type and device, counts calls."""
 
-    def __init__(self, layer: str, part: str, per_call: Mapping[int | None, SiteGains], rule: ChannelRule) -> None:
-        self.layer, self.part, self.per_call, self.rule = layer, part, per_call, rule
+    def __init__(
+        self, layer: str, part: str, entering: bool, per_call: Mapping[int | None, SiteGains], rule: ChannelRule
+    ) -> None:
+        self.layer, self.part, self.per_call, self.rule, self.entering = layer, part, per_call, rule, entering
         self.calls = 0
         self.made: dict[Any, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
         self.taken: dict[Any, tuple[int, torch.Size]] = {}  # axis and shape, by what tells them apart
@@ -217,7 +219,7 @@ class _Site:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Site:
         """A copied network is gained as this one is; what tells axes apart does not change."""
-        return _Site(self.layer, self.part, self.per_call, self.rule)
+        return _Site(self.layer, self.part, self.entering, self.per_call, self.rule)
 
     def _axis(self, value: Any, filters: int) -> int:
         if not isinstance(value, torch.Tensor):
@@ -236,7 +238,8 @@ class _Site:
         if len(fitting) == 1 and value.ndim == 4 and last_too:
             return fitting[0]
         try:
-            axis = self.rule.axis(self.part, value)  # a class that fixes the axis fixes it for its input too
+            # a class that fixes the axis fixes it for its input too
+            axis = self.rule.axis(self.part, value, entering=self.entering)
         except DataError:
             # the rule leaves it open; the number of gains may not
             if len(fitting) != 1:
@@ -303,15 +306,12 @@ def with_gains(
         )
     parts = {name: split_site(module, name) for name in per_site if name not in operations}
     rule = ChannelRule(module, _by_layer(channel_axis, parts))
-    sites = {
-        name: _Site(name, parts[name][0] if name in parts else name, per_call, rule)
-        for name, per_call in per_site.items()
-    }
+    sites = {name: _Site(name, *parts.get(name, (name, False)), per_call, rule) for name, per_call in per_site.items()}
     with ExitStack() as stack:
         # layer norms and linear layers may give maps (N, H, W, C); without the first, the second are few
         every = any(isinstance(part, nn.LayerNorm) for part in rule.modules.values())
         watchers = {
-            name: _Watcher(rule, axis, [*sites.values()])
+            name: _Watcher(rule, name, [*sites.values()])
             for name, axis in rule.watched().items()
             if every or axis == -1
         }
@@ -342,19 +342,19 @@ def _by_layer(given: ChannelAxis, parts: Mapping[str, tuple[str, bool]]) -> Chan
 class _Watcher:
     """The hook that shows the channel rule what a layer gives; it changes nothing, so it has no state for a key."""
 
-    def __init__(self, rule: ChannelRule, axis: int, sites: list[_Site]) -> None:
-        self.rule, self.axis, self.sites = rule, axis, sites
+    def __init__(self, rule: ChannelRule, layer: str, sites: list[_Site]) -> None:
+        self.rule, self.layer, self.sites = rule, layer, sites
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         known = self.rule.noted
-        self.rule.watch(self.axis, output)
+        self.rule.watch(self.layer, output)
         if self.rule.noted != known:
             for site in self.sites:
                 site.recheck()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"axis": self.axis}
+        return {"layer": self.layer}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Watcher:
         """A copied network tells the same rule what it gives, and asks its own sites again."""
-        return _Watcher(self.rule, self.axis, copy.deepcopy(self.sites, memo))
+        return _Watcher(self.rule, self.layer, copy.deepcopy(self.sites, memo))

@@ -31,7 +31,8 @@ _ACTIVATIONS = (
 
 
 class _Tracer(NodePathTracer):
-    """torchvision's tracer with its default leaf rules; notes which node each call of a module returned.
+    """torchvision's tracer with its default leaf rules; notes which node each call of a module returned, and which was
+    the last that was made inside it: what works in place on the returned value inside the call lies before that.
 
     whole : further types of modules that are kept as one node.
     failed : the innermost module whose forward could not be followed.
@@ -39,7 +40,7 @@ class _Tracer(NodePathTracer):
 
     def __init__(self, whole: Iterable[type[nn.Module]] = ()) -> None:
         super().__init__(autowrap_modules=(math, ops), leaf_modules=[*_leaf_operations(), *whole])
-        self.returned: dict[str, list[fx.Node]] = {}
+        self.returned: dict[str, list[tuple[fx.Node, fx.Node]]] = {}
         self.failed: nn.Module | None = None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -52,7 +53,8 @@ class _Tracer(NodePathTracer):
             self.failed = self.failed or m
             raise
         if isinstance(output, fx.Proxy):
-            self.returned.setdefault(self.path_of_module(m), []).append(output.node)
+            last = next(iter(reversed(self.graph.nodes)))
+            self.returned.setdefault(self.path_of_module(m), []).append((output.node, last))
         return output
 
 
@@ -116,6 +118,10 @@ class Site:
     call: int = 0
 
 
+Collect = Callable[[str, Any, int], None]
+"""Takes the value of one call of a layer."""
+
+
 class NodeGraph:
     """The traced graph of a network: names of its nodes, and a run that shows the wanted ones.
 
@@ -143,7 +149,11 @@ class NodeGraph:
         # GraphModule copies the graph: nodes keep their order
         copies = dict(zip(graph.nodes, self.graph.graph.nodes, strict=True))
         self.node_names = {copies[n]: name for n, name in tracer.node_to_qualname.items() if n in copies}
-        self.returned = {name: [copies[n] for n in nodes if n in copies] for name, nodes in tracer.returned.items()}
+        self.returned: dict[str, list[fx.Node]] = {}
+        self.ends: dict[tuple[str, int], fx.Node] = {}
+        for name, calls in tracer.returned.items():
+            self.returned[name] = [copies[node] for node, _ in calls]
+            self.ends |= {(name, call): copies[last] for call, (_, last) in enumerate(calls)}
         self.nodes = own_names(
             {name: node for node, name in self.node_names.items()},
             [name for name, _ in module.named_modules(remove_duplicate=False)],
@@ -179,23 +189,35 @@ class NodeGraph:
         """How often a module runs; 1 for an operation."""
         return len(self.returned.get(layer, [None]))
 
-    def run(self, batch: torch.Tensor, collect: Callable[[fx.Node, Any], None]) -> Any:
-        """Run the network on `batch` and return its output; `collect(node, value)` is called as soon as a node's value
-        is there.
+    def run(self, batch: torch.Tensor, wanted: Mapping[fx.Node, list[Site]], collect: Collect) -> Any:
+        """Run the network on `batch` and return its output; `collect(layer, value, call)` is called for each wanted
+        site as soon as its value is that which a hook would see: when the call ends, or when an operation was done.
         """
         count_anew(self.module)
-        return _Collecting(self.graph, collect).run(batch)
+        due: dict[fx.Node, list[tuple[fx.Node, Site]]] = {}
+        for node, sites in wanted.items():
+            for site in sites:
+                due.setdefault(self.ends.get((site.layer, site.call), node), []).append((node, site))
+        return _Collecting(self.graph, due, collect).run(batch)
 
 
 class _Collecting(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, collect: Callable[[fx.Node, Any], None]) -> None:
+    """Shows values of nodes when they are due: at the node itself or, of a call, at the last node inside it."""
+
+    def __init__(
+        self, graph: fx.GraphModule, due: Mapping[fx.Node, list[tuple[fx.Node, Site]]], collect: Collect
+    ) -> None:
         super().__init__(graph)
-        self.collect = collect
+        self.due, self.collect = due, collect
+        self.later = {node: None for end, some in due.items() for node, _ in some if node is not end}
         self.extra_traceback = False
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        self.collect(n, value)
+        if n in self.later:
+            self.later[n] = value
+        for node, site in self.due.get(n, ()):
+            self.collect(site.layer, value if node is n else self.later[node], site.call)
         return value
 
 

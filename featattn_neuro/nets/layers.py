@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featattn_neuro.errors import ConfigError, choose
+from featattn_neuro.nets.chance import random_state_kept
 from featattn_neuro.nets.hooks import attributes_kept, evaluating
 
 USUAL_SHAPES = tuple((channels, side, side) for side in (224, 32, 28, 96) for channels in (3, 1))
@@ -61,7 +62,8 @@ def find_module(module: nn.Module, name: str, *, what: str = "layer") -> nn.Modu
 
 
 def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, before: Any = None) -> Any:
-    """Return the output of `module` for one blank image, in eval mode, without gradient.
+    """Return the output of `module` for one blank image, in eval mode, without gradient; the global random generators
+    are given back.
 
     Parameters
     ----------
@@ -73,7 +75,8 @@ def run_blank(module: nn.Module, input_shape: Sequence[int] | None = None, *, be
     """
     example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     failure: Exception | None = None
-    with torch.no_grad(), evaluating(module), attributes_kept(module):
+    kept = random_state_kept(example.device)
+    with torch.no_grad(), evaluating(module), attributes_kept(module), kept:
         for shape in USUAL_SHAPES if input_shape is None else [tuple(input_shape)]:
             if before is not None:
                 before()

@@ -60,7 +60,7 @@ def run_layers(module: nn.Module, input_shape: Sequence[int] | None = None) -> l
     def note(part: nn.Module, _inputs: Any, output: Any) -> None:
         name = names[id(part)]
         if name in watched:
-            rule.watch(watched[name], output)
+            rule.watch(name, output)
         calls[name] += 1
         if name not in outputs:  # without its numbers: every map of a network at once is much
             outputs[name] = output.to("meta", copy=True) if isinstance(output, Tensor) else None

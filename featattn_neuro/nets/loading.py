@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from featattn_neuro.errors import DataError, FeatattnError
+from featattn_neuro.errors import DataError, FeatattnError, UnreadableError
 from featattn_neuro.nets.batches import StimulusSource, to_input
 
 Preprocess = Callable[[np.ndarray], Tensor] | None
@@ -23,7 +23,7 @@ HERE: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
 """Of images: torch.set_default_device and set_default_dtype are the caller's affair."""
 
 _UNREADABLE = (FeatattnError, OSError, SyntaxError, ValueError)
-"""What reading one image raises where the image is at fault."""
+"""What reading or preprocessing one image raises where the image is at fault."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class PaddedBatches(Dataset[Batch | FeatattnError]):
         for row, i in enumerate(range(start, stop)):
             try:
                 image = read_input(self.stimuli, i, self.preprocess)
-            except DataError as error:
+            except UnreadableError as error:
                 if not self.skip:
                     raise
                 unreadable[i] = str(error)
@@ -103,16 +103,30 @@ class PaddedBatches(Dataset[Batch | FeatattnError]):
 
 
 def read_input(stimuli: StimulusSource, position: int, preprocess: Preprocess) -> Tensor:
-    """One stimulus as network input (C, H, W); `DataError` that names it if it cannot be read."""
+    """One stimulus as network input (C, H, W).
+
+    Raises
+    ------
+    UnreadableError : it cannot be read. DataError : it was read, and is not what it was or cannot be preprocessed.
+    """
     read = getattr(stimuli, "read", stimuli.__getitem__)
     try:
-        return to_input(read(position), preprocess)
+        raw = read(position)
+    except FeatattnError:
+        raise
+    except _UNREADABLE as error:
+        raise UnreadableError(
+            f"stimulus {position} (id {str(stimuli.id[position])[:12]}…) cannot be read "
+            f"({type(error).__name__}: {error}); replace it, remove it, or pass corrupt='skip'"
+        ) from error
+    try:
+        return to_input(raw, preprocess)
     except FeatattnError:
         raise
     except _UNREADABLE as error:
         raise DataError(
-            f"stimulus {position} (id {str(stimuli.id[position])[:12]}…) cannot be read "
-            f"({type(error).__name__}: {error}); replace it, remove it, or pass corrupt='skip'"
+            f"stimulus {position} (id {str(stimuli.id[position])[:12]}…) cannot be preprocessed "
+            f"({type(error).__name__}: {error}); replace it, or remove it"
         ) from error
 
 
@@ -123,7 +137,7 @@ def first_input(stimuli: StimulusSource, preprocess: Preprocess, *, skip: bool) 
     for position in range(len(stimuli)):
         try:
             return read_input(stimuli, position, preprocess)
-        except DataError:
+        except UnreadableError:
             if not skip:
                 raise
     raise DataError(f"none of the {len(stimuli)} stimuli can be read; check the files")

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.nets.chance import random_state
 from featattn_neuro.nets.channels import ChannelRule, channels_first, declared_axis, no_filters, without_filters
+from featattn_neuro.nets.graph_nodes import Site
 from featattn_neuro.nets.hooks import attributes_kept, evaluating, hooked
 from featattn_neuro.nets.loading import Batch
 from featattn_neuro.nets.plan import COMPUTE_DTYPES, STORAGE_DTYPES, RecordingPlan
@@ -163,16 +164,11 @@ class Runner:
         self.collector.rows = len(batch)
         if self.plan.graph is None:
             return self.module(batch)
-        sites: dict[fx.Node, list[Key]] = {}
+        sites: dict[fx.Node, list[Site]] = {}
         for node, site in zip(self.plan.nodes, self.plan.sites, strict=True):
             if site.layer not in self.left_out:
-                sites.setdefault(node, []).append((site.layer, site.call))
-
-        def collect(node: fx.Node, value: Any) -> None:
-            for layer, call in sites.get(node, ()):
-                self.collector.collect(layer, value, call)
-
-        return self.plan.graph.run(batch, collect)
+                sites.setdefault(node, []).append(site)
+        return self.plan.graph.run(batch, sites, self.collector.collect)
 
     def learn(self, images: Tensor) -> tuple[list[RecordedLayer], dict[Key, Tensor] | None]:
         """Shapes of everything recorded, from the first pass, and its values, if what it took to be the axes of filters
@@ -234,13 +230,16 @@ class Runner:
     def _watching(self) -> Iterator[None]:
         """Show the channel rule what the network works on, and refuse what mixes the images of a batch."""
 
-        def shown(axis: int) -> Any:
-            return lambda module, inputs, output: self.rule.watch(axis, output)
+        def shown(layer: str) -> Any:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                self.rule.watch(layer, output)
+
+            return hook
 
         mixing = [name for name, part in self.rule.modules.items() if self.plan.batch_size > 1 and mixes(part)]
         with ExitStack() as stack:
             stack.enter_context(hooked(self.module, {name: refuses_mixing(name) for name in mixing}))
-            stack.enter_context(hooked(self.module, {name: shown(axis) for name, axis in self.rule.watched().items()}))
+            stack.enter_context(hooked(self.module, {name: shown(name) for name in self.rule.watched()}))
             yield
 
     def _leave_out(self, seen: dict[Key, Any], images: Tensor) -> None:

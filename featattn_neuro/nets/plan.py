@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,7 +132,7 @@ def make_plan(
         found = match_modules(module, pattern, known)
         if not found:
             graph = graph or _graph(module, pattern)
-            nodes = match_names(str(pattern), graph.names)
+            nodes = match_names(_text(pattern), graph.names)
             if not nodes:
                 raise no_match(pattern, dict.fromkeys([*(n for n in known if n), *graph.names]))
             operations += nodes
@@ -169,9 +170,13 @@ def _check_compute(module: nn.Module, compute_dtype: str) -> None:
         )
 
 
+def _text(pattern: LayerPattern) -> str | re.Pattern[str]:
+    return pattern if isinstance(pattern, re.Pattern) else str(pattern)
+
+
 def _graph(module: nn.Module, pattern: LayerPattern) -> NodeGraph:
     missing = no_match(pattern, [name for name, _ in module.named_modules() if name])
-    if not isinstance(pattern, str):
+    if not isinstance(pattern, str | re.Pattern):
         raise missing
     try:
         return NodeGraph(module)

@@ -164,6 +164,12 @@ def parse_reductions(reduce: Reducer | Sequence[Reducer]) -> tuple[Reduction, ..
         return ()
     found = tuple(_parse(one) for one in wanted)
     names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None and any(isinstance(one.function, _checked) for one in found if one.name == twice):
+        raise ConfigError(
+            f"wanted reductions of different names, by which they are told apart in the output; came two functions "
+            f"called {twice!r}; define them with def, or set their __name__"
+        )
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"wanted one or more different reductions; came {names}; choose from {[*REDUCTIONS, MAPS]}")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,21 +13,27 @@ from torch import nn
 from featattn_neuro.errors import ConfigError, choose
 from featattn_neuro.nets.layers import stage_of
 
-LayerPattern = str | type | Callable[[str, nn.Module], bool]
+LayerPattern = str | re.Pattern[str] | type | Callable[[str, nn.Module], bool]
 Layers = LayerPattern | Iterable[LayerPattern]
 
 REGULAR_EXPRESSION = "re:"
 """What a text starts with that is a regular expression, matched against whole names."""
 
+STAGE, TYPE = "stage:", "type:"
+"""What a text starts with that is a stage or a type, also where a module has that name."""
+
 
 def as_patterns(layers: Layers) -> list[LayerPattern]:
-    """One pattern or several, as a list; `ConfigError` if there is none, or one that is no text, type or function."""
+    """One pattern or several, as a list; `ConfigError` if there is none, or one that is no text, compiled expression,
+    type, or function (name, module) -> bool.
+    """
     single = isinstance(layers, str) or callable(layers)
     patterns: list[Any] = [layers] if single or not isinstance(layers, Iterable) else list(layers)
     if not patterns:
         raise ConfigError("wanted at least one layer; came none; name a layer, a glob or a stage such as 'conv'")
     for pattern in patterns:
-        if not isinstance(pattern, str) and not callable(pattern):
+        compiled = isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str)
+        if not isinstance(pattern, str) and not callable(pattern) and not compiled:
             raise ConfigError(
                 f"wanted layers by name, pattern, type or function; came {pattern!r}; name a layer, or a stage such as "
                 "'conv'"
@@ -36,15 +43,31 @@ def as_patterns(layers: Layers) -> list[LayerPattern]:
                 f"wanted layers by name, pattern, type or function; came a module ({type(pattern).__name__}); give its "
                 "name, see list_layers(model)"
             )
+        if callable(pattern) and not isinstance(pattern, type):
+            _check_takes_two(pattern)
     return patterns
 
 
-def match_names(pattern: str, names: Iterable[str]) -> list[str]:
-    """Names that are `pattern`, or that it means as a glob or, after "re:", as a regular expression.
+def _check_takes_two(function: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(function).bind("name", nn.Identity())
+    except TypeError as error:
+        raise ConfigError(
+            f"wanted a function (name, module) -> bool to choose layers by; {function!r} takes other arguments "
+            f"({error}); write for instance lambda name, module: name.endswith('conv1')"
+        ) from None
+    except ValueError:  # written in C without a signature
+        return
+
+
+def match_names(pattern: str | re.Pattern[str], names: Iterable[str]) -> list[str]:
+    """Names that are `pattern`, or that it means as a glob or, after "re:" or compiled, as a regular expression.
 
     >>> match_names("re:conv[12]", ["conv1", "conv2", "conv3", "conv11"]), match_names("*3", ["conv1", "conv3"])
     (['conv1', 'conv2'], ['conv3'])
     """
+    if isinstance(pattern, re.Pattern):
+        return [name for name in names if pattern.fullmatch(name)]
     if pattern.startswith(REGULAR_EXPRESSION):
         try:
             expression = re.compile(pattern.removeprefix(REGULAR_EXPRESSION))
@@ -64,19 +87,19 @@ def match_modules(
     modules = {name: part for name, part in (modules or dict(module.named_modules())).items() if name}
     if isinstance(pattern, type):
         return [name for name, part in modules.items() if isinstance(part, pattern)]
+    if isinstance(pattern, re.Pattern):
+        return match_names(pattern, modules)
     if not isinstance(pattern, str):
         return [name for name, part in modules.items() if pattern(name, part)]
     if pattern in modules:
         return [pattern]
     if pattern in (aliases := _aliases(module)):
         return [aliases[pattern]]
-    stages = {name: stage_of(part) for name, part in modules.items()}
-    if pattern in stages.values():
-        return [name for name, stage in stages.items() if stage == pattern]
-    types = {name: type(part).__name__ for name, part in modules.items()}
-    if pattern in types.values():
-        return [name for name, kind in types.items() if kind == pattern]
-    return match_names(pattern, modules)
+    stage = [name for name, part in modules.items() if stage_of(part) == pattern.removeprefix(STAGE)]
+    if stage or pattern.startswith(STAGE):
+        return stage
+    kind = [name for name, part in modules.items() if type(part).__name__ == pattern.removeprefix(TYPE)]
+    return kind if kind or pattern.startswith(TYPE) else match_names(pattern, modules)
 
 
 def _aliases(module: nn.Module) -> dict[str, str]:
@@ -90,19 +113,24 @@ def select_layers(module: nn.Module, layers: Layers) -> list[str]:
 
     Parameters
     ----------
-    layers : a name; a glob ("layer3.*.relu*"); a regular expression ("re:layer[12]\\..*"), matched against whole
-        names; a stage ("conv", "activation"); a type, by class or class name (nn.Conv2d, "Conv2d"); a function
-        (name, module) -> bool; or several of these. A name goes before a stage, a stage before a type.
+    layers : a name; a glob ("layer3.*.relu*"); a regular expression ("re:layer[12]\\..*", or compiled), matched against
+        whole names; a stage ("conv", "activation"); a type, by class or class name (nn.Conv2d, "Conv2d"); a function
+        (name, module) -> bool; or several of these. A name goes before a stage, a stage before a type: "stage:norm" and
+        "type:Conv2d" are never taken for a name.
 
     Raises
     ------
-    ConfigError : a name or pattern matches nothing; the message lists the nearest names.
+    ConfigError : a name or pattern matches nothing, and the message lists the nearest names; a function that takes
+        other arguments.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ReLU())
     >>> select_layers(net, "activation"), select_layers(net, ["2", "0"]), select_layers(net, "re:[01]")
     (['1', '2'], ['0', '2'], ['0', '1'])
     >>> select_layers(net, nn.Conv2d), select_layers(net, lambda name, part: name == "1")
     (['0'], ['1'])
+    >>> timm_like = nn.ModuleDict({"norm": nn.LayerNorm(1), "other": nn.LayerNorm(1)})
+    >>> select_layers(timm_like, "norm"), select_layers(timm_like, "stage:norm")
+    (['norm'], ['norm', 'other'])
     """
     modules = dict(module.named_modules())
     names = [name for name in modules if name]
@@ -117,11 +145,12 @@ def select_layers(module: nn.Module, layers: Layers) -> list[str]:
 
 def no_match(pattern: LayerPattern, names: Iterable[str]) -> ConfigError:
     """The error for a pattern that means nothing: nearest names, or the table."""
-    if isinstance(pattern, str) and not pattern.startswith(REGULAR_EXPRESSION):
+    if isinstance(pattern, str) and not pattern.startswith((REGULAR_EXPRESSION, STAGE, TYPE)):
         try:
             choose(pattern, names, "layer")
         except ConfigError as error:
             return error
-    shown = pattern if isinstance(pattern, str) else getattr(pattern, "__name__", repr(pattern))
+    told = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+    shown = told if isinstance(told, str) else getattr(told, "__name__", repr(told))
     some = ", ".join(list(names)[:40])
     return ConfigError(f"{shown!r} matches no layer; the layers are: {some}; see list_layers(model)")

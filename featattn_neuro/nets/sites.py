@@ -8,6 +8,7 @@ recording names them ("layer1.0.add").
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -70,7 +71,7 @@ def select_sites(module: nn.Module, sites: Layers) -> list[str]:
             wanted.update((name, True) for name in found)
             continue
         known = known or _operations(module, pattern)
-        matched = match_names(str(pattern), known.names)
+        matched = match_names(pattern if isinstance(pattern, re.Pattern) else str(pattern), known.names)
         if not matched:
             raise no_match(pattern, [*names, *known.names])
         operations.update(matched)
@@ -83,7 +84,7 @@ def select_sites(module: nn.Module, sites: Layers) -> list[str]:
 def _operations(module: nn.Module, pattern: LayerPattern) -> Operations:
     """The functional operations of a network, for a pattern that means no module."""
     missing = no_match(pattern, [name for name, _ in module.named_modules() if name])
-    if not isinstance(pattern, str):
+    if not isinstance(pattern, str | re.Pattern):
         raise missing
     try:
         return Operations(module)

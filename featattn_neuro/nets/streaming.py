@@ -13,6 +13,7 @@ from featattn_neuro.arrays.moments import ClassMoments
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.nets.batches import StimulusSource
 from featattn_neuro.nets.channels import ChannelAxis
+from featattn_neuro.nets.fingerprint import weights_digest
 from featattn_neuro.nets.plan import make_plan
 from featattn_neuro.nets.recording import Progress, run_plan
 from featattn_neuro.nets.reductions import Reducer
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SIDES = ("target", "distractor")
+
+
+def known_weights(module: nn.Module) -> dict[str, str]:
+    """The attribute of MOMENTS by which parts of other weights are told apart; none for lazy layers, which have none.
+
+    >>> list(known_weights(nn.ReLU())), known_weights(nn.LazyLinear(1))
+    (['weights_sha256'], {})
+    """
+    lazy = any(nn.parameter.is_lazy(one) for one in (*module.parameters(), *module.buffers()))
+    return {} if lazy else {"weights_sha256": weights_digest(module)}
 
 
 class MomentsSink:
@@ -90,6 +101,8 @@ class MomentsSink:
             {"reduction": list(header.reductions), **units, **groups},
             {"kind": "MOMENTS", **header.attrs, "n_skipped": len(self.unreadable)},
         )
+        if self.target is None:  # a label that only unreadable stimuli have is no group
+            dataset = dataset.isel(group=np.unique(self.rows[0, seen]))
         if len(header.reductions) == 1:
             dataset = dataset.isel(reduction=0, drop=True).assign_attrs(reduction=header.reductions[0])
         return MOMENTS.check(dataset)
@@ -125,7 +138,8 @@ def stream_moments(
     -------
     MOMENTS over (group, unit), float64, units of the layers' outputs; several reductions give a dimension
         `reduction`. Memory grows with groups x units, and with the stimuli only by their ids. Feed it to
-        `measures.streaming.selectivity_from_moments`; parts of a stimulus set go through `merge_moments` first.
+        `measures.streaming.selectivity_from_moments`; parts of a stimulus set go through `merge_moments` first, which
+        refuses parts of other weights (attribute `weights_sha256`). A label that no readable stimulus has is no group.
 
     Raises
     ------
@@ -142,7 +156,8 @@ def stream_moments(
     )
     return run_plan(
         module, plan, stimuli, MomentsSink(target), preprocess=preprocess, device=torch.device(device),
-        workers=workers, corrupt=corrupt, attrs={"network_name": network_name}, progress=progress,
+        workers=workers, corrupt=corrupt, attrs={"network_name": network_name, **known_weights(module)},
+        progress=progress,
     )  # fmt: skip
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+import featattn_neuro as fn
 from featattn_neuro.arrays.dissimilarity import correlation_distance
 from featattn_neuro.errors import ConfigError, DataError, SchemaError
-from featattn_neuro.io import conventions
+from featattn_neuro.io import conventions, frame_layouts, peer_layouts
 from featattn_neuro.io.conventions import (
     from_brainio,
     from_pynapple,
@@ -342,4 +345,12 @@ def test_user_mistakes(activations, neural):
 
 
 def test_every_converter_is_public():
-    assert all(callable(getattr(conventions, name)) for name in conventions.__all__)
+    made = {
+        name
+        for module in (frame_layouts, peer_layouts)
+        for name, one in vars(module).items()
+        if inspect.isfunction(one) and one.__module__ == module.__name__ and not name.startswith("_")
+    }
+    assert made == set(conventions.__all__)
+    assert all(getattr(fn, name) is getattr(conventions, name) for name in made)
+    assert made < set(fn.__all__)

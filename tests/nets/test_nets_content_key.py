@@ -490,6 +490,25 @@ def test_older_versions_of_torch_have_fewer_switches(monkeypatch):
     assert (before["precision"]["matmul"], before["precision"]["tf32"]) == ("highest", True)
 
 
+def test_defaults_of_torch_and_how_weights_lie_in_memory_are_in_the_key(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    weights = weights_sha256(net)
+    assert _runs(net, tmp_path, "0")[0]
+    assert not _runs(net, tmp_path, "0")[0]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert _runs(net, tmp_path, "0")[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    before = digest(surroundings(torch.device("cpu")))
+    with torch.device("meta"):
+        assert digest(surroundings(torch.device("cpu"))) != before
+    net.to(memory_format=torch.channels_last)
+    assert _runs(net, tmp_path, "0")[0]
+    assert not _runs(net, tmp_path, "0")[0]
+    assert weights_sha256(net) == weights
+
+
 class _Without:
     """A library's module as before its operations had switches of their own."""
 

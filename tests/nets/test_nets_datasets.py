@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 import featattn_neuro as fn
 from featattn_neuro.errors import DataError
 from featattn_neuro.nets.adapters import Network
+from featattn_neuro.nets.chance import random_state
 from featattn_neuro.nets.datasets import DatasetStimuli
 from featattn_neuro.nets.preprocessing import Preprocessing
 
@@ -105,6 +108,70 @@ def test_labels_that_the_classes_do_not_name_stay_as_they_are() -> None:
     assert DatasetStimuli(items([0, 1], **breeds, _target_types=["binary-category"])).label.tolist() == ["0", "1"]
     assert DatasetStimuli(items([1, 2], {1: "cat"})).label.tolist() == ["cat", "2"]
     assert DatasetStimuli(items([1, 2], 10)).label.tolist() == ["1", "2"]
+
+
+class Turning(Items):
+    """Every second item is another image each time it is read."""
+
+    def __getitem__(self, position: int) -> Any:
+        return self.items[position].flip(-1) if position % 2 and torch.rand(1) < 0.5 else self.items[position]
+
+
+class Flaky(Items):
+    """Items 1 and 2 cannot be read, the first time and from the second time on."""
+
+    def __init__(self, items: list[Any]) -> None:
+        super().__init__(items)
+        self.reads = [0, 0, 0]
+
+    def __getitem__(self, position: int) -> Any:
+        self.reads[position] += 1
+        if (position, self.reads[position]) == (1, 1) or (position == 2 and self.reads[position] > 1):
+            raise OSError("the disk was away")
+        return self.items[position]
+
+
+def test_only_what_cannot_be_read_is_skipped(network: Network, tmp_path: Path) -> None:
+    tensors = [torch.from_numpy(np.random.default_rng(k).random((3, 8, 8), np.float32)) for k in range(20)]
+    torch.manual_seed(0)
+    with pytest.raises(DataError, match="another image each time it is read"):
+        fn.record(network, Turning(tensors), "0", corrupt="skip")
+    found = fn.record(network, Flaky(tensors[:3]), "0", corrupt="skip")
+    assert (found.sizes["stimulus"], found.sizes["skip"]) == (1, 2)
+    small = fn.load_model(network.module, preprocess=Preprocessing(crop=9))
+    with pytest.raises(DataError, match="the central 9 x 9 pixels were wanted of an image of 8 x 8"):
+        fn.record(small, Items(list(PICTURES)), "0", corrupt="skip")
+    with pytest.raises(DataError, match=r"wanted pixels in \[0, 1\]; came"):
+        fn.record(network, fn.load_stimuli(np.stack(tensors) * 3, label=None), "0", corrupt="skip")
+    for k in range(3):
+        Image.fromarray(PICTURES[k]).save(tmp_path / f"{k}.png")
+    files = fn.load_stimuli(tmp_path)
+    Image.fromarray(PICTURES[4]).save(tmp_path / "1.png")
+    with pytest.raises(DataError, match="has changed since the set was loaded"):
+        fn.record(network, files, "0", corrupt="skip")
+
+
+class Drawing(Items):
+    """Draws, and gives the same images."""
+
+    def __getitem__(self, position: int) -> Any:
+        torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
+        return self.items[position]
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x + 0 * torch.rand_like(x)
+
+
+@pytest.mark.parametrize("call", [fn.record, fn.stream_moments])
+def test_the_generators_of_the_caller_are_as_they_were(network: Network, call: Any) -> None:
+    noisy = nn.Sequential(Noisy(), nn.Conv2d(3, 2, 1))
+    before = random_state(torch.device("cpu"))
+    call(network, Drawing([(torch.full((3, 8, 8), float(k)), k % 2) for k in range(4)]), "0")
+    assert random_state(torch.device("cpu")) == before
+    fn.list_layers(noisy, input_shape=(3, 8, 8))
+    assert random_state(torch.device("cpu")) == before
 
 
 def test_half_precision_tensors_are_read() -> None:

@@ -81,6 +81,75 @@ def test_a_layer_before_the_norm_that_tells_its_axis_is_recorded_with_as_many_to
     np.testing.assert_allclose(found.response, other.response, atol=1e-6)
 
 
+class PermutingNorm(nn.LayerNorm):
+    """Features on axis 1, as many networks' layer norms of maps have them; nothing in its name says so."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class OrdinaryNorm(nn.LayerNorm):
+    """A forward of its own, on the last axis."""
+
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class TokenMixer(nn.Linear):
+    """Works on (N, C, T) from the other side."""
+
+    def forward(self, x):
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def timm_norms():
+    from timm.layers.norm import LayerNorm2d, LayerNorm2dFp32
+    from timm.layers.norm_act import LayerNormAct2dFp32
+
+    return LayerNorm2d, LayerNorm2dFp32, LayerNormAct2dFp32
+
+
+@pytest.mark.parametrize("norm", [*timm_norms(), PermutingNorm])
+@pytest.mark.parametrize("name", ["1", "2"])
+def test_layer_norms_that_permute_inside_have_their_filters_on_axis_1(norm, name):
+    net = nn.Sequential(nn.Conv2d(3, 5, 1), norm(5), nn.ReLU(), nn.Conv2d(5, 2, 1)).eval()
+    found = fn.record(net, images(), name)
+    with torch.no_grad():
+        wanted = net[: int(name) + 1](torch.from_numpy(images())).mean((2, 3))
+    np.testing.assert_allclose(found.response, wanted, rtol=1e-5, atol=1e-6)
+    listed = {layer.name: layer.filters for layer in fn.list_layers(net, input_shape=(3, 8, 8))}
+    assert [listed[part] for part in "0123"] == [5, 5, 5, 2]
+
+
+def test_classes_with_a_forward_of_their_own_are_held_against_their_outputs():
+    def tokens(last, side):
+        return Along(nn.Conv2d(3, 6, side, side), lambda maps: maps.flatten(2).transpose(1, 2), last)
+
+    assert fn.record(tokens(OrdinaryNorm(6), 4), images(3), "out").sizes["unit"] == 6
+    mixer = Along(nn.Conv2d(3, 4, 4, 4), lambda maps: maps.flatten(2), TokenMixer(4, 7))
+    assert fn.record(mixer, images(3), "out").sizes["unit"] == 7
+    square = nn.Sequential(nn.Conv2d(3, 8, 1), PermutingNorm(8))  # 8 filters, 8 columns
+    with pytest.raises(DataError, match="the sizes do not tell on which axis its class works"):
+        fn.record(square, images(3), "1")
+    found = fn.record(square, images(3), "1", channel_axis=1)
+    with torch.no_grad():
+        np.testing.assert_allclose(found.response, square(torch.from_numpy(images(3))).mean((2, 3)), atol=1e-6)
+    # torch's own forward leaves nothing open: 4 tokens of 4 features
+    plain = Along(nn.Conv2d(3, 4, 4, 4), lambda maps: maps.flatten(2).transpose(1, 2), nn.LayerNorm(4))
+    assert "last axis in out" in fn.record(plain, images(3), "out").attrs["channel_rule"]
+
+
+def test_one_axis_for_all_is_for_layers_that_no_rule_settles():
+    net = nn.Sequential(nn.Conv2d(3, 5, 1), Along(nn.Identity(), lambda maps: maps.movedim(1, -1)))
+    found = fn.record(net, images(2), ["0", "1"], channel_axis=-1)
+    assert found.attrs["channel_rule"] == "axis 1, last axis in 1"
+    with torch.no_grad():
+        wanted = net[0](torch.from_numpy(images(2))).mean((2, 3))
+    for layer in ("0", "1"):
+        np.testing.assert_allclose(found.response[:, found.layer.values == layer], wanted, rtol=1e-4, atol=1e-6)
+    assert fn.record(net, images(2), "0", channel_axis={"0": -1}).sizes["unit"] == 8
+
+
 def test_the_channel_axis_is_told_as_it_was():
     net = Along(nn.Identity(), lambda maps: maps.permute(0, 2, 1, 3))
     found = fn.record(net, images(2), ["first", "out"], channel_axis={"first": -1, "out": 2})
@@ -446,6 +515,34 @@ def test_the_graph_works_in_place_where_the_network_does():
     alone, beside = fn.record(net, images(), ["head"]), fn.record(net, images(), ["head", "relu"])
     np.testing.assert_array_equal(alone.response, beside.response.where(beside.layer == "head", drop=True))
     assert [name for name in NodeGraph(net).names if name != "x"] == get_graph_node_names(net)[1][1:]
+
+
+class _InPlace(nn.Module):
+    """A block that works in place on what it returns, by a name that it does not return."""
+
+    def __init__(self, work):
+        super().__init__()
+        self.conv, self.work = nn.Conv2d(3, 4, 1), work
+
+    def forward(self, x):
+        y = self.conv(x)
+        self.work(y)
+        return y
+
+
+@pytest.mark.parametrize(
+    "work",
+    [lambda y: F.relu(y, inplace=True), lambda y: y.mul_(2), lambda y: y[:, :2].add_(1), torch.relu_, nn.ReLU(True)],
+)
+def test_a_block_is_recorded_through_the_graph_as_it_is_by_hooks(work):
+    torch.manual_seed(0)
+    net = nn.Sequential(_InPlace(work), Along(nn.Identity(), torch.tanh))
+    layers = ["0", "0.conv"]
+    hooks, graph = fn.record(net, images(), layers), fn.record(net, images(), [*layers, "1.tanh"])
+    assert graph.attrs["recorded_through"] == "torch.fx graph"
+    np.testing.assert_array_equal(graph.response.sel(unit=hooks.unit.values), hooks.response)
+    assert (hooks.response.values[:, :4] != hooks.response.values[:, 4:]).any()
+    np.testing.assert_array_equal(fn.record(net, images(), ["0", "1.tanh"]).response, graph.response[:, 4:])
 
 
 def _with_pre_hook() -> nn.Module:

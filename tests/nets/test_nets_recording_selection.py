@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,44 @@ def resnet():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return torchvision.models.resnet18(weights=None, num_classes=3).eval()
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ("norm", ["norm"]),
+        ("stage:norm", ["norm", "blocks.0.norm1"]),
+        ("type:LayerNorm", ["norm", "blocks.0.norm1"]),
+        ("Conv2d", ["Conv2d"]),
+        ("type:Conv2d", ["conv"]),
+    ],
+)
+def test_a_stage_or_type_is_meant_also_where_a_module_has_that_name(layers, found):
+    net = nn.ModuleDict({"conv": nn.Conv2d(3, 2, 1), "norm": nn.LayerNorm(2), "Conv2d": nn.ReLU()})
+    net["blocks"] = nn.Sequential(nn.ModuleDict({"norm1": nn.LayerNorm(2)}))
+    assert select_layers(net, layers) == found
+    with pytest.raises(ConfigError, match="'stage:pool' matches no layer"):
+        select_layers(net, "stage:pool")
+
+
+def test_functions_take_name_and_module(resnet):
+    for wrong in (lambda name: True, lambda a, b, c: True):
+        with pytest.raises(ConfigError, match=r"function \(name, module\) -> bool.*takes other arguments"):
+            fn.record(resnet, images(1, 32), wrong)
+    assert select_layers(resnet, lambda *both: both[0] == "conv1") == ["conv1"]
+
+
+def test_compiled_expressions_are_matched_with_their_flags(resnet):
+    assert select_layers(resnet, re.compile("LAYER2[.]0[.]conv1", re.IGNORECASE)) == ["layer2.0.conv1"]
+    through_graph = fn.record(resnet, images(1, 32), re.compile(r"layer1\.[01]\.add"), batch_size=1)
+    assert sorted(set(through_graph.layer.values)) == ["layer1.0.add", "layer1.1.add"]
+    with pytest.raises(ConfigError, match="'conv7' matches no layer"):
+        select_layers(resnet, re.compile("conv7"))
+
+
+def test_two_functions_without_names_are_told_to_be_named(resnet):
+    with pytest.raises(ConfigError, match=r"two functions called '<lambda>'; define them with def"):
+        fn.record(resnet, images(1, 32), "conv1", reduce=[lambda m: m.amax((2, 3)), lambda m: m.amin((2, 3))])
 
 
 def test_one_layer_meant_in_every_way(resnet):

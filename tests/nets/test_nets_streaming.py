@@ -8,10 +8,12 @@ import torch
 import xarray as xr
 from torch import nn
 
+import featattn_neuro as fn
 from featattn_neuro.errors import ConfigError, DataError
 from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.measures.selectivity import selectivity, targets_from_labels
 from featattn_neuro.measures.streaming import class_moments, merge_moments, selectivity_from_moments
+from featattn_neuro.nets.adapters import Network
 from featattn_neuro.nets.recording import record_activations
 from featattn_neuro.nets.streaming import MomentsSink, stream_moments
 
@@ -78,6 +80,63 @@ def test_shards_of_the_stimuli_merge_to_the_whole(network, stimuli):
     assert_agree(selectivity_from_moments(merge_moments(*parts), "0"), selectivity(stored, "0"))
     with pytest.raises(DataError, match="more than once"):
         merge_moments(parts[0], parts[0])
+
+
+def _other_weights(network):
+    with torch.no_grad():
+        network[0].weight[0, 0, 0, 0] += 1
+
+
+@pytest.mark.parametrize(
+    ("options", "alter", "attribute"),
+    [
+        ({"reduce": "max"}, None, "reduction"),
+        ({"network_name": "another"}, None, "network_name"),
+        ({"compute_dtype": "bfloat16"}, None, "compute_dtype"),
+        ({}, _other_weights, "weights_sha256"),
+        ({"batch_size": 16}, None, None),
+    ],
+)
+@pytest.mark.parametrize("stored", [False, True])
+def test_parts_that_were_made_in_other_ways_do_not_merge(network, stimuli, tmp_path, options, alter, attribute, stored):
+    first, second = stimuli.select(np.arange(20)), stimuli.select(np.arange(20, N))
+    one = stream_moments(network, first, "0", batch_size=8)
+    if stored:  # moments of a recording say by its inputs of which weights they are
+        one = class_moments(fn.record(Network("network", network), first, "0", batch_size=8, out=tmp_path / "a.nc"))
+    if alter is not None:
+        alter(network)
+    other = stream_moments(network, second, "0", **{"batch_size": 8, **options})
+    if attribute is None:
+        assert int(merge_moments(one, other)["count"].sum()) == N
+        return
+    with pytest.raises(DataError, match=f"made alike; the attribute '{attribute}' is"):
+        merge_moments(one, other)
+
+
+class _Torn(torch.utils.data.Dataset):
+    """Two classes; item 3 cannot be read."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        if i == 3:
+            raise OSError("truncated")
+        return torch.from_numpy(np.random.default_rng(self.seed + i).random((1, 8, 8), np.float32)), ("cat", "dog")[
+            i % 2
+        ]
+
+
+def test_items_that_cannot_be_read_are_counted_and_make_no_class(network):
+    parts = [fn.stream_moments(network, _Torn(seed), "0", corrupt="skip") for seed in (0, 100)]
+    assert parts[0].group.values.tolist() == ["cat", "dog"]
+    assert parts[0]["count"].values.tolist() == [5, 4]
+    whole = merge_moments(*parts)
+    assert (whole.attrs["n_skipped"], whole["count"].values.tolist()) == (2, [10, 8])
+    assert selectivity_from_moments(whole).task.values.tolist() == ["cat", "dog"]
 
 
 def test_memory_does_not_grow_with_the_stimuli(network, stimuli):
