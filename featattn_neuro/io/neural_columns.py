@@ -118,9 +118,9 @@ def trial_coordinates(
     kept = ~np.logical_or.reduce([_missing(part) for part in parts])
     if not kept.all():
         found.append(f"{int((~kept).sum())} trials without a stimulus were left out")
-    for theirs, ours in _numeric(table, parts, options).items():
+    for theirs, uses in _numeric(table, parts, options).items():
         values = np.where(kept, pd.to_numeric(table[theirs], errors="coerce").to_numpy(dtype=float), np.nan)
-        coded = check_codes(values, options.codes(*ours), name=theirs, where=where, coordinate=ours[0])
+        coded = check_codes(values, options.codes(*uses), name=theirs, where=where, coordinate=uses[0])
         if coded.any():
             found.append(f"{int(coded.sum())} trials with codes in {theirs!r} were left out")
             kept &= ~coded
