@@ -90,10 +90,29 @@ def test_options_reach_the_function(files, tmp_path):
     assert load_kind(out, "MATCH")["difference"].values.tolist() == [[0.0]]
 
 
+def test_files_of_other_tools_and_names_that_are_none(files, tmp_path, capsys):
+    activations, _, recorded, filters = files
+    one = recorded.isel(trial=(recorded["condition"] == "in").values)
+    named = {"stimulus": ("trial", one["stimulus"].values), "unit": one["unit"].values}
+    plain = xr.DataArray(one["response"].values, named, ("trial", "unit"))
+    plain.to_dataset(name="rates").to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf")
+    out = tmp_path / "m.nc"
+    assert featattn("match", activations, tmp_path / "theirs.nc", "--out", out, "--methods", "rsa") == 0
+    wanted = neural_match(filters, one, methods=["rsa"])
+    np.testing.assert_allclose(load_kind(out)["score"], wanted["score"], rtol=1e-5)
+    capsys.readouterr()
+    assert featattn("match", activations, "nothere", "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "unknown neural or dissimilarity set 'nothere'" in said
+    assert "objects92" in said
+    assert featattn("match", activations, tmp_path / "nothere.nc", "--out", out) == 2
+    assert "nothere.nc" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "one condition; came in, out"),
+        ([], "wanted neurons in one condition; came in, out; choose one with --condition"),
         (["--condition", "up"], "unknown condition 'up'; choose one of: in, out"),
         (["--condition", "in", "--subject", "c"], "unknown subject 'c'"),
         (["--condition", "in", "--methods", "lasso"], "unknown method 'lasso'"),

@@ -34,7 +34,13 @@ Baseline = Annotated[str | None, typer.Option(help="START,STOP in ms: window who
 ResponseUnits = Annotated[str | None, typer.Option(help="spikes or spikes/s.")]
 Columns = Annotated[str | None, typer.Option(help="OURS=THEIRS pairs, comma-separated, e.g. level=angle,area=region.")]
 Trials = Annotated[str | None, typer.Option(help="NWB: table of intervals that holds the trials.")]
-Sentinels = Annotated[str | None, typer.Option(help="Codes that are no values, comma-separated; '' = there are none.")]
+Sentinels = Annotated[
+    str | None,
+    typer.Option(
+        help="Codes in the stimulus or level that are no values, comma-separated; '' = there are none; of another "
+        "coordinate by its name: orientation=-1,level=-9999."
+    ),
+]
 
 
 def read_neural(
@@ -71,6 +77,9 @@ def neurons(
         str | None,
         typer.Option(help="UNATTENDED,ATTENDED: the conditions of the trials that attention is measured between."),
     ] = None,
+    extra: Annotated[
+        str, typer.Option(help="Trials that show none of the images (blanks): error, or drop = leave them out.")
+    ] = "error",
     seed: Seed = 0,
     stimulus_column: StimulusColumn = None,
     columns: Columns = None,
@@ -91,7 +100,7 @@ def neurons(
         raise ConfigError(f"wanted --conditions as UNATTENDED,ATTENDED; came {conditions!r}")
     page = compare_with_neurons(
         recording, model, out, images=images, layers=chosen, level=level, weights=weights, seed=seed, said=said,
-        conditions=None if named is None else (named[0], named[1]),
+        extra=extra, conditions=None if named is None else (named[0], named[1]),
     )  # fmt: skip
     typer.echo(str(page))
 
@@ -169,9 +178,21 @@ def _neural_options(
         "baseline": None if baseline is None else _two_numbers(baseline, "--baseline"),
         "response_units": response_units,
         "trials": trials,
-        "sentinels": None if sentinels is None else split_numbers(sentinels, "--sentinels"),
+        "sentinels": None if sentinels is None else _codes(sentinels),
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _codes(text: str) -> list[float] | dict[str, list[float]]:
+    """Codes alone, or by coordinate where one is named; those without a name are of the stimulus and of the level."""
+    if "=" not in text:
+        return split_numbers(text, "--sentinels")
+    found: dict[str, list[float]] = {}
+    for one in split_names(text):
+        name, named, code = one.rpartition("=")
+        for coordinate in [name.strip()] if named else ["stimulus", "level"]:
+            found.setdefault(coordinate, []).extend(split_numbers(code, "--sentinels"))
+    return found
 
 
 def _two_numbers(text: str, option: str) -> tuple[float, float]:
@@ -184,15 +205,20 @@ def _two_numbers(text: str, option: str) -> tuple[float, float]:
 def _brain(source: str) -> xr.Dataset:
     """Neurons or dissimilarity matrices, by what the file or the manifest says they are."""
     from featattn_neuro import api
+    from featattn_neuro.errors import choose
     from featattn_neuro.io.manifest import load_manifest
     from featattn_neuro.io.neural import read_dissimilarity
+    from featattn_neuro.io.neural_netcdf import is_of_a_kind
+    from featattn_neuro.io.neural_sets import neural_sets
     from featattn_neuro.io.store import load_kind
 
-    if Path(source).suffix in (".nc", ".zarr"):
-        return load_kind(source)
-    if source in load_manifest().names("dissimilarity"):
-        return read_dissimilarity(source)
-    return api.read_neural(source)
+    path = Path(source)
+    if path.suffix.lower() in (".nc", ".zarr"):
+        return load_kind(path) if not path.exists() or is_of_a_kind(path) else api.read_neural(path)
+    matrices = load_manifest().names("dissimilarity")
+    if not path.suffix and path.name == source:
+        choose(source, [*neural_sets(), *matrices], "neural or dissimilarity set")
+    return read_dissimilarity(source) if source in matrices else api.read_neural(source)
 
 
 def _of_subject(brain: xr.Dataset, subject: str | None, condition: str | None) -> xr.Dataset:
@@ -207,4 +233,7 @@ def _of_subject(brain: xr.Dataset, subject: str | None, condition: str | None) -
         values = brain[name].values.astype(str)
         keep = values == choose(wanted, sorted(set(values)), name)
         brain = brain.isel({str(brain[name].dims[0]): keep})
+    several = sorted(set(brain["condition"].values.astype(str).tolist())) if "condition" in brain.coords else []
+    if len(several) > 1:
+        raise ConfigError(f"wanted neurons in one condition; came {', '.join(several)}; choose one with --condition")
     return brain

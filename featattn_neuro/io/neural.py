@@ -56,7 +56,7 @@ def read_neural(
     trials: Any = None,
     variable: str | None = None,
     dims: Sequence[str] | None = None,
-    sentinels: Sequence[float] | None = None,
+    sentinels: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
 ) -> xr.Dataset:
     """Read responses of recorded neurons.
 
@@ -67,9 +67,9 @@ def read_neural(
         (spike counts), "v4_210325" (spike counts);
         ".nwb": spikes of the units table, counted in a window of each trial;
         ".csv", ".parquet" or a pandas DataFrame in long form, one row per trial and unit, with columns trial, unit,
-        stimulus, response and, where known, condition, label, repetition, session, level, orientation,
-        spatial_frequency, phase, contrast (per trial), area, subject (per unit); trials are numbered within a
-        session, a unit that appears in several sessions is one neuron;
+        stimulus, response and, where known, condition, label, repetition, session, level, orientation, direction (of
+        motion: degrees, period 360), spatial_frequency, phase, contrast (per trial), area, subject (per unit); trials
+        are numbered within a session, a unit that appears in several sessions is one neuron;
         ".mat" (versions 5 to 7.3) and ".npz": an array of responses, and arrays for what is known of trials and units;
         ".npy" with the tables NAME.trials.csv (or NAME.stimuli.csv) and NAME.units.csv beside it;
         ".nc" and ".zarr": kind NEURAL, a brainio assembly (presentation × neuroid), or a variable over (trial, unit);
@@ -88,7 +88,8 @@ def read_neural(
     variable : .mat and .npz: name of the array of responses ("data.resp" for a field), if it is not called response.
     dims : .mat, .npy and .npz: names of the axes of the responses, ("trial", "unit") or ("stimulus", "repeat", "unit")
         in some order; None = (trial, unit).
-    sentinels : numbers in the stimulus or level column that are codes, no values; their trials are left out. None: an
+    sentinels : numbers in the stimulus or level column that are codes, no values; their trials are left out. Codes of
+        other coordinates (orientation, phase, …) are said by name: {"stimulus": codes, "phase": codes, …}. None: an
         error if some look like codes; () keeps them.
 
     Returns

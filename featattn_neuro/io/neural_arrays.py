@@ -28,6 +28,9 @@ DIMS = ("trial", "unit", "stimulus", "repeat")
 
 _RESPONSE_NAMES = ("response", "responses")
 
+_ABSENT = ("nan", "na", "n/a", "null", "none")
+"""What stands for no value in a column of numbers; among names these are names."""
+
 
 def read_npy(path: Path, options: NeuralOptions) -> xr.Dataset:
     """NEURAL of `X.npy` with the tables `X.trials.csv` (or `X.stimuli.csv`, one row per stimulus, where repeats are an
@@ -234,8 +237,15 @@ def _loaded(path: Path) -> NDArray[Any]:
 
 
 def _table(path: Path) -> pd.DataFrame:
+    """A sidecar table as text: 001 and 1 are two names, and None may be the name of a category."""
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{str(path)!r} is not a readable CSV table ({error}); correct it") from error
-    return table
+    return table.apply(_without_absent)
+
+
+def _without_absent(column: pd.Series) -> pd.Series:
+    absent = column.str.strip().str.lower().isin([*_ABSENT, ""])
+    numbers = pd.to_numeric(column[~absent], errors="coerce")
+    return column.mask(absent, "") if len(numbers) and numbers.notna().all() else column

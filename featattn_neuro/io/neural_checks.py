@@ -20,11 +20,17 @@ Float = NDArray[np.float64]
 CODES = (98.0, 99.0, 998.0, 999.0, 9998.0, 9999.0, 99999.0, 1000.0, 10000.0)
 """Absolute values that laboratories use for "no value"."""
 
+CODED = ("stimulus", "level")
+"""Coordinates whose codes need not be said by name: 0 may be a blank among these, and is an orientation or a phase."""
+
 HIGHEST_RATE = 1000.0
 """Spikes per second that no neuron sustains: its refractory period is about 1 ms."""
 
 UNEQUAL_SPANS = 500.0
 """Spikes or trials that last this many times longer than the other are in other units: ms are 1,000 times seconds."""
+
+BEYOND_END = 100.0
+"""A last spike so many times later than the recording's end is in other units; one a little later is said."""
 
 LONGEST_TRIAL = 3600.0
 """Seconds; a median trial that lasts longer is none."""
@@ -93,8 +99,16 @@ def suspected_codes(values: ArrayLike) -> list[float]:
     return sorted(codes)
 
 
-def check_codes(values: Float, sentinels: Sequence[float] | None, *, name: str, where: str) -> NDArray[np.bool_]:
-    """Which values are codes: those that the caller named; `DataError` where it named none and some look like codes."""
+def check_codes(
+    values: Float, sentinels: Sequence[float] | None, *, name: str, where: str, coordinate: str = "stimulus"
+) -> NDArray[np.bool_]:
+    """Which values are codes: those that the caller named; `DataError` where it named none and some look like codes.
+
+    Parameters
+    ----------
+    values : numbers of one column. sentinels : its codes, None = nothing was said. name, where : of the column, for
+        messages. coordinate : what the column becomes; codes of other coordinates than `CODED` are said by name.
+    """
     if sentinels is not None:
         return np.isin(values, np.asarray(sentinels, dtype=np.float64))
     suspected = suspected_codes(values)
@@ -102,10 +116,11 @@ def check_codes(values: Float, sentinels: Sequence[float] | None, *, name: str, 
         shown = ", ".join(f"{one:g} ({int((values == one).sum())} trials)" for one in suspected)
         listed = ", ".join(f"{one:g}" for one in suspected)
         rest = values[np.isfinite(values) & ~np.isin(values, suspected)]
+        said = "{}" if coordinate in CODED else f"{{{{{coordinate!r}: {{}}}}}}"
         raise DataError(
             f"column {name!r} of {where} holds what look like codes, no values: {shown}, the others lie in "
-            f"[{rest.min():g}, {rest.max():g}]; pass sentinels=({listed},) to leave those trials out, or sentinels=() "
-            "to keep them as values"
+            f"[{rest.min():g}, {rest.max():g}]; pass sentinels={said.format(f'({listed},)')} to leave those trials "
+            f"out, or sentinels={said.format('()')} to keep them as values"
         )
     return np.zeros(values.shape, dtype=bool)
 
@@ -122,9 +137,9 @@ def check_times(
     Raises
     ------
     DataError : no spikes; times that are not finite; spike times that are all whole numbers; a unit with more than
-    `HIGHEST_RATE` spikes per second; spikes after the recording's end; spikes and trials whose spans differ
-    `UNEQUAL_SPANS`-fold; trials that end before they start or last longer than `LONGEST_TRIAL`; half of the trials or
-    more outside the time from the first to the last spike.
+    `HIGHEST_RATE` spikes per second; spikes `BEYOND_END` times later than the recording's end; spikes and trials whose
+    spans differ `UNEQUAL_SPANS`-fold; trials that end before they start or last longer than `LONGEST_TRIAL`; half of
+    the trials or more outside the time from the first to the last spike.
     """
     every = (
         np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in spikes]) if len(spikes) else np.empty(0)
@@ -133,10 +148,11 @@ def check_times(
         raise DataError(f"{where} has no spikes; wanted spike times of at least one unit; check the file")
     for name, times in (("spike", every), ("trial", np.concatenate([start, stop]))):
         if not np.isfinite(times).all():
+            advice = ", or pass window=(start, stop) in ms if only ends are missing" if name == "trial" else ""
             raise DataError(
-                f"{name} times of {where} must be finite; {int((~np.isfinite(times)).sum())} are not; mend them"
+                f"{name} times of {where} must be finite; {int((~np.isfinite(times)).sum())} are not; mend them{advice}"
             )
-    _check_spikes(spikes, every, end, where)
+    found = _check_spikes(spikes, every, end, where)
     _check_trials(start, stop, where)
     first, last = float(every.min()), float(every.max())
     spans = {"spikes": last - first, "trials": float(stop.max() - start.min())}
@@ -153,10 +169,12 @@ def check_times(
             f"{start.min():g} to {stop.max():g} s, spikes from {first:g} to {last:g} s; bring both to one clock, "
             "in seconds"
         )
-    return [f"{int(outside.sum())} trials lie before the first or after the last spike"] if outside.any() else []
+    if outside.any():
+        found.append(f"{int(outside.sum())} trials lie before the first or after the last spike")
+    return found
 
 
-def _check_spikes(spikes: Sequence[Float], every: Float, end: float | None, where: str) -> None:
+def _check_spikes(spikes: Sequence[Float], every: Float, end: float | None, where: str) -> list[str]:
     if every.size >= 50 and (every == np.round(every)).all():
         raise DataError(
             f"spike times of {where} cannot be seconds: all {every.size} are whole numbers, up to "
@@ -171,13 +189,16 @@ def _check_spikes(spikes: Sequence[Float], every: Float, end: float | None, wher
                 "times per second; multiply the times to make them seconds"
             )
     # the last sample's time may lie a little past a rounded end
-    if end is not None and every.max() > end + 1.0:
+    if end is None or every.max() <= end + 1.0:
+        return []
+    last, beyond = float(every.max()), f"{int((every > end + 1.0).sum())} of {every.size} spikes"
+    if last > BEYOND_END * end:
         raise DataError(
-            f"{int((every > end + 1.0).sum())} of {every.size} spikes of {where} lie beyond the recording: the last at "
-            f"{every.max():g} s, the recording ends at {end:g} s; the spike times cannot be seconds on its clock: "
-            "divide "
-            f"them by {_factor(float(every.max()) / end) if end > 0 else 'the sampling rate'}, or correct the end"
+            f"{beyond} of {where} lie beyond the recording: the last at {last:g} s, the recording ends at {end:g} s; "
+            "the spike times cannot be seconds on its clock: divide them by "
+            f"{_factor(last / end) if end > 0 else 'the sampling rate'}, or correct the end"
         )
+    return [f"{beyond} lie after {end:g} s, where the recording ends as the file says; the last at {last:g} s"]
 
 
 def _check_trials(start: Float, stop: Float, where: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featattn_neuro.errors import ConfigError, DataError, choose
-from featattn_neuro.io.neural_checks import check_codes
+from featattn_neuro.io.neural_checks import CODED, check_codes
 
 RESPONSE_UNITS = ("spikes", "spikes/s")
 
@@ -21,9 +21,12 @@ TRIAL_COLUMNS: dict[str, type] = {
     "repetition": int,
     "session": str,
     "level": float,
-    **dict.fromkeys(("orientation", "spatial_frequency", "phase", "contrast"), float),
+    **dict.fromkeys(("orientation", "direction", "spatial_frequency", "phase", "contrast"), float),
 }
 """Coordinates of trials that a column of the same name becomes."""
+
+NUMBERS = tuple(name for name, kind in TRIAL_COLUMNS.items() if kind is float)
+"""Those that are numbers: stimulus parameters."""
 
 UNIT_COLUMNS: dict[str, type] = {"area": str, "subject": str}
 """Coordinates of units that a column of the same name becomes."""
@@ -44,13 +47,15 @@ class NeuralOptions:
     trials: Any = None
     variable: str | None = None
     dims: Sequence[str] | None = None
-    sentinels: Sequence[float] | None = None
+    sentinels: Sequence[float] | Mapping[str, Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         if self.response_units is not None:
             choose(self.response_units, RESPONSE_UNITS, "unit of responses")
         for ours in self.columns:
             choose(ours, ["unit", *TRIAL_COLUMNS, *UNIT_COLUMNS], "coordinate in columns")
+        for ours in self.sentinels if isinstance(self.sentinels, Mapping) else ():
+            choose(ours, ["stimulus", *NUMBERS], "coordinate in sentinels")
 
     def only(self, *used: str, source: str, why: str) -> NeuralOptions:
         """Itself, if nothing was said beyond `used`; `ConfigError` that names what this source has no use for."""
@@ -59,6 +64,15 @@ class NeuralOptions:
             if one.name not in used and value is not None and value != {}:
                 raise ConfigError(f"{one.name} is for {_FOR[one.name]}; {source!r} {why}; leave it out")
         return self
+
+    def codes(self, *coordinates: str) -> list[float] | None:
+        """What the caller said are codes in a column that becomes these coordinates; None = nothing."""
+        if self.sentinels is None:
+            return None
+        if not isinstance(self.sentinels, Mapping):
+            return list(self.sentinels) if not len(self.sentinels) or set(coordinates) & set(CODED) else None
+        said = [self.sentinels[one] for one in coordinates if one in self.sentinels]
+        return [code for codes in said for code in codes] if said else None
 
     def stimulus_names(self) -> list[str]:
         """The columns that name the stimulus together, [] where the caller named none."""
@@ -104,16 +118,11 @@ def trial_coordinates(
     kept = ~np.logical_or.reduce([_missing(part) for part in parts])
     if not kept.all():
         found.append(f"{int((~kept).sum())} trials without a stimulus were left out")
-    numeric = {str(part.name): part for part in parts if _is_numeric(part)}
-    for ours, kind in TRIAL_COLUMNS.items():
-        theirs = options.columns.get(ours, ours)
-        if kind is float and theirs in table:
-            numeric.setdefault(theirs, table[theirs])
-    for part in numeric.values():
-        values = pd.to_numeric(part, errors="coerce").to_numpy(dtype=float)
-        coded = check_codes(values, options.sentinels, name=str(part.name), where=where)
-        if (coded & kept).any():
-            found.append(f"{int((coded & kept).sum())} trials with codes in {part.name!r} were left out")
+    for theirs, uses in _numeric(table, parts, options).items():
+        values = np.where(kept, pd.to_numeric(table[theirs], errors="coerce").to_numpy(dtype=float), np.nan)
+        coded = check_codes(values, options.codes(*uses), name=theirs, where=where, coordinate=uses[0])
+        if coded.any():
+            found.append(f"{int(coded.sum())} trials with codes in {theirs!r} were left out")
             kept &= ~coded
     if not kept.any():
         raise DataError(f"no trial of {where} has a stimulus; check stimulus_column and sentinels")
@@ -145,9 +154,14 @@ def named_column(table: pd.DataFrame, options: NeuralOptions, ours: str, where: 
     """The column that the caller named for a coordinate (an error if it is not there), or the one of its name."""
     theirs = options.columns.get(ours)
     if theirs is None:
-        return table.get(ours)
+        return table[ours] if taken_by_name(table, ours) else None
     both = {**dict.fromkeys(TRIAL_COLUMNS, "trials"), **dict.fromkeys(("unit", *UNIT_COLUMNS), "units")}
     return table[choose(theirs, [str(c) for c in table.columns], f"column for {ours!r} of the {both[ours]} of {where}")]
+
+
+def taken_by_name(table: pd.DataFrame, ours: str) -> bool:
+    """Whether the table has a column of the coordinate's name; a direction in words (left, choice A) is no angle."""
+    return ours in table and (ours != "direction" or _is_numeric(table[ours]))
 
 
 def candidates(table: pd.DataFrame, skip: Sequence[str] = ()) -> list[str]:
@@ -217,6 +231,16 @@ def _stimulus_columns(table: pd.DataFrame, options: NeuralOptions, where: str, s
         f"which column of the trials of {where} names the stimulus? None is called 'stimulus'; candidates: {shown}; "
         f"say which{example} (several columns together: a list)"
     )
+
+
+def _numeric(table: pd.DataFrame, parts: Sequence[pd.Series], options: NeuralOptions) -> dict[str, list[str]]:
+    """Columns of numbers, and which coordinates each becomes."""
+    uses: dict[str, list[str]] = {str(part.name): ["stimulus"] for part in parts if _is_numeric(part)}
+    for ours in NUMBERS:
+        theirs = options.columns.get(ours, ours)
+        if theirs in table if ours in options.columns else taken_by_name(table, ours):
+            uses.setdefault(theirs, []).append(ours)
+    return uses
 
 
 def _missing(column: pd.Series) -> NDArray[np.bool_]:

@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind == "U":
-        texts = [str(one) for one in value.ravel()]
+        texts = [str(one).rstrip() for one in value.ravel()]  # rows of a char matrix are padded to one length
         return texts[0] if len(texts) == 1 else texts
     if value.dtype != object:
         return value

@@ -7,7 +7,7 @@ from pathlib import PurePath
 import numpy as np
 import xarray as xr
 
-from featattn_neuro.errors import DataError
+from featattn_neuro.errors import DataError, choose
 from featattn_neuro.io.stimulus_set import Stimuli
 from featattn_neuro.schema import NEURAL
 
@@ -27,7 +27,7 @@ def with_stimulus_ids(neural: xr.Dataset, stimuli: Stimuli, *, extra: str = "err
 
     Raises
     ------
-    DataError : a name that fits no image or several, images without path.
+    DataError : a name that fits no image or several, images without path. ConfigError : another value of extra.
 
     >>> images = np.zeros((2, 1, 2, 2), np.float32)
     >>> two = Stimuli(id=np.array(["i", "j"]), images=images, path=np.array(["a.png", "b.png"]))
@@ -35,6 +35,7 @@ def with_stimulus_ids(neural: xr.Dataset, stimuli: Stimuli, *, extra: str = "err
     >>> with_stimulus_ids(xr.Dataset({"response": (("trial", "unit"), [[1.0]])}, trials), two).stimulus.values.tolist()
     ['j']
     """
+    choose(extra, ("error", "drop"), "value of extra")
     checked = NEURAL.check(neural)
     names = checked["stimulus"].values.astype(str)
     if set(names) <= set(stimuli.id.tolist()):
@@ -56,21 +57,22 @@ def with_stimulus_ids(neural: xr.Dataset, stimuli: Stimuli, *, extra: str = "err
     if unknown and (extra == "error" or len(unknown) == len(wanted)):
         raise DataError(
             f"{len(unknown)} of {len(wanted)} stimuli of the recording fit no image of {stimuli.name} (first: "
-            f"{unknown[0]!r}; images are called like {str(stimuli.path[0])!r}); rename them, or pass extra='drop'"
+            f"{unknown[0]!r}; images are called like {str(stimuli.path[0])!r}); rename them, or leave those trials out "
+            "with extra='drop' (--extra drop)"
         )
     known = np.isin(names, unknown, invert=True)
     found = checked.isel(trial=np.flatnonzero(known))
     ids = np.array([next(iter(table[one])) for one in names[known].tolist()])
-    if "label" not in found.coords:
+    if "label" not in found.coords and (ids != names[known]).any():
         found = found.assign_coords(label=("trial", names[known]))
     return NEURAL.check(found.assign_coords(stimulus=("trial", ids)))
 
 
 def _by_name(stimuli: Stimuli) -> dict[str, set[str]]:
-    """Ids by whatever an image may be called: its path, its file name, its file name without suffix."""
+    """Ids by whatever an image may be called: its id, its path, its file name, its file name without suffix."""
     table: dict[str, set[str]] = {}
     assert stimuli.path is not None
     for path, one in zip(stimuli.path.tolist(), stimuli.id.tolist(), strict=True):
-        for name in {path, PurePath(path).name, PurePath(path).stem}:
+        for name in {one, path, PurePath(path).name, PurePath(path).stem}:
             table.setdefault(name, set()).add(one)
     return table

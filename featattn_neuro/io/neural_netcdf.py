@@ -27,6 +27,12 @@ def read_labelled(path: Path, options: NeuralOptions) -> xr.Dataset:
     return from_labelled(load_kind(path, NEURAL), options, where=path.name)
 
 
+def is_of_a_kind(path: Path) -> bool:
+    """Whether the file or folder says of which kind it is, as those of this package do."""
+    with _opened(path) as opened:
+        return opened.attrs.get("kind") is not None
+
+
 def from_labelled(source: xr.Dataset | xr.DataArray, options: NeuralOptions, *, where: str) -> xr.Dataset:
     """NEURAL of a labelled array in memory; see `read_neural`."""
     if isinstance(source, xr.Dataset) and source.attrs.get("kind") == "NEURAL":

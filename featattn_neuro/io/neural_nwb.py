@@ -185,13 +185,14 @@ def _observed(units: Any, count: int) -> list[NDArray[np.float64] | None] | None
 
 
 def _end(file: Any, observed: list[NDArray[np.float64] | None] | None) -> float | None:
-    """When the recording ended, s: the latest observed time, or the end of the longest acquired series."""
+    """When the recording ended, s: the latest observed time, or the end of the longest regularly sampled series.
+
+    Series with times of their own may be events: the last lick or reward is not the end of the recording.
+    """
     ends = [float(one.max()) for one in observed or [] if one is not None and one.size]
     for series in file.acquisition.values():
         count = len(series.data) if getattr(series, "data", None) is not None and np.ndim(series.data) else 0
-        if getattr(series, "timestamps", None) is not None and len(series.timestamps):
-            ends.append(float(series.timestamps[-1]))
-        elif count and getattr(series, "rate", None):
+        if count and getattr(series, "rate", None):
             ends.append(float(series.starting_time or 0.0) + count / float(series.rate))
     return max(ends, default=None)
 

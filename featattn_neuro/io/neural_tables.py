@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from featattn_neuro.errors import DataError, StoreError
 from featattn_neuro.io.neural_checks import check_codes, say
-from featattn_neuro.io.neural_columns import TRIAL_COLUMNS, UNIT_COLUMNS, NeuralOptions, as_text, candidates
+from featattn_neuro.io.neural_columns import (
+    NUMBERS,
+    TRIAL_COLUMNS,
+    UNIT_COLUMNS,
+    NeuralOptions,
+    as_text,
+    candidates,
+    taken_by_name,
+)
 from featattn_neuro.io.parquet import read_parquet
 from featattn_neuro.schema import NEURAL
 
@@ -79,7 +87,7 @@ def _checked(raw: pd.DataFrame, name: str, options: NeuralOptions) -> pd.DataFra
     """The columns that are wanted, by our names, converted; errors name the column and the line."""
     stimulus = options.stimulus_names() or ["stimulus"]
     present = [str(column) for column in raw.columns]
-    sources = {ours: ours for ours in _KINDS if ours in present} | dict(options.columns)
+    sources = {ours: ours for ours in _KINDS if taken_by_name(raw, ours)} | dict(options.columns)
     wanted = {"trial": "trial", "unit": sources.get("unit", "unit"), "response": "response"}
     needed = [wanted["trial"], wanted["unit"], *stimulus, wanted["response"], *options.columns.values()]
     missing = [column for column in dict.fromkeys(needed) if column not in present]
@@ -109,9 +117,10 @@ def _without_codes(table: pd.DataFrame, name: str, options: NeuralOptions) -> tu
     coded = np.zeros(len(table), dtype=bool)
     numbers = pd.to_numeric(table["stimulus"], errors="coerce")
     columns = {"stimulus": numbers} if numbers.notna().all() else {}
-    columns |= {one: table[one] for one, kind in TRIAL_COLUMNS.items() if kind is float and one in table}
-    for one, values in columns.items():
-        coded |= check_codes(values.to_numpy(dtype=float), options.sentinels, name=one, where=repr(name))
+    columns |= {one: table[one] for one in NUMBERS if one in table}
+    for one, column in columns.items():
+        values = np.where(coded, np.nan, column.to_numpy(dtype=float))
+        coded |= check_codes(values, options.codes(one), name=one, where=repr(name), coordinate=one)
     if coded.all():
         raise DataError(f"every row of {name!r} holds a code; nothing is left; check sentinels")
     said = [f"{int(coded.sum())} rows with codes were left out"] if coded.any() else []

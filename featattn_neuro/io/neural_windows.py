@@ -21,6 +21,9 @@ Float = NDArray[np.float64]
 SHORTEST_WINDOW = 2.0
 """Milliseconds; a shorter window was most likely given in seconds."""
 
+TOUCHING = 1e-6
+"""Seconds between two observed intervals below which nothing was left unobserved: less than a sample."""
+
 _TIMES = ("start_time", "stop_time", "id", "tags", "timeseries")
 
 
@@ -102,7 +105,9 @@ def spikes_to_neural(recording: SpikeRecording, options: NeuralOptions) -> xr.Da
         trials = {name: values[~without[kept]] for name, values in trials.items()}
         kept &= ~without
     starts = recording.trials["start_time"].to_numpy(dtype=np.float64)[kept]
-    found += check_times(recording.times, starts, stop[kept], end=recording.end, where=where)
+    # with a window, no end of a trial is used: those that are missing are no fault
+    ends = stop[kept] if options.window is None else np.where(np.isnan(stop[kept]), starts, stop[kept])
+    found += check_times(recording.times, starts, ends, end=recording.end, where=where)
     onset, stop = onset[kept], stop[kept]
     response, duration = _responses(recording, onset, stop, options, found)
     coordinates: dict[str, Any] = {
@@ -161,14 +166,22 @@ def _responses(
 
 
 def _observed(recording: SpikeRecording, low: Float, high: Float) -> NDArray[np.bool_]:
-    """(trial, unit) whether the whole window lies in one interval in which the unit was observed."""
+    """(trial, unit) whether the unit was observed during the whole window."""
     seen = np.ones((low.size, len(recording.times)), dtype=bool)
     for column, intervals in enumerate(recording.observed or []):
         if intervals is not None and np.size(intervals):
-            pairs = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
+            pairs = _joined(np.asarray(intervals, dtype=np.float64).reshape(-1, 2))
             inside = (low[:, None] >= pairs[:, 0] - 1e-9) & (high[:, None] <= pairs[:, 1] + 1e-9)
             seen[:, column] = inside.any(axis=1)
     return seen
+
+
+def _joined(pairs: Float) -> Float:
+    """Intervals (interval, 2), those that touch or overlap made one."""
+    ordered = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(ordered[:, 1])
+    first = np.flatnonzero(np.r_[True, ordered[1:, 0] > reach[:-1] + TOUCHING])
+    return np.stack([ordered[first, 0], reach[np.r_[first[1:] - 1, -1]]], axis=1)
 
 
 def _events(trials: pd.DataFrame) -> list[str]:

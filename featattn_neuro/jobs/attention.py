@@ -15,6 +15,9 @@ from featattn_neuro.measures.simulated_population import CONDITIONS
 SELECTIVITY = "sparseness"
 _SHARED = 3
 
+NOTHING_SUBTRACTED = ("none", "as in the table", "as in the file")
+"""What recordings say of a baseline that nobody said was subtracted."""
+
 
 def compared_conditions(
     neural: xr.Dataset, conditions: tuple[str, str] | None
@@ -68,7 +71,7 @@ def attention_in(
         notes.append(f"{alone} stimuli were shown in one of the two conditions only and are left out of attention.")
     if trials is None:
         return None, [*notes, f"Fewer than {_SHARED} stimuli were shown in both conditions: no attention effects."]
-    counts = _are_counts(trials)
+    counts = are_counts(trials)
     if not counts:
         notes.append(
             "The responses are not known to be plain counts (rates, a subtracted baseline, or units that were not "
@@ -79,7 +82,6 @@ def attention_in(
         notes.append("No stimulus was repeated unattended: no slope of the attention index on selectivity.")
     values = trials[parameter].values
     numbers = values.dtype.kind in "fiu" and np.unique(values[np.isfinite(values)]).size >= FEWEST
-    form = "gaussian" if numbers and parameter == "spatial_frequency" and np.nanmin(values) <= 0 else None
     effects = attention_effects(
         trials,
         conditions=conditions,
@@ -87,9 +89,14 @@ def attention_in(
         selectivity=SELECTIVITY if repeats else None,
         tuning_value="shown",
         parameter=parameter if numbers else None,
-        form=form,
+        form=form_over_blanks(parameter, values),
     )
     return effects, notes
+
+
+def form_over_blanks(parameter: str, values: np.ndarray) -> str | None:
+    """Form of tuning curves where the usual one cannot be: no logarithm of the frequency 0 of a blank."""
+    return "gaussian" if parameter == "spatial_frequency" and np.nanmin(values) <= 0 else None
 
 
 def effects_by_area(effects: xr.Dataset) -> list[dict[str, Any]]:
@@ -129,13 +136,11 @@ def _of_shared_stimuli(neural: xr.Dataset, conditions: tuple[str, str]) -> tuple
     return neural.isel(trial=np.flatnonzero(keep)), len(shown[0] ^ shown[1])
 
 
-def _are_counts(neural: xr.Dataset) -> bool:
+def are_counts(neural: xr.Dataset) -> bool:
+    """Whether the responses are spike counts: said to be, nothing subtracted, whole numbers and none negative."""
     values = neural["response"].values
     seen = values[np.isfinite(values)]
-    plain = neural.attrs.get("units") == "spikes" and neural.attrs.get("baseline", "none") in (
-        "none",
-        "as in the table",
-    )
+    plain = neural.attrs.get("units") == "spikes" and neural.attrs.get("baseline", "none") in NOTHING_SUBTRACTED
     return bool(plain and (seen >= 0).all() and (seen == np.round(seen)).all())
 
 

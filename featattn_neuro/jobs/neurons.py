@@ -15,7 +15,13 @@ from featattn_neuro.errors import ConfigError, DataError, StoreError, choose
 from featattn_neuro.io.neural_names import with_stimulus_ids
 from featattn_neuro.io.stimuli import Stimuli, load_stimuli
 from featattn_neuro.io.store import save_kind, write_text_atomic
-from featattn_neuro.jobs.attention import attention_in, compared_conditions, effects_by_area
+from featattn_neuro.jobs.attention import (
+    are_counts,
+    attention_in,
+    compared_conditions,
+    effects_by_area,
+    form_over_blanks,
+)
 from featattn_neuro.jobs.ledger import check_writable
 from featattn_neuro.measures.filter_matching import tuning_match
 from featattn_neuro.measures.neural_match import METHODS, neural_match
@@ -24,7 +30,7 @@ from featattn_neuro.measures.tuning_indices import tuning_indices, tuning_reliab
 from featattn_neuro.measures.variability import response_variability
 from featattn_neuro.report.neural_page import COMPARED, FILES, write_neural_page
 
-LEVELS = ("orientation", "level", "spatial_frequency", "contrast", "label", "stimulus")
+LEVELS = ("orientation", "direction", "level", "spatial_frequency", "contrast", "label", "stimulus")
 """What tuning is measured over where the caller does not say: the first that trials have two values of, or more."""
 
 MANY = 8
@@ -46,6 +52,7 @@ def compare_with_neurons(
     level: str | None = None,
     weights: str | None = None,
     conditions: tuple[str, str] | None = None,
+    extra: str = "error",
     permutations: int = 50,
     seed: int = 0,
     said: Mapping[str, Any] | None = None,
@@ -63,6 +70,7 @@ def compare_with_neurons(
     level : coordinate of the trials that tuning is measured over; None = the first of `LEVELS` that is there.
     conditions : names of the unattended and the attended condition; None = "unattended" and "attended" where the trials
         have these. What attention does is then measured as well.
+    extra : trials that show none of the images (blanks): "error", or "drop" = leave them out, and say how many.
     permutations, seed : of the floors of indices; the seed also of cross-validation and of halves.
     said : further arguments of `read_neural` (stimulus_column, window, event, columns, …).
 
@@ -79,36 +87,43 @@ def compare_with_neurons(
     """
     folder = Path(out)
     _check_folder(folder)  # recording takes minutes
-    neural = api.read_neural(source, **dict(said or {}))
+    read = api.read_neural(source, **dict(said or {}))
     stimuli = _stimuli(source, images)
-    neural = with_stimulus_ids(neural, stimuli)
+    neural = with_stimulus_ids(read, stimuli, extra=extra)
     stimuli = stimuli.select(np.isin(stimuli.id, neural["stimulus"].values))
     parameter = _parameter(neural, level)
     levels = _by_stimulus(neural, parameter)  # before anything is computed: the level may not fit
-    compared, unsaid = compared_conditions(neural, conditions)
+    compared, limits = compared_conditions(neural, conditions)
+    # the neurons first: what they lack is said in seconds, and recording takes minutes
+    neurons, notes = _neurons(neural, parameter, permutations, seed)
+    limits += notes
+    effects, notes = attention_in(neural, parameter, compared) if compared else (None, [])
+    limits += notes
     network = api.load_model(model, weights=weights, seed=seed)
     chosen = list(layers) or _spread(network)
     recorded = api.record(network, stimuli, chosen)
-    folder.mkdir(parents=True, exist_ok=True)
     pooled = neural.drop_vars("condition", errors="ignore")
     results = {
         "neural": neural,
         "activations": recorded,
-        "tuning_neurons": _neurons(neural, parameter, permutations, seed),
+        "tuning_neurons": neurons,
         "tuning_filters": tuning_indices(recorded, level=levels, permutations=permutations, seed=seed),
         "match": neural_match(recorded, pooled, methods=METHODS_SHOWN, seed=seed),
     }
-    results |= _likeness(results["tuning_filters"], results["tuning_neurons"], seed)
-    effects, notes = attention_in(neural, parameter, compared) if compared else (None, [])
+    results |= _likeness(results["tuning_filters"], neurons, seed)
     if effects is not None:
         results["attention"] = effects
+    folder.mkdir(parents=True, exist_ok=True)
     for name, dataset in results.items():
         of_network = name not in ("neural", "attention")
         save_kind(dataset.assign_attrs(network=model) if of_network else dataset, folder / f"{name}.nc")
     for name in set(FILES) - set(results):  # of an earlier run into this folder
         (folder / f"{name}.nc").unlink(missing_ok=True)
     facts = _facts(source, model, neural, stimuli, chosen, parameter, permutations, seed)
-    facts["limits"] += unsaid + notes
+    left_out = read.sizes["trial"] - neural.sizes["trial"]
+    if left_out:
+        limits.insert(0, f"{left_out} trials that show none of the images were left out (extra='drop').")
+    facts["limits"] += limits
     facts["attention"] = [] if effects is None else effects_by_area(effects)
     write_text_atomic(folder / "facts.json", json.dumps(facts, indent=2, ensure_ascii=False))
     return write_neural_page(folder)
@@ -125,20 +140,25 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _neurons(neural: xr.Dataset, parameter: str, permutations: int, seed: int) -> xr.Dataset:
-    """Tuning of the neurons, with fits, reliability and Fano factors where the recording has what they need."""
-    found = tuning_indices(
-        neural.drop_vars("condition", errors="ignore"), level=parameter, permutations=permutations, seed=seed
-    )
+def _neurons(neural: xr.Dataset, parameter: str, permutations: int, seed: int) -> tuple[xr.Dataset, list[str]]:
+    """Tuning of the neurons, with fits, reliability and Fano factors where the recording has what they need.
+
+    And what the page must say of those that are not there.
+    """
+    found = tuning_indices(neural, level=parameter, permutations=permutations, seed=seed)
     if "level_name" not in found.coords and found.sizes["level"] >= 5:
-        found = fit_tuning_curves(found)
+        found = fit_tuning_curves(found, form=form_over_blanks(parameter, found["level"].values))
     shown = [neural[name].values for name in ("stimulus", "condition") if name in neural.coords]
     repeated = np.unique(np.stack(shown), axis=1).shape[1] < neural.sizes["trial"]
     if not repeated:
-        return found
+        return found, []
     found = found.assign(reliability=tuning_reliability(neural, seed=seed))
-    counts = neural.attrs.get("units") == "spikes" and neural.attrs.get("baseline", "none") == "none"
-    return found.assign(fano=response_variability(neural, pairs=False)["fano"]) if counts else found
+    if not are_counts(neural):
+        return found, []
+    try:
+        return found.assign(fano=response_variability(neural, pairs=False)["fano"]), []
+    except DataError:  # repeats lie in sessions of other neurons, or nothing fired at them
+        return found, ["No Fano factors: no neuron fired in trials of a stimulus that it was shown twice."]
 
 
 def _likeness(filters: xr.Dataset, neurons: xr.Dataset, seed: int) -> dict[str, xr.Dataset]:
@@ -174,7 +194,8 @@ def _spread(network: Any) -> list[str]:
 
 def _parameter(neural: xr.Dataset, level: str | None) -> str:
     if level is not None:
-        return choose(level, [str(name) for name, one in neural.coords.items() if one.dims == ("trial",)], "level")
+        known = [str(name) for name, one in neural.coords.items() if one.dims == ("trial",) and name != "trial"]
+        return choose(level, known, "level")
     for name in LEVELS:
         if name in neural.coords and len(_distinct(neural[name].values)) > 1:
             return name

@@ -34,6 +34,9 @@ ANGULAR: dict[int, dict[str, Index]] = {
 }
 """Indices of angles that tile the circle, by its period in degrees."""
 
+USUAL_PERIODS = {"orientation": 180, "direction": 360}
+"""By what the levels are called, where the caller says no period."""
+
 
 def tuning_indices(
     responses: xr.Dataset,
@@ -52,7 +55,7 @@ def tuning_indices(
     responses, level, confidence, test : as in `tuning`.
     period : 180 (orientations) or 360 (directions): the levels are degrees that tile the circle once, equally spaced,
         and `orientation_index` (360: also `direction_index`) are computed. None = 180 if the parameter is called
-        orientation and its levels tile it; else no angular index.
+        orientation, 360 if it is called direction, and its levels tile it; else no angular index.
     permutations : shuffles of the levels over trials (or stimuli) for the floors; 0 = no floors.
     seed : of the shuffles.
 
@@ -96,7 +99,7 @@ def tuning_indices(
 
 def _indices(seen: Observations, level: Float, period: int | None) -> tuple[dict[str, Index], int]:
     """The indices that these levels have, and the period of the angular ones (0: none)."""
-    wanted = 180 if period is None and seen.parameter == "orientation" else period
+    wanted = USUAL_PERIODS.get(seen.parameter) if period is None else period
     if wanted is None:
         return INDICES, 0
     if wanted not in ANGULAR:

@@ -30,7 +30,7 @@ QUANTITIES = {
 UNITS = {
     "orientation": "orientation (°)", "level": "stimulus level", "spatial_frequency": "spatial frequency "
     "(cycles/image)",
-    "phase": "phase (°)", "contrast": "contrast",
+    "direction": "direction of motion (°)", "phase": "phase (°)", "contrast": "contrast",
 }  # fmt: skip
 
 

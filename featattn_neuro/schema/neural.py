@@ -24,6 +24,7 @@ NEURAL = Kind(
             )
             for name in ("orientation", "spatial_frequency", "phase", "contrast")
         },
+        "direction": Variable(("trial",), "float", "direction of motion, degrees of period 360", False),
         "onset": Variable(("trial",), "float", "time of the event that windows are counted from, s", False),
         "duration": Variable(("trial",), "float", "length of the window that spikes were counted in, s", False),
         "area": text("unit", meaning="brain area"),

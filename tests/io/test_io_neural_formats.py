@@ -19,9 +19,10 @@ from featattn_neuro.errors import ConfigError, DataError, SchemaError, StoreErro
 from featattn_neuro.io.frame_layouts import to_tidy
 from featattn_neuro.io.neural import NeuralDataWarning, read_neural
 from featattn_neuro.io.neural_checks import check_padding, check_times, suspected_codes
+from featattn_neuro.io.neural_columns import NeuralOptions
 from featattn_neuro.io.neural_mat import read_mat
 from featattn_neuro.io.neural_names import with_stimulus_ids
-from featattn_neuro.io.neural_windows import count_spikes
+from featattn_neuro.io.neural_windows import SpikeRecording, count_spikes, spikes_to_neural
 from featattn_neuro.io.peer_layouts import to_brainio
 from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.io.store import save_kind
@@ -52,6 +53,7 @@ def write_nwb(
     column: str = "image",
     names=NAMES,
     observed=None,
+    licks=None,
     images=None,
     units: bool = True,
     trials: bool = True,
@@ -69,6 +71,8 @@ def write_nwb(
         for name, image in images.items():
             container.add_image(pynwb.image.RGBImage(name=name, data=image))
         file.add_stimulus_template(container)
+    if licks is not None:
+        file.add_acquisition(pynwb.TimeSeries(name="licks", data=np.ones(len(licks)), unit="n", timestamps=licks))
     if trials:
         file.add_trial_column(name="stim_on_time", description="s")
         file.add_trial_column(name=column, description="what was shown")
@@ -176,7 +180,7 @@ def test_images_in_the_file_give_the_ids(tmp_path):
         ({"spikes": lambda unit: np.arange(0.0, 300.0)}, "cannot be seconds: all 900 are whole numbers"),
         ({"spikes": lambda unit: np.linspace(0, 24, 60_000)}, "unit 0 would fire 2500 times per second"),
         ({"spikes": lambda unit: np.empty(0)}, "has no spikes"),
-        ({"observed": [[0.0, 5.0]]}, "spikes of a.nwb lie beyond the recording: the last at 22"),
+        ({"observed": [[0.0, 24.0]], "scale": 1007.0}, "spikes of a.nwb lie beyond the recording: the last at 227"),
     ],
 )
 def test_bad_nwb_files(tmp_path, made, text):
@@ -209,6 +213,37 @@ def test_unobserved_windows_are_nan_and_said(tmp_path):
     assert np.isnan(read["response"].values[5]).all()
     assert np.isfinite(np.delete(read["response"].values, 5, axis=0)).all()
     assert "3 responses are NaN" in read.attrs["found"]
+
+
+def test_spikes_a_little_after_the_end_are_said_and_events_tell_no_end(tmp_path):
+    path = write_nwb(tmp_path / "a.nwb", observed=[[0.0, 5.0]], licks=[3.0, 9.0])
+    with pytest.warns(NeuralDataWarning, match="spikes lie after 5 s, where the recording ends as the file says"):
+        assert np.isfinite(read_neural(path, stimulus_column="image")["response"].values[:2]).all()
+    read = read_neural(write_nwb(tmp_path / "b.nwb", licks=[3.0, 9.0]), stimulus_column="image")
+    np.testing.assert_array_equal(read["response"], WANTED + 1)
+    assert "found" not in read.attrs
+
+
+def session(**changes) -> SpikeRecording:
+    """Trials every 2 s, one of which has no end."""
+    start = 2.0 * np.arange(N_TRIALS)
+    stop = np.where(start == 4.0, np.nan, start + 1.5)
+    trials = pd.DataFrame({"start_time": start, "stop_time": stop, "stimulus": NAMES})
+    return replace(SpikeRecording([spike_times(0)], pd.DataFrame({"unit": ["u"]}), trials, "x"), **changes)
+
+
+def test_a_missing_end_of_a_trial_is_no_fault_where_there_is_a_window():
+    read = spikes_to_neural(session(), NeuralOptions(window=(610, 700)))
+    np.testing.assert_array_equal(read["response"], WANTED[:, :1])
+    with pytest.raises(DataError, match=r"trial times of x must be finite; 1 are not; mend them, or pass window="):
+        spikes_to_neural(session(), NeuralOptions())
+
+
+def test_windows_may_cross_from_one_observed_interval_into_the_next():
+    observed = [[[6.65, 12.0], [0.0, 2.65], [2.65, 6.65], [12.1, 30.0]]]
+    with pytest.warns(NeuralDataWarning, match="1 responses are NaN"):
+        read = spikes_to_neural(session(observed=observed), NeuralOptions(window=(0, 700)))
+    assert np.flatnonzero(np.isnan(read["response"].values[:, 0])).tolist() == [6]  # 12 to 12.1 s was not observed
 
 
 def test_trials_without_a_stimulus_are_left_out_and_said(tmp_path):
@@ -364,6 +399,41 @@ def test_codes_in_tables(tmp_path):
     assert kept.sizes["trial"] == N_TRIALS - 1
 
 
+def test_codes_are_those_of_the_stimulus_and_the_level_or_said_by_name(tmp_path):
+    levels = {"level": [0, 1, 2, 3], "phase": [0, 0, 90, 90], "orientation": [0, 0, 45, 45]}
+    table = pd.DataFrame({"trial": range(8), "unit": "u", "stimulus": list("abcd") * 2, "response": range(8)})
+    table = table.assign(**{name: values * 2 for name, values in levels.items()})
+    np.save(tmp_path / "a.npy", table[["response"]].to_numpy())
+    table.drop(columns=["trial", "unit", "response"]).to_csv(tmp_path / "a.trials.csv", index=False)
+    for source in (table, tmp_path / "a.npy"):
+        for codes, trials in (((0,), 6), ({"phase": (90,)}, 4), ({"phase": (90,), "level": (0,)}, 2)):
+            with pytest.warns(NeuralDataWarning, match="with codes"):
+                assert read_neural(source, sentinels=codes).sizes["trial"] == trials
+        with pytest.raises(ConfigError, match="unknown coordinate in sentinels 'angle'"):
+            read_neural(source, sentinels={"angle": (0,)})
+    coded = table.assign(phase=[0, 0, 90, -9999] * 2)
+    with pytest.raises(DataError, match=r"column 'phase' .*sentinels=\{'phase': \(-9999,\)\}.*\{'phase': \(\)\}"):
+        read_neural(coded, sentinels=(77,))
+    with pytest.warns(NeuralDataWarning, match="2 rows with codes"):
+        assert read_neural(coded, sentinels={"phase": (-9999,)}).sizes["trial"] == 6
+    assert (
+        read_neural(coded, sentinels=()).sizes["trial"]
+        == read_neural(coded, sentinels={"phase": ()}).sizes["trial"]
+        == 8
+    )
+
+
+def test_a_direction_is_a_number(tmp_path):
+    table = long_table().assign(direction=lambda t: t["trial"] * 30)
+    np.savez(tmp_path / "a.npz", response=WANTED, stimulus=NAMES, direction=30 * np.arange(N_TRIALS))
+    for read in (read_neural(table, stimulus_column="image"), read_neural(tmp_path / "a.npz")):
+        assert read["direction"].values.tolist() == [30.0 * k for k in range(N_TRIALS)]
+    chosen = table.assign(direction=np.where(table["trial"] % 2, "left", "right"))
+    assert "direction" not in read_neural(chosen, stimulus_column="image").coords
+    said = read_neural(chosen.assign(angle=5), stimulus_column="image", columns={"direction": "angle"})
+    assert set(said["direction"].values) == {5.0}
+
+
 def test_parquet(tmp_path):
     """The same as from CSV, whatever the columns' types; and files that are bad."""
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -444,6 +514,20 @@ def test_numpy_with_sidecar_tables(tmp_path):
         read_neural(tmp_path / "b.npy")
     with pytest.raises(StoreError, match=r"there is none at"):
         read_neural(tmp_path / "c.npy")
+
+
+def test_names_in_sidecar_tables_are_text(tmp_path):
+    np.save(tmp_path / "a.npy", WANTED[:4, :2])
+    said = "stimulus,session,label,level\n001,01,None,0.5\n002,01,null,NA\n01,02,car,nan\n1,02,NA,2\n"
+    (tmp_path / "a.trials.csv").write_text(said)
+    (tmp_path / "a.units.csv").write_text("unit,area\n0007,NA\n7,V4\n")
+    read = read_neural(tmp_path / "a.npy")
+    assert read["stimulus"].values.tolist() == ["001", "002", "01", "1"]
+    assert read["session"].values.tolist() == ["01", "01", "02", "02"]
+    assert read["label"].values.tolist() == ["None", "null", "car", "NA"]
+    assert read["unit"].values.tolist() == ["0007", "7"]
+    assert read["area"].values.tolist() == ["NA", "V4"]
+    np.testing.assert_array_equal(read["level"], [0.5, np.nan, np.nan, 2])
 
 
 def padded() -> np.ndarray:
@@ -566,6 +650,13 @@ def test_both_versions_of_a_mat_file_are_read_alike(tmp_path):
     xr.testing.assert_equal(five, seven)
 
 
+def test_rows_of_a_char_matrix_are_not_padded(tmp_path):
+    savemat(tmp_path / "a.mat", {"response": WANTED, "stimulus": np.array(NAMES), "unit": np.array(["a", "bb", "c"])})
+    read = read_neural(tmp_path / "a.mat")
+    assert read["stimulus"].values.tolist() == NAMES
+    assert read["unit"].values.tolist() == ["a", "bb", "c"]
+
+
 def test_bad_mat_files(tmp_path):
     with pytest.raises(StoreError, match=r"there is none at"):
         read_neural(tmp_path / "a.mat")
@@ -650,6 +741,10 @@ def test_names_of_files_become_ids():
         with_stimulus_ids(neural, named.select([0, 1]))
     dropped = with_stimulus_ids(neural, named.select([0, 1]), extra="drop")
     assert dropped.sizes["trial"] == 9
+    with_blanks = read.assign_coords(stimulus=("trial", ["blank", *read["stimulus"].values[1:]]))
+    assert with_stimulus_ids(with_blanks, named, extra="drop").sizes["trial"] == N_TRIALS - 1
+    with pytest.raises(ConfigError, match="unknown value of extra 'keep'"):
+        with_stimulus_ids(neural, named, extra="keep")
     twice = replace(stimuli, path=np.array(["a/car.png", "b/car.png", "b/tree.png"]))
     with pytest.raises(DataError, match=r"'car' fits 2 images"):
         with_stimulus_ids(neural, twice)

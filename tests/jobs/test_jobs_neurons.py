@@ -18,7 +18,8 @@ from featattn_neuro.io.example import CSV_NAME, NWB_NAME, write_example
 from featattn_neuro.io.neural import read_neural
 from featattn_neuro.io.stimuli import load_stimuli
 from featattn_neuro.io.store import load_kind
-from featattn_neuro.jobs.attention import attention_in, compared_conditions
+from featattn_neuro.jobs import neurons
+from featattn_neuro.jobs.attention import are_counts, attention_in, compared_conditions
 from featattn_neuro.jobs.neurons import compare_with_neurons
 from featattn_neuro.report.style import number
 
@@ -185,6 +186,77 @@ def test_what_a_recording_lacks_for_attention_is_said(folder):
     assert "not known to be plain counts" in notes[0]
 
 
+@pytest.mark.parametrize("layout", ["table", "npz", "netcdf"])
+def test_counts_that_were_said_are_counts(folder, tmp_path, layout):
+    neural = read_neural(folder / CSV_NAME)
+    source = folder / CSV_NAME
+    if layout == "npz":
+        source = tmp_path / "a.npz"
+        np.savez(source, response=neural["response"], stimulus=neural["stimulus"], unit=neural["unit"])
+    elif layout == "netcdf":
+        source = neural["response"].drop_attrs()
+    assert not are_counts(read_neural(source))
+    said = read_neural(source, response_units="spikes")
+    assert are_counts(said)
+    assert not are_counts(said.assign_attrs(baseline="-300 to 0 ms after start_time, subtracted"))
+    assert not are_counts(said.assign(response=said["response"] / 2))
+
+
+def test_blanks_are_left_out_and_what_single_presentations_lack_is_said(folder, tmp_path, network):
+    """Each half of the neurons saw each image once, in a session of its own, and a blank besides."""
+    table = pd.read_csv(folder / CSV_NAME)
+    table = table[table["condition"] == "attended"].drop(columns=["condition", "repetition"], errors="ignore")
+    first = table["unit"].isin(sorted(set(table["unit"]))[:6])
+    once = table.assign(session=np.where(first, "a", "b")).drop_duplicates(["unit", "stimulus"])
+    blank = once.drop_duplicates(["unit", "session"]).assign(stimulus="blank", trial=9999)
+    pd.concat([once, blank]).to_csv(tmp_path / "a.csv", index=False)
+    more = {"images": folder / NWB_NAME, "layers": ["relu"], "permutations": 0, "said": {"response_units": "spikes"}}
+    with pytest.raises(DataError, match=r"leave those trials out with extra='drop' \(--extra drop\)"):
+        compare_with_neurons(tmp_path / "a.csv", out=tmp_path / "out", **more, **network)
+    page = compare_with_neurons(tmp_path / "a.csv", out=tmp_path / "out", extra="drop", **more, **network)
+    text = page.read_text(encoding="utf-8")
+    assert "2 trials that show none of the images were left out" in text
+    assert "No Fano factors: no neuron fired" in text
+    assert "fano" not in load_kind(tmp_path / "out" / "tuning_neurons.nc")
+
+
+def test_neurons_are_measured_before_the_network_is_loaded(folder, tmp_path, network, monkeypatch):
+    """Over any property of the stimuli, the condition too; and over frequencies of which one is 0."""
+    table = pd.read_csv(folder / CSV_NAME)
+    table["condition"] = np.where(table["spatial_frequency"] > 2, "fine", "coarse")
+    table["spatial_frequency"] = table["orientation"] / 15
+    table.to_csv(tmp_path / "a.csv", index=False)
+    found = []
+    measure = neurons._neurons
+    monkeypatch.setattr(neurons, "_neurons", lambda *given: found.append(measure(*given)[0]) or (found[-1], []))
+
+    def load_model(*given, **said):
+        raise InterruptedError
+
+    monkeypatch.setattr("featattn_neuro.api.load_model", load_model)
+    for level in ("condition", "spatial_frequency"):
+        with pytest.raises(InterruptedError):
+            compare_with_neurons(
+                tmp_path / "a.csv", out=tmp_path / "o", images=folder / NWB_NAME, level=level, permutations=0, **network
+            )
+    assert found[0]["level_name"].values.tolist() == ["coarse", "fine"]
+    assert found[1].attrs["fit_form"] == "gaussian"
+    with pytest.raises(ConfigError, match="unknown level 'trial'"):
+        compare_with_neurons(tmp_path / "a.csv", out=tmp_path / "o", images=folder / NWB_NAME, level="trial", **network)
+
+
+def test_directions_lie_on_a_circle(folder, tmp_path):
+    table = pd.read_csv(folder / CSV_NAME)
+    table["direction"] = table.pop("orientation") * 2  # 0, 30, … 330
+    neural = read_neural(table, response_units="spikes")
+    found, _ = neurons._neurons(neural, neurons._parameter(neural, None), 0, 0)
+    assert (found.attrs["parameter"], found.attrs["period"]) == ("direction", 360)
+    assert np.isfinite(found["direction_index"]).all()
+    effects, _ = attention_in(neural, "direction", ("unattended", "attended"))
+    assert effects.attrs["form"] == "direction"
+    assert float(effects["distance"].max()) <= 180
+
+
 def test_what_is_missing_is_said(folder, tmp_path, network, monkeypatch):
     with pytest.raises(ConfigError, match=r"carries no images; name those that were shown"):
         compare_with_neurons(folder / CSV_NAME, out=tmp_path, **network)
@@ -216,6 +288,11 @@ def test_commands(folder, tmp_path, capsys):
     with pytest.warns(UserWarning, match="rows with codes were left out"):
         assert featattn("read-neural", folder / CSV_NAME, "--out", out, *said) == 0
     assert load_kind(out)["level"].values.min() == 15
+    said = ("--columns", "level=orientation", "--sentinels", "level=0,level=15,spatial_frequency=4")
+    with pytest.warns(UserWarning, match="rows with codes were left out"):
+        assert featattn("read-neural", folder / CSV_NAME, "--out", out, *said) == 0
+    assert load_kind(out)["level"].values.min() == 30
+    assert set(load_kind(out)["spatial_frequency"].values) == {2, 8}
     arguments = ("neurons", folder / NWB_NAME, "cifar_resnet20", "--out", tmp_path / "o", "--conditions", "attended")
     assert featattn(*arguments) == 2
     assert "wanted --conditions as UNATTENDED,ATTENDED; came 'attended'" in capsys.readouterr().err
