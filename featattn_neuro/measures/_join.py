@@ -100,3 +100,8 @@ def by_filter(dataset: xr.Dataset, *, name: str) -> xr.Dataset:
             f"one, for example with .isel(unit=(ds.layer != {layer!r}) | (ds.call == {ran[0]}))"
         )
     return dataset.assign_coords(unit=ids)
+
+
+def seen_first(values: np.ndarray, axis: int) -> np.ndarray:
+    """The values along `axis` with those that are NaN behind the others, which keep their order."""
+    return np.take_along_axis(values, np.argsort(~np.isfinite(values), axis=axis, kind="stable"), axis)
