@@ -49,8 +49,11 @@ class ModelFit:
     log_likelihood : (neuron,), additive constants shared by all models dropped.
     held_out : (neuron,) the same of stimuli that were left out of the estimation of the parameters, or NaN.
     converged : (neuron,).
-    freedom : (neuron,) degrees of freedom of the errors: stimuli minus parameters where a common variance is estimated
-        from the residuals (Gaussian noise), else infinite.
+    freedom : (neuron,) stimuli minus parameters where a common variance is estimated from the residuals (Gaussian
+        noise), else infinite.
+    error_freedom : as `error`: degrees of freedom of the standard error. Gaussian noise with repeats of every stimulus
+        has the variances of each mean from these (sandwich form; White 1980, freedom by Satterthwaite 1946), so that
+        intervals hold where the variance grows with the response; else those of `freedom`.
     """
 
     value: dict[str, Float]
@@ -60,14 +63,16 @@ class ModelFit:
     held_out: Float
     converged: NDArray[np.bool_]
     freedom: Float
+    error_freedom: dict[str, Float]
 
 
 @dataclass(frozen=True)
 class _Data:
-    """Means and numbers of responses (neuron, stimulus) by condition; φ, typical response and c (neuron, 1)."""
+    """Means, numbers and variances of responses (neuron, stimulus) by condition; φ, typical response, c (neuron, 1)."""
 
     mean: tuple[Float, Float]
     count: tuple[Float, Float]
+    variance: tuple[Float, Float]
     phi: Float
     scale: Float
     centre: Float
@@ -133,6 +138,7 @@ def fit_models(
     data = _Data(
         (cells[0][1], cells[1][1]),
         (cells[0][0] * seen, cells[1][0] * seen),
+        (cells[0][2], cells[1][2]),
         np.where(np.isfinite(phi), phi, 0.0)[:, None],
         np.where(usable, level, 1.0)[:, None],
         np.where(usable & (plain > 0), plain, 1.0)[:, None],
@@ -453,6 +459,7 @@ def _fit(name: str, data: _Data, groups: int) -> ModelFit:
     _, _, information = _scores(name, latent, theta, data, fixed=False)
     error = np.zeros_like(theta)
     freedom = np.full(len(theta), np.inf)
+    loose = np.full(theta.shape, np.inf)
     if wanted:
         with np.errstate(invalid="ignore"):
             error = np.sqrt(np.einsum("nii->ni", _inverse(information)))
@@ -460,6 +467,7 @@ def _fit(name: str, data: _Data, groups: int) -> ModelFit:
         # one residual per stimulus is left when its latent is fitted
         freedom = np.maximum((data.count[1] > 0).sum(axis=1) - len(wanted), 1).astype(np.float64)
         error = error * np.sqrt(-_objective(name, latent, theta, data) / freedom)[:, None]
+        error, loose = _from_repeats(name, latent, theta, data, information, error, freedom)
     found = _objective(name, latent, theta, data)
     held_out = np.full(len(latent), np.nan)
     if groups:
@@ -474,7 +482,35 @@ def _fit(name: str, data: _Data, groups: int) -> ModelFit:
         held_out,
         converged,
         freedom,
+        {p: loose[:, k] for k, p in enumerate(wanted)},
     )
+
+
+def _from_repeats(
+    name: str, latent: Float, theta: Float, data: _Data, information: Float, error: Float, freedom: Float
+) -> tuple[Float, Float]:
+    """Errors (neuron, parameter) and their freedom, from the variances of each mean where all have repeats."""
+    other = np.repeat(freedom[:, None], theta.shape[1], axis=1)
+    (n0, n1), seen = data.count, data.count[1] > 0
+    repeated = (seen & (n0 > 1) & (n1 > 1)).sum(axis=1) == seen.sum(axis=1)
+    if not (repeated.any() and theta.shape[1]):
+        return error, other
+    _, slope, by = _mean(name, latent, theta, data)
+    power = n0 + n1 * slope**2
+    pull = np.stack(by, axis=2) * (n0 * n1 / np.where(power > 0, power, 1.0))[:, :, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        moved = np.einsum("npq,nsq->nsp", _inverse(information), pull) ** 2
+        parts = [
+            np.where(seen & (n > 0), factor * v / np.maximum(n, 1), 0.0)[:, :, None] * moved
+            for factor, v, n in ((slope**2, data.variance[0], n0), (1.0, data.variance[1], n1))
+        ]
+        total = sum(part.sum(axis=1) for part in parts)
+        spread = sum(
+            (part**2 / np.maximum(n - 1, 1)[:, :, None]).sum(axis=1) for part, n in zip(parts, (n0, n1), strict=True)
+        )
+        loose = np.where(spread > 0, total**2 / spread, 1.0)
+    use = repeated[:, None] & (total > 0)
+    return np.where(use, np.sqrt(total), error), np.where(use, loose, other)
 
 
 def _profiled(negative_squares: Float, data: _Data) -> Float:
@@ -512,4 +548,5 @@ def _blank(fit: ModelFit, enough: NDArray[np.bool_]) -> ModelFit:
         kept(fit.held_out),
         good,
         fit.freedom,
+        fit.error_freedom,
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from featattn_neuro.arrays.discrimination import dprime
+from scipy.special import gammaln
 
 Float = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -82,7 +81,7 @@ def population_dprime(responses: ArrayLike, target: ArrayLike, *, folds: int = 5
     Parameters
     ----------
     responses : (unit, n). target : boolean (n,).
-    folds : each observation is read out once, with weights from the other folds; d' is the mean over folds.
+    folds : each observation is read out once, with weights from the other folds.
     rng : draws the folds, stratified by class.
 
     Returns
@@ -92,16 +91,47 @@ def population_dprime(responses: ArrayLike, target: ArrayLike, *, folds: int = 5
 
     Notes
     -----
-    Weights: `fisher_weights`. d' (rms) of the projection of the held-out fold; Averbeck & Lee 2006 on d' of
+    Weights: `fisher_weights`. Held-out projections are divided by the SD within classes of all projections by the same
+    weights, which makes the scales of the folds alike. d' is the mean over folds of the difference between classes,
+    over the rms of the SDs within classes, whose squares are pooled over folds: few held-out observations have no SD to
+    speak of, and a mean over folds of d' would be too large. What is left of that bias is taken off by Hedges' exact
+    factor, with the degrees of freedom of the rms (Hedges 1981, Satterthwaite 1946). Averbeck & Lee 2006 on d' of
     populations.
     """
     values, wanted = _classes(responses, target)
     if min(wanted.sum(), (~wanted).sum()) < 2 * folds or not np.isfinite(values).all():
         return float("nan")
     fold = stratified_folds(wanted, folds, rng)
-    found = np.empty(folds)
+    difference, squares = np.empty(folds), np.zeros(2)
+    freedom = np.array([wanted.sum() - folds, (~wanted).sum() - folds])
     for held in range(folds):
         inside = fold == held
         weights = fisher_weights(values[:, ~inside], wanted[~inside])
-        found[held] = float(dprime(weights @ values[:, inside], wanted[inside]))
-    return float(found.mean())
+        scale = _within_sd(weights @ values, wanted)
+        if not scale > 0:
+            return float("nan")
+        means = []
+        for side, flags in enumerate((wanted, ~wanted)):
+            projected = weights @ values[:, inside & flags] / scale
+            means.append(projected.mean())
+            squares[side] += ((projected - means[-1]) ** 2).sum()
+        difference[held] = means[0] - means[1]
+    spread = np.sqrt((squares / freedom).mean())
+    if not spread > 0:
+        return float("nan")
+    return float(hedges_factor(4 / (1 / freedom).sum()) * difference.mean() / spread)
+
+
+def hedges_factor(freedom: ArrayLike) -> Float:
+    """What d' is multiplied by to be unbiased, Γ(ν/2) / (√(ν/2) Γ((ν − 1)/2)); ν > 1 (Hedges 1981).
+
+    >>> hedges_factor([2.0, 10.0, 1000.0]).round(3).tolist()
+    [0.564, 0.923, 0.999]
+    """
+    half = np.asarray(freedom, dtype=np.float64) / 2
+    return np.asarray(np.exp(gammaln(half) - gammaln(half - 0.5)) / np.sqrt(half))
+
+
+def _within_sd(projected: Float, wanted: Flags) -> float:
+    squares = [((projected[side] - projected[side].mean()) ** 2).sum() for side in (wanted, ~wanted)]
+    return float(np.sqrt(sum(squares) / (wanted.size - 2)))

@@ -29,6 +29,14 @@ def check_angles(angles: ArrayLike, period: float) -> Float:
     return degrees
 
 
+def _tile(degrees: Float, period: float) -> bool:
+    try:
+        check_angles(degrees, period)
+    except ValueError:
+        return False
+    return True
+
+
 def orientation_selectivity(responses: ArrayLike, angles: ArrayLike) -> Float:
     """|Σ r exp(2iθ)|/Σ r, which is 1 - circular variance: 0 = no preference, 1 = one orientation alone.
 
@@ -55,8 +63,8 @@ def orientation_selectivity(responses: ArrayLike, angles: ArrayLike) -> Float:
     1.0
     """
     degrees = np.asarray(angles, dtype=np.float64)
-    full = degrees.size > 2 and np.ptp(degrees % 360) >= 180 and degrees.size % 2 == 0
-    check_angles(degrees, 360 if full else 180)
+    # whichever of the two they tile: how far they reach says nothing, orientations may be coded −90 … 60
+    check_angles(degrees, 360 if degrees.size > 2 and degrees.size % 2 == 0 and _tile(degrees, 360) else 180)
     return _vector_length(responses, degrees, 2)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featattn_neuro.arrays.prediction import columnwise_correlation
+from featattn_neuro.arrays.prediction import FEWEST_HELD, columnwise_correlation
 
 Float = NDArray[np.float64]
 
@@ -57,6 +58,10 @@ def pls_predictivity(
     -------
     PlsFit. The customary score is the median of r over neurons, then the mean over splits.
 
+    Raises
+    ------
+    ValueError : fewer than three held-out stimuli in a split: r over two is always 1 or −1.
+
     Notes
     -----
     Wold 1975; Schrimpf et al. 2018 (Brain-Score). Splits overlap in their training stimuli: their spread is no
@@ -76,6 +81,7 @@ def pls_predictivity(
         raise ValueError("features and responses must be finite")
     if components < 1 or splits < 1 or not 0 < train_share < 1:
         raise ValueError(f"wanted components, splits >= 1, 0 < train_share < 1; came {components, splits, train_share}")
+    _check_held(x.shape[0], train_share)
     test = np.zeros((splits, x.shape[0]), dtype=bool)
     predicted = np.full((splits, *y.shape), np.nan)
     r = np.full((splits, y.shape[1]), np.nan)
@@ -89,6 +95,16 @@ def pls_predictivity(
         predicted[split, held] = guess
         r[split] = columnwise_correlation(guess, y[held])
     return PlsFit(r, test, predicted, used, classes is not None)
+
+
+def _check_held(count: int, train_share: float) -> None:
+    held = count - int(train_share * count)
+    if held < FEWEST_HELD or count - held < 2:
+        fewest = next(n for n in itertools.count(FEWEST_HELD) if n - int(train_share * n) >= FEWEST_HELD)
+        raise ValueError(
+            f"partial least squares needs {FEWEST_HELD} held-out stimuli in each split or more, and two to train on; "
+            f"came {count} stimuli, of which {max(held, 0)} are held out; show {fewest} or more, or lower train_share"
+        )
 
 
 def _classes(count: int, train_share: float, strata: ArrayLike | None) -> NDArray[np.str_] | None:

@@ -7,18 +7,44 @@ from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
 
+FEWEST_HELD = 3
+"""Held-out stimuli below which r says nothing: over two it is always 1 or −1."""
+
 
 def columnwise_correlation(a: ArrayLike, b: ArrayLike) -> Float:
     """Pearson's r of each column of a (n, k) with the same column of b; NaN where one is constant.
+
+    Constant is what varies by less than 1e-12 of its largest value: rounding, in whatever units.
 
     >>> columnwise_correlation([[1.0, 1.0], [2.0, 1.0]], [[5.0, 0.0], [6.0, 1.0]]).tolist()
     [1.0, nan]
     """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    varies = _varies(x) & _varies(y)
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     norm = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(norm > 1e-12, np.clip((x * y).sum(axis=0) / norm, -1.0, 1.0), np.nan)
+        return np.where(varies & (norm > 0), np.clip((x * y).sum(axis=0) / norm, -1.0, 1.0), np.nan)
+
+
+def _varies(columns: Float) -> NDArray[np.bool_]:
+    largest = np.abs(columns).max(axis=0, initial=0.0)
+    return np.asarray(columns.std(axis=0) > 1e-12 * largest)
+
+
+def mean_of_defined(values: ArrayLike) -> Float:
+    """Mean over the first axis of what is defined there, NaN where less than half of it is.
+
+    A neuron with few spikes is constant, and its r undefined, in some splits: these say nothing of the others.
+
+    >>> mean_of_defined([[0.5, 0.5], [0.7, np.nan], [np.nan, np.nan]]).tolist()
+    [0.6, nan]
+    """
+    table = np.asarray(values, dtype=np.float64)
+    seen = np.isfinite(table)
+    count = seen.sum(axis=0)
+    mean = np.where(seen, table, 0.0).sum(axis=0) / np.maximum(count, 1)
+    return np.where((count > 0) & (2 * count >= len(table)), mean, np.nan)
 
 
 def spearman_brown(r: ArrayLike) -> Float:
@@ -44,7 +70,8 @@ def split_half_reliability(trials: ArrayLike, *, splits: int = 100, rng: np.rand
     Returns
     -------
     (neuron,) Spearman–Brown corrected mean split-half r (Spearman 1910; Brown 1910); a mean r <= 0 is not corrected.
-    NaN with fewer than three usable stimuli or without variance.
+    NaN with fewer than three usable stimuli. A split in which a half of the repeats is constant over the stimuli has no
+    r: the mean is over the others; NaN where these are less than half of the splits.
     """
     values = np.asarray(trials, dtype=np.float64)
     if values.ndim != 3:
@@ -55,7 +82,7 @@ def split_half_reliability(trials: ArrayLike, *, splits: int = 100, rng: np.rand
         usable = counts >= 2
         if usable.sum() >= 3:
             halves = _half_correlations(values[usable, :, neuron], counts[usable], splits, rng)
-            result[neuron] = float(spearman_brown(halves.mean()))
+            result[neuron] = float(spearman_brown(mean_of_defined(halves)))
     return result
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featattn_neuro.arrays.prediction import columnwise_correlation
+from featattn_neuro.arrays.prediction import FEWEST_HELD, columnwise_correlation
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -69,7 +69,12 @@ def ridge_predictivity(
 
     Returns
     -------
-    RidgeFit. NaN for a neuron with fewer than 2 · folds responses.
+    RidgeFit. NaN for a neuron with fewer than 3 · folds responses (r over two held-out stimuli is always 1 or −1), or
+    with fewer training stimuli than inner folds.
+
+    Raises
+    ------
+    ValueError : fewer training stimuli than inner folds, or other arguments out of range.
 
     Notes
     -----
@@ -93,7 +98,7 @@ def ridge_predictivity(
     patterns, group = np.unique(np.isfinite(y), axis=1, return_inverse=True)
     for index in range(patterns.shape[1]):
         rows, neurons = np.flatnonzero(patterns[:, index]), np.flatnonzero(group.ravel() == index)
-        if rows.size >= 2 * folds:
+        if rows.size >= FEWEST_HELD * folds and _training(rows.size, folds) >= inner_folds:
             _fit_complete(fit, x, y, rows, neurons, (folds, inner_folds, seed), grid, scale)
     return fit
 
@@ -105,8 +110,18 @@ def _check(x: Float, y: Float, folds: int, inner_folds: int, grid: Float) -> Non
         raise ValueError("features must be finite")
     if min(folds, inner_folds) < 2:
         raise ValueError(f"folds and inner_folds must be at least 2; came {folds} and {inner_folds}")
+    if len(x) >= FEWEST_HELD * folds and _training(len(x), folds) < inner_folds:
+        raise ValueError(
+            f"{inner_folds} inner folds need as many training stimuli; {len(x)} stimuli in {folds} folds leave "
+            f"{_training(len(x), folds)}; lower inner_folds, or show more"
+        )
     if grid.size == 0 or not (grid > 0).all() or not np.isfinite(grid).all():
         raise ValueError(f"penalties must be finite and greater than 0; came {grid.tolist()}")
+
+
+def _training(count: int, folds: int) -> int:
+    """Stimuli that the largest outer fold leaves to train on."""
+    return count - -(-count // folds)
 
 
 def shuffled_folds(count: int, folds: int, seed: int) -> Iterator[tuple[Index, Index]]:

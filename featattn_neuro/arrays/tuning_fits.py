@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 
 Float = NDArray[np.float64]
-FORMS = ("von_mises", "gaussian", "log_gaussian")
+FORMS = ("von_mises", "direction", "gaussian", "log_gaussian")
+PERIODS = {"von_mises": 180.0, "direction": 360.0}
+"""Of the angular forms, degrees."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,11 @@ class TuningFit:
     """One fitted curve.
 
     baseline, amplitude (>= 0) : units of the responses. preferred : in the units of the levels (degrees for von Mises).
-    width : κ of von Mises; SD of a Gaussian, in units of the level; SD of log level of a log-Gaussian. half_width :
-    half width at half height from the trough; half_width_asymptote : from the baseline (see `von_mises_half_width`; for
-    log-Gaussian in log units). r2 : share of the variance of the given means. status : "ok"; "constant" without
-    variance; "too_few" with fewer levels than 4 parameters + 1; "nonfinite"; parameters are then NaN.
+    width : κ of "von_mises" and "direction"; SD of a Gaussian, in units of the level; SD of log level of a
+    log-Gaussian. half_width : half width at half height from the trough; half_width_asymptote : from the baseline (see
+    `von_mises_half_width`, twice that for "direction"; for log-Gaussian in log units). r2 : share of the variance of
+    the given means. status : "ok"; "constant" without variance; "too_few" with fewer levels than 4 parameters + 1;
+    "nonfinite"; parameters are then NaN.
     """
 
     form: str
@@ -72,9 +75,9 @@ def fit_tuning(
     Parameters
     ----------
     responses : (levels,), units of the recording. NaN levels are left out.
-    level : (levels,); degrees (period 180) for "von_mises", > 0 for "log_gaussian".
-    form : "von_mises" B + A exp(κ(cos 2(θ - θ0) - 1)); "gaussian" B + A exp(-(x - x0)²/(2σ²)); "log_gaussian" the same
-        of ln x, ln x0. A >= 0 in all.
+    level : (levels,); degrees for "von_mises" (period 180) and "direction" (360), > 0 for "log_gaussian".
+    form : "von_mises" B + A exp(κ(cos 2(θ - θ0) - 1)); "direction" the same of θ - θ0; "gaussian"
+        B + A exp(-(x - x0)²/(2σ²)); "log_gaussian" the same of ln x, ln x0. A >= 0 in all.
     sem : (levels,) > 0, to weight by; None = all alike.
     starts : widths that are tried, each at the two best levels; the best fit is kept.
 
@@ -120,7 +123,7 @@ def fit_tuning(
     fits = [optimize.least_squares(residuals, np.clip(g, low, high), bounds=(low, high)) for g in guesses]
     best = min(fits, key=lambda fit: float(fit.cost)).x
     explained = 1 - float(((curve(x, best) - r) ** 2).sum() / ((r - r.mean()) ** 2).sum())
-    preferred = float(best[2] % 180) if form == "von_mises" else float(best[2])
+    preferred = float(best[2] % PERIODS[form]) if form in PERIODS else float(best[2])
     trough, asymptote = _half_widths(form, float(best[3]))
     return TuningFit(
         form, float(best[0]), float(best[1]), preferred, float(best[3]), trough, asymptote, explained, "ok"
@@ -129,6 +132,10 @@ def fit_tuning(
 
 def _von_mises(x: Float, p: Float) -> Float:
     return p[0] + p[1] * np.exp(p[3] * (np.cos(2 * np.deg2rad(x - p[2])) - 1))
+
+
+def _direction(x: Float, p: Float) -> Float:
+    return p[0] + p[1] * np.exp(p[3] * (np.cos(np.deg2rad(x - p[2])) - 1))
 
 
 def _gaussian(x: Float, p: Float) -> Float:
@@ -141,6 +148,7 @@ def _log_gaussian(x: Float, p: Float) -> Float:
 
 _CURVES: dict[str, Callable[[Float, Float], Float]] = {
     "von_mises": _von_mises,
+    "direction": _direction,
     "gaussian": _gaussian,
     "log_gaussian": _log_gaussian,
 }
@@ -164,8 +172,8 @@ def _ranges(r: Float, x: Float, form: str, starts: int) -> tuple[Float, Float, l
     height = float(np.ptp(r))
     span = float(np.ptp(np.log(x) if form == "log_gaussian" else x))
     step = span / max(np.unique(x).size - 1, 1)
-    if form == "von_mises":
-        low, high, widths = -360.0, 540.0, (0.05, 50.0)
+    if form in PERIODS:
+        low, high, widths = -2 * PERIODS[form], 3 * PERIODS[form], (0.05, 50.0)
     elif form == "gaussian":
         low, high, widths = float(x.min()) - span / 2, float(x.max()) + span / 2, (step / 10, 3 * span)
     else:
@@ -179,8 +187,9 @@ def _ranges(r: Float, x: Float, form: str, starts: int) -> tuple[Float, Float, l
 
 
 def _half_widths(form: str, width: float) -> tuple[float, float]:
-    if form == "von_mises":
-        trough = float(von_mises_half_width(width))
-        return trough, float(von_mises_half_width(width, definition="asymptote"))
+    if form in PERIODS:
+        scale = PERIODS[form] / 180
+        trough, asymptote = (von_mises_half_width(width, definition=one) for one in ("trough", "asymptote"))
+        return float(scale * trough), float(scale * asymptote)
     half = float(np.sqrt(2 * np.log(2)) * width)  # the trough of a Gaussian is its baseline
     return half, half

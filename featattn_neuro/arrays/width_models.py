@@ -43,8 +43,10 @@ class WidthFit:
     ----------
     unattended, attended : (neuron,) half width at half height from the trough, units of the level (log units for
         "log_gaussian").
-    change, low, high : (neuron,) attended/unattended − 1 and its interval (delta method on the logarithm).
-    p : (neuron,) likelihood ratio against one width for both conditions, χ² of one degree (Wilks 1938).
+    change, low, high : (neuron,) attended/unattended − 1 and its interval (delta method on the logarithm; normal for
+        counts, Student's t where the variance is estimated from the residuals).
+    p : (neuron,) likelihood ratio against one width for both conditions: χ² of one degree (Wilks 1938) for counts, F
+        of one and (responses − 7) degrees where the variance is estimated.
     preferred : (neuron,) level of the peak, shared by the conditions.
     """
 
@@ -265,26 +267,29 @@ def _widths(
     means, slopes = _curves(data, theta)
     _, information = _information(data, means, slopes)
     value, responses = _objective(data, means), 2 * np.maximum(levels, 1)
+    freedom = np.maximum(responses - 7, 1)
     inside = (theta[:, 5:] > data.bounds[0][1:] + 1e-6) & (theta[:, 5:] < data.bounds[1][1:] - 1e-6)
     usable = usable & inside.all(axis=1) & (theta[:, [1, 3]] > 1e-6 * data.scale).all(axis=1)
     if data.gaussian:
         rounding = (_EXACT * data.scale[:, 0]) ** 2
         residual, with_one = (np.maximum(-v / responses, rounding) for v in (value, one_width))
-        statistic = responses * np.log(with_one / residual)
-        noise = np.where(-value / responses > rounding, -value, 0.0) / np.maximum(responses - 7, 1)
+        # seven parameters of so few responses: χ² and the normal find a change of width two to three times too often
+        p = stats.f.sf(np.maximum(with_one / residual - 1, 0.0) * freedom, 1, freedom)
+        quantile = stats.t.ppf((1 + confidence) / 2, freedom)
+        noise = np.where(-value / responses > rounding, -value, 0.0) / freedom
     else:
-        statistic, noise = 2 * (value - one_width), np.ones_like(value)
+        p, noise = stats.chi2.sf(np.maximum(2 * (value - one_width), 0.0), 1), np.ones_like(value)
+        quantile = np.full(len(value), stats.norm.ppf((1 + confidence) / 2))
     half, by_log = _half_width(theta[:, 5:], form)
     covariance = _inverse(information)[:, 5:, 5:] * noise[:, None, None]
     gradient = by_log * np.array([-1.0, 1.0])
     error = np.sqrt(np.einsum("ni,nij,nj->n", gradient, covariance, gradient))
     ratio = np.log(half[:, 1] / half[:, 0])
-    reach = float(stats.norm.ppf((1 + confidence) / 2)) * error
     place = theta[:, 4] % data.period if data.period else theta[:, 4]
-    reach = np.minimum(reach, 50.0)  # an interval without end, as a number
+    reach = np.minimum(quantile * error, 50.0)  # an interval without end, as a number
     numbers = (
         half[:, 0], half[:, 1], np.expm1(ratio), np.expm1(ratio - reach), np.expm1(ratio + reach),
-        stats.chi2.sf(np.maximum(statistic, 0.0), 1), np.exp(place) if form == "log_gaussian" else place,
+        p, np.exp(place) if form == "log_gaussian" else place,
     )  # fmt: skip
     return WidthFit(*(np.where(usable, one, np.nan) for one in numbers))
 

@@ -11,6 +11,7 @@ from featattn_neuro.arrays.width_models import FEWEST
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.simulated_population import CONDITIONS
+from featattn_neuro.measures.spike_counts import spike_counts
 
 SELECTIVITY = "sparseness"
 _SHARED = 3
@@ -100,13 +101,17 @@ def form_over_blanks(parameter: str, values: np.ndarray) -> str | None:
 
 
 def effects_by_area(effects: xr.Dataset) -> list[dict[str, Any]]:
-    """A row per area: medians over its neurons (over images: slope on tuning value), and how many have which model."""
+    """A row per area: medians over its neurons (over images: slope on tuning value), and how many have which model.
+
+    Of the slope on rank the mean and its standard error: slopes of few spikes are skewed, their median is below 0
+    without any effect of attention.
+    """
     rows = []
     for layer in effects["layer"].values.astype(str):
         units = effects.isel(unit=np.flatnonzero(effects["unit_layer"].values == layer)).sel(layer=layer)
         chosen = units["model"].values.astype(str).tolist()
         row: dict[str, Any] = {"area": str(layer), "neurons": len(chosen), "index": _median(units, "mean_index")}
-        row["slope on rank"] = _median(units, "preference_slope")
+        row["slope on rank, mean"], row["SE of that mean"] = _mean(units["preference_slope"].values)
         row["slope on tuning value"] = _median(units, "similarity_slope")
         row["slope on selectivity"] = _median(units, "selectivity_slope")
         row["its Spearman"] = _median(units, "selectivity_rho")
@@ -125,6 +130,13 @@ def _median(units: xr.Dataset, name: str) -> float | None:
     return float(np.median(seen)) if seen.size else None
 
 
+def _mean(values: np.ndarray) -> tuple[float | None, float | None]:
+    """Over whatever is defined, and its standard error."""
+    seen = values[np.isfinite(values)]
+    error = float(seen.std(ddof=1) / np.sqrt(seen.size)) if seen.size > 1 else None
+    return (float(seen.mean()) if seen.size else None), error
+
+
 def _of_shared_stimuli(neural: xr.Dataset, conditions: tuple[str, str]) -> tuple[xr.Dataset | None, int]:
     """Trials of stimuli that were shown in both conditions, None if too few; and how many were shown in one only."""
     condition, stimulus = (neural[name].values.astype(str) for name in ("condition", "stimulus"))
@@ -133,7 +145,7 @@ def _of_shared_stimuli(neural: xr.Dataset, conditions: tuple[str, str]) -> tuple
     if len(both) < _SHARED:
         return None, len(shown[0] ^ shown[1])
     keep = np.isin(condition, conditions) & np.isin(stimulus, sorted(both))
-    return neural.isel(trial=np.flatnonzero(keep)), len(shown[0] ^ shown[1])
+    return spike_counts(neural.isel(trial=np.flatnonzero(keep))), len(shown[0] ^ shown[1])
 
 
 def are_counts(neural: xr.Dataset) -> bool:

@@ -102,3 +102,8 @@ def by_filter(dataset: Labelled, *, name: str) -> Labelled:
             f"one, for example with .isel(unit=(ds.layer != {layer!r}) | (ds.call == {ran[0]}))"
         )
     return dataset.assign_coords(unit=ids)
+
+
+def seen_first(values: np.ndarray, axis: int) -> np.ndarray:
+    """The values along `axis` with those that are NaN behind the others, which keep their order."""
+    return np.take_along_axis(values, np.argsort(~np.isfinite(values), axis=axis, kind="stable"), axis)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from featattn_neuro.arrays import attention_models as kernels
 from featattn_neuro.errors import DataError, choose
-from featattn_neuro.measures._join import same_ids, single, without_scalars
+from featattn_neuro.measures._join import same_ids, seen_first, single, without_scalars
 from featattn_neuro.measures.attention_level import (
     profile_variables,
     stimulus_levels,
@@ -19,6 +19,7 @@ from featattn_neuro.measures.attention_level import (
     width_variables,
 )
 from featattn_neuro.measures.attention_slopes import layer_slopes, mean_response, preference_slope
+from featattn_neuro.measures.spike_counts import in_counts
 from featattn_neuro.schema import ACTIVATIONS, ATTENTION, NEURAL
 
 CRITERIA = {
@@ -30,6 +31,10 @@ MAX_GROUPS = 20
 _NEUTRAL = {"g": 1.0, "b": 0.0, "e": 1.0}
 _VARIABLES = {"g": "gain", "b": "shift", "e": "exponent"}
 _FEWEST = 3
+GAUSSIAN_NOTE = (
+    "equal variance was taken everywhere: where it grows with the mean, as that of spikes does, the criterion finds a "
+    "factor several times too often"
+)
 TRUTH = ("true_gain", "true_shift", "true_exponent", "true_narrowing")
 """What simulated neurons carry along: the effect that they were given."""
 
@@ -59,10 +64,14 @@ def attention_effects(
     attended : ACTIVATIONS with gains on, or NEURAL; the same units and stimuli, any order.
     conditions : names of the unattended and the attended condition in `responses`, where `attended` is not given.
     noise : "overdispersed" (default for NEURAL: spike counts, not rates), "poisson", or "gaussian" (default for
-        ACTIVATIONS, which have no noise: equal deviations in both conditions).
+        ACTIVATIONS, which have no noise: equal deviations in both conditions). Rates (spikes/s) are multiplied by the
+        window where all trials have one `duration` and this gives whole numbers: attribute `counts_from`, and added
+        responses in spikes. Gaussian noise of neurons whose variance grows with the mean, as that of spikes does, finds
+        a factor several times too often (`model`, `bic`, p); intervals take the variances from the repeats, where every
+        stimulus has some, and hold.
     models : of `featattn_neuro.arrays.attention_models.MODELS`.
     criterion : what chooses the model: "bic" or "likelihood_ratio". AIC is printed, it overfits.
-    level : of the intervals (Wald; Student's t where the noise is estimated from the residuals).
+    level : of the intervals (Wald; Student's t where the noise is estimated, from the repeats or the residuals).
     held_out : whether to leave stimuli out in turn (one each, or 20 groups), for `held_out`.
     selectivity : gives `selectivity_slope` and `selectivity_rho` per layer: values over `unit` from other responses; or
         "sparseness" or "modulation_depth" over the stimuli, from half of the unattended repeats, the index being taken
@@ -115,6 +124,8 @@ def attention_effects(
     choose(str(criterion), CRITERIA, "criterion")
     if not 0 < level < 1:
         raise DataError(f"wanted a level between 0 and 1; came {level}")
+    if noise != "gaussian":
+        responses, attended = in_counts(responses, attended)
     pair = _pair(responses, attended, conditions)
     kind = choose(str(noise or ("overdispersed" if pair.neural else "gaussian")), kernels.NOISES, "noise")
     _check_counts(pair, kind)
@@ -161,6 +172,10 @@ def attention_effects(
         "noise": kind, "criterion": criterion, "level": float(level), "held_out_groups": groups,
         "conditions": ", ".join(conditions) if attended is None else "two recordings",
     }  # fmt: skip
+    if pair.neural and not counts:
+        attrs["noise_note"] = GAUSSIAN_NOTE
+    if "counts_from" in getattr(responses, "attrs", {}):
+        attrs["counts_from"] = str(responses.attrs["counts_from"])
     if values_of is not None:
         values |= width_variables(off, on, values_of, curve_form, phi if counts else None, level)
         attrs |= {"parameter": parameter_name, "form": curve_form}
@@ -210,6 +225,12 @@ def _pair(responses: xr.Dataset, attended: xr.Dataset | None, conditions: tuple[
         ]
     else:
         both = [checked, NEURAL.check(second)]
+        units_of = [str(one.attrs.get("units", "")) for one in both]
+        if units_of[0] != units_of[1]:
+            raise DataError(
+                f"both recordings must have the same units; came {units_of[0]!r} unattended and {units_of[1]!r} "
+                "attended; read both as counts, response_units='spikes'"
+            )
         same_ids(both[0]["unit"].values, both[1]["unit"].values, what="unit", wanted_name="the unattended responses",
                  came_name="the attended ones")  # fmt: skip
         both[1] = both[1].sel(unit=both[0]["unit"].values)
@@ -243,7 +264,8 @@ def _cube(neural: xr.Dataset, stimuli: np.ndarray) -> np.ndarray:
         repeat[row == one] = np.arange((row == one).sum())
     cube = np.full((neural.sizes["unit"], stimuli.size, repeat.max() + 1), np.nan)
     cube[:, row, repeat] = neural["response"].transpose("unit", "trial").values
-    return cube
+    # repeats are counted over all sessions: a unit has its own in some of them
+    return seen_first(cube, 2)[:, :, : max(int(np.isfinite(cube).sum(axis=2).max(initial=0)), 1)]
 
 
 def _check_counts(pair: _Pair, noise: str) -> None:
@@ -252,8 +274,8 @@ def _check_counts(pair: _Pair, noise: str) -> None:
     seen = [values[np.isfinite(values)] for values in (pair.unattended, pair.attended)]
     if pair.rates or any((v < 0).any() or (v != np.round(v)).any() for v in seen):
         raise DataError(
-            f"noise {noise!r} is that of spike counts; came rates, fractions or negative responses; "
-            "multiply rates by the window in seconds, or pass noise='gaussian'"
+            f"noise {noise!r} is that of spike counts; came rates, fractions or negative responses; multiply rates by "
+            "the window in seconds (done here where all trials have one 'duration'), or pass noise='gaussian'"
         )
 
 
@@ -276,8 +298,7 @@ def _status(pair: _Pair, fits: dict[str, kernels.ModelFit]) -> np.ndarray:
 
 def _parameters(fits: dict[str, kernels.ModelFit], level: float) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
     dims = ("model_name", "unit")
-    # t with infinite degrees of freedom is the normal distribution
-    reach = np.stack([stats.t.ppf((1 + level) / 2, fit.freedom) for fit in fits.values()])
+    # t with infinite degrees of freedom is the normal distribution; a parameter that a model has not has no error
     found: dict[str, tuple[tuple[str, str], np.ndarray]] = {
         "converged": (dims, np.stack([fit.converged for fit in fits.values()]).astype(np.int64))
     }
@@ -288,8 +309,9 @@ def _parameters(fits: dict[str, kernels.ModelFit], level: float) -> dict[str, tu
             )
             for part, neutral in (("value", _NEUTRAL[parameter]), ("error", 0.0))
         )
-        found |= {name: (dims, value), f"{name}_low": (dims, value - reach * error)}
-        found[f"{name}_high"] = (dims, value + reach * error)
+        freedom = np.stack([fit.error_freedom.get(parameter, fit.freedom) for fit in fits.values()])
+        reach = stats.t.ppf((1 + level) / 2, freedom) * error
+        found |= {name: (dims, value), f"{name}_low": (dims, value - reach), f"{name}_high": (dims, value + reach)}
     return found
 
 

@@ -13,7 +13,7 @@ from featattn_neuro.arrays import similarity_profile as profiles
 from featattn_neuro.arrays.width_models import FORMS, PERIODS, fit_widths
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import aligned
-from featattn_neuro.measures.attention_slopes import mean_response
+from featattn_neuro.measures.attention_slopes import FEWEST_SPIKES, mean_response
 
 Float = NDArray[np.float64]
 Variables = dict[str, tuple[Any, Any]]
@@ -112,7 +112,8 @@ def profile_variables(
     unattended, attended : (unit, stimulus, repeat). members : (unit,) for each layer.
     levels : (stimulus,) value of the parameter: distance is that from the preferred level, on the circle for angles;
         None: distance is the rank of the stimulus, 0 = preferred, 1 = least.
-    counts : responses are counts: the ratio's denominator is (sum + 1)/n (Chapman 1951).
+    counts : responses are counts: the ratio's denominator is (sum + 1)/n (Chapman 1951), and there is none where
+        the other half of the repeats expects fewer than `FEWEST_SPIKES`.
 
     Returns
     -------
@@ -224,6 +225,8 @@ def _ratios(
         below = middle[0] + (1 / trials if counts else 0.0)
         best = np.nanmax(np.where(number > 0, middle[2], -np.inf), axis=1, keepdims=True)
         clear = (number > 0) & (middle[2] >= LEAST * best) & (best > 0) & (below > 0)
+        if counts:  # (sum + 1)/n needs some spikes to be unbiased
+            clear &= middle[2] * trials >= FEWEST_SPIKES
         return np.where(clear, middle[1] / below, np.nan)
 
 

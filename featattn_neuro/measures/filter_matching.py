@@ -53,7 +53,7 @@ def tuning_match(filters: xr.DataArray, neurons: xr.DataArray, *, splits: int = 
     counts = [int(np.isfinite(values[layers == name]).sum()) for name in names]
     data = {
         "score": (("layer", "measure"), np.array([[one.score, one.matched] for one in found])),
-        "ceiling": ("measure", np.array([np.nan, np.mean([one.ceiling for one in found])])),
+        "ceiling": ("measure", np.array([np.nan, _mean([one.ceiling for one in found])])),
         "ceiling_name": ("measure", ["none", "mean 1 - KS of random halves of the neurons"]),
         "n_values": ("layer", counts),
     }
@@ -200,6 +200,12 @@ def _within(
 def _matched(association: xr.Dataset) -> float:
     z = association["z"].sel(measure="dprime").values
     return float(np.diag(z).mean()) if z.ndim == 2 else float(z)
+
+
+def _mean(values: list[float]) -> float:
+    """Over layers that have a value; NaN where none has."""
+    seen = np.array(values)[np.isfinite(values)]
+    return float(seen.mean()) if seen.size else float("nan")
 
 
 def _values(array: xr.DataArray, name: str) -> np.ndarray:

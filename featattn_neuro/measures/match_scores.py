@@ -16,7 +16,7 @@ from featattn_neuro.arrays.dissimilarity import (
     linear_cka,
 )
 from featattn_neuro.arrays.partial_least_squares import pls_predictivity
-from featattn_neuro.arrays.prediction import columnwise_correlation
+from featattn_neuro.arrays.prediction import FEWEST_HELD, columnwise_correlation, mean_of_defined
 from featattn_neuro.arrays.ridge import ridge_predictivity
 
 METHODS = {
@@ -101,19 +101,29 @@ def complete(neurons: np.ndarray) -> np.ndarray:
 
 
 def neural_matrix(neurons: np.ndarray, distance: str, repeats: np.ndarray | None) -> np.ndarray:
-    """Dissimilarity matrix of (stimulus, neuron) means, or of (fold, stimulus, neuron) repeats for crossnobis."""
+    """Dissimilarity matrix of (stimulus, neuron) means, or of (repeat, stimulus, neuron) responses for crossnobis.
+
+    Distances are sums over neurons, each cross-validated over its own repeats: neurons count with as many as they have
+    of every stimulus, if these are two or more. NaN where no neuron has two, or none varies between them.
+    """
     if distance != "crossnobis":
         return (correlation_distance if distance == "correlation" else euclidean_distance)(complete(neurons))
     assert repeats is not None
-    recorded = np.isfinite(repeats).all(axis=(0, 1))
-    if not recorded.any():
-        return np.full((neurons.shape[0], neurons.shape[0]), np.nan)
-    kept = repeats[:, :, recorded]
-    noise = kept.var(axis=0, ddof=1).mean(axis=0)
-    usable = noise > 0
-    if not usable.any():
-        return np.full((neurons.shape[0], neurons.shape[0]), np.nan)
-    return crossnobis_distance(kept[:, :, usable], precision=1 / noise[usable])
+    counts = complete_repeats(repeats)
+    total, number = np.zeros((neurons.shape[0], neurons.shape[0])), 0
+    for count in np.unique(counts[counts >= 2]):
+        kept = repeats[:count, :, counts == count]
+        noise = kept.var(axis=0, ddof=1).mean(axis=0)
+        usable = noise > 0
+        if usable.any():
+            total += usable.sum() * crossnobis_distance(kept[:, :, usable], precision=1 / noise[usable])
+            number += int(usable.sum())
+    return total / number if number else np.full_like(total, np.nan)
+
+
+def complete_repeats(repeats: np.ndarray) -> np.ndarray:
+    """(neuron,) how many repeats a neuron has of every stimulus; (repeat, stimulus, neuron), gaps at the end."""
+    return np.asarray(np.isfinite(repeats).all(axis=1).sum(axis=0))
 
 
 def median_or_nan(values: np.ndarray) -> float:
@@ -138,11 +148,11 @@ def _ridge(features: np.ndarray, reference: Reference, plan: Plan) -> LayerScore
         features, neurons, folds=plan.folds, inner_folds=plan.inner_folds, seed=plan.seed
     )  # fmt: skip
     groups = np.stack([(fit.fold == number) for number in range(plan.folds)])
-    per_neuron = fit.r.mean(axis=0)
+    per_neuron = mean_of_defined(fit.r)
     return LayerScore(
         median_or_nan(per_neuron),
         per_neuron,
-        lambda keep: median_or_nan(_grouped(fit.predicted, neurons, groups & keep[:, None]).mean(axis=0)),
+        lambda keep: median_or_nan(mean_of_defined(_grouped(fit.predicted, neurons, groups & keep[:, None]))),
     )
 
 
@@ -155,16 +165,16 @@ def _pls(features: np.ndarray, reference: Reference, plan: Plan) -> LayerScore:
         return LayerScore(float("nan"), per_neuron, lambda keep: float("nan"))
     kept = neurons[:, everywhere]
     fit = pls_predictivity(features, kept, strata=reference.strata, seed=plan.seed)
-    per_neuron[everywhere] = fit.r.mean(axis=0)
+    per_neuron[everywhere] = mean_of_defined(fit.r)
 
     def over(keep: np.ndarray) -> float:
         rows = np.broadcast_to((fit.test & keep)[:, :, None], fit.predicted.shape)
         found = [
             _grouped(guess, kept, rows[split][None])[0] for split, guess in enumerate(np.nan_to_num(fit.predicted))
         ]
-        return float(np.mean([median_or_nan(one) for one in found]))
+        return float(mean_of_defined([median_or_nan(one) for one in found]))
 
-    return LayerScore(float(np.mean([median_or_nan(one) for one in fit.r])), per_neuron, over)
+    return LayerScore(float(mean_of_defined([median_or_nan(one) for one in fit.r])), per_neuron, over)
 
 
 def _grouped(predicted: np.ndarray, measured: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -174,7 +184,7 @@ def _grouped(predicted: np.ndarray, measured: np.ndarray, groups: np.ndarray) ->
         patterns, which = np.unique(group, axis=1, return_inverse=True)
         for index in range(patterns.shape[1]):
             rows, columns = patterns[:, index], which.ravel() == index
-            if rows.sum() >= 2:
+            if rows.sum() >= FEWEST_HELD:
                 found[number, columns] = columnwise_correlation(
                     predicted[np.ix_(rows, columns)], measured[np.ix_(rows, columns)]
                 )

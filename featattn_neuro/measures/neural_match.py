@@ -11,7 +11,7 @@ from scipy import stats
 from featattn_neuro.arrays.dissimilarity import noise_ceiling
 from featattn_neuro.arrays.prediction import attenuation_corrected, explained_share, split_half_reliability
 from featattn_neuro.errors import DataError, choose
-from featattn_neuro.measures._join import layers_of, same_ids, single, without_scalars
+from featattn_neuro.measures._join import layers_of, same_ids, seen_first, single, without_scalars
 from featattn_neuro.measures.match_scores import (
     COMPARISONS,
     DISTANCES,
@@ -20,6 +20,7 @@ from featattn_neuro.measures.match_scores import (
     LayerScore,
     Plan,
     Reference,
+    complete_repeats,
     layer_score,
     median_or_nan,
     neural_matrix,
@@ -75,12 +76,14 @@ def neural_match(
     `ceiling` (measure) is named in `ceiling_name`: for "ridge" and "pls" the median over neurons of split-half
     reliability (Spearman–Brown), a ratio of variances; `explained` is the median of r|r|/reliability and `corrected`
     of r/√reliability; both and the ceiling are NaN where no stimulus was repeated. `neuron_score` and
-    `neuron_reliability` are the values per neuron.
+    `neuron_reliability` are the values per neuron: means over the folds or splits in which the neuron varies, NaN where
+    these are less than half; `n_undefined` counts the neurons that "ridge" or "pls" have no score of.
 
     Raises
     ------
     DataError : stimuli differ, units with and without gains differ, several conditions, responses that are not finite,
-        or a method needs what did not come (neurons, repeats, two subjects).
+        or a method needs what did not come (neurons, repeats, two subjects; for "pls" three held-out stimuli in each
+        split). "ridge" is NaN with fewer than three stimuli in a fold.
     """
     wanted = [choose(str(method), METHODS, "method") for method in methods]
     plan = Plan(
@@ -146,7 +149,10 @@ def _scores(
 ) -> list[LayerScore]:
     inside = np.flatnonzero(recorded["layer"].values.astype(str) == layer)
     features = recorded["response"].isel(unit=inside).transpose("stimulus", "unit").values
-    return [layer_score(method, features, reference, plan) for method in wanted]
+    try:
+        return [layer_score(method, features, reference, plan) for method in wanted]
+    except ValueError as error:
+        raise DataError(f"layer {layer!r} cannot be scored: {error}") from error
 
 
 def _reference(
@@ -219,11 +225,8 @@ def _neural_matrices(
     neurons = averages["response"].transpose("stimulus", "unit").values
     folds = None
     if plan.distance == "crossnobis":
-        folds = None if repeats is None else np.moveaxis(repeats, 1, 0)
-        # a repeat that some stimulus never had is no fold
-        folds = None if folds is None else folds[[np.isfinite(one).any(axis=1).all() for one in folds]]
-        if folds is None or len(folds) < 2:
-            raise DataError("distance 'crossnobis' needs every stimulus shown twice or more; use 'correlation'")
+        # repeats are counted over all sessions: a neuron has its own in some of them
+        folds = None if repeats is None else seen_first(np.moveaxis(repeats, 1, 0), 0)
     members = [np.ones(neurons.shape[1], dtype=bool)]
     if subjects == "each":
         of = trials["subject"].values.astype(str) if trials is not None and "subject" in trials.coords else np.array([])
@@ -234,6 +237,13 @@ def _neural_matrices(
                 f"{len(names)}; use subjects='pooled'"
             )
         members = [of == name for name in names]
+    if plan.distance == "crossnobis":
+        for m in members:
+            if folds is None or complete_repeats(folds[:, :, m]).max(initial=0) < 2:
+                raise DataError(
+                    "distance 'crossnobis' needs neurons with every stimulus shown twice or more; came none"
+                    f"{' of a subject' if subjects == 'each' else ''}; use 'correlation'"
+                )
     return np.stack(
         [neural_matrix(neurons[:, m], plan.distance, None if folds is None else folds[:, :, m]) for m in members]
     )
@@ -273,7 +283,9 @@ def _per_neuron(
         name: np.array([[median_or_nan(one) for one in row] for row in change(scores, reliability)])
         for name, change in (("explained", explained_share), ("corrected", attenuation_corrected))
     }
+    predictive = np.isin(wanted, PREDICTIVE)
     return {
+        "n_undefined": (("layer", "measure"), (np.isnan(scores).sum(axis=2) * predictive).astype(np.int64)),
         "neuron_score": (("layer", "measure", "neural_unit"), scores),
         "neuron_reliability": (("neural_unit",), reliability),
         **{name: (("layer", "measure"), value) for name, value in summaries.items()},

@@ -31,13 +31,15 @@ def population_selectivity(
 
     Returns
     -------
-    POPULATION: `dprime` ([task,] layer), SDs, signed and not biased upward; `n_units`; `status`: "ok", "single_class",
+    POPULATION: `dprime` ([task,] layer), SDs, signed, not biased upward by few stimuli (Hedges' correction); `n_units`;
+        `status`: "ok", "single_class",
         "too_few" (fewer than 2 · folds stimuli in a class), "nonfinite", "constant". Stimuli are taken in the order of
         their ids, so the order of the recording does not matter.
 
     Notes
     -----
-    `featattn_neuro.arrays.linear_discriminant`: Fisher 1936; shrinkage by Ledoit & Wolf 2004.
+    `featattn_neuro.arrays.linear_discriminant`: Fisher 1936; shrinkage by Ledoit & Wolf 2004; correction by
+    Hedges 1981.
 
     >>> import xarray as xr
     >>> unit = {"unit": ["a/0"], "layer": ("unit", ["a"]), "channel": ("unit", [0])}

@@ -1,4 +1,4 @@
-"""Curves fitted to tuning: von Mises for orientations, Gaussian, log-Gaussian."""
+"""Curves fitted to tuning: von Mises for orientations and directions, Gaussian, log-Gaussian."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures._join import without_scalars
 from featattn_neuro.schema import TUNING
 
-USUAL = {"orientation": "von_mises", "spatial_frequency": "log_gaussian"}
+USUAL = {"orientation": "von_mises", "direction": "direction", "spatial_frequency": "log_gaussian"}
 """Form by what the levels are, where the caller names none; "gaussian" for anything else."""
 
 PARAMETERS = ("baseline", "amplitude", "preferred", "width", "half_width", "r2")
@@ -26,8 +26,9 @@ def fit_tuning_curves(curves: xr.Dataset, *, form: str | None = None, starts: in
     Parameters
     ----------
     curves : TUNING over a numeric parameter, five levels or more.
-    form : "von_mises" (orientations in degrees, period 180), "gaussian" or "log_gaussian" (levels above 0); None = by
-        the parameter's name: orientation von_mises, spatial_frequency log_gaussian, others gaussian.
+    form : "von_mises" (orientations in degrees, period 180), "direction" (von Mises, period 360), "gaussian" or
+        "log_gaussian" (levels above 0); None = by the parameter's name: orientation von_mises, direction direction,
+        spatial_frequency log_gaussian, others gaussian.
     starts : widths that each fit is started from.
 
     Returns

@@ -106,6 +106,8 @@ def _indices(seen: Observations, level: Float, period: int | None) -> tuple[dict
         raise ConfigError(f"wanted a period of 180 or 360 degrees; came {wanted}; leave it out for other parameters")
     try:
         check_angles(level, wanted)
+        for index in ANGULAR[wanted].values():  # two directions tile the circle, and have no orientation
+            index(np.ones((1, level.size)), level)
     except ValueError as error:
         if period is None:
             return INDICES, 0
@@ -121,12 +123,20 @@ def _not_negative(curve: Float) -> Float:
 def _floors(
     seen: Observations, level: Float, indices: dict[str, Index], permutations: int, rng: np.random.Generator
 ) -> dict[str, Float]:
-    """Mean of each index over shuffles of the rows; all units of a row move together, so gaps stay where they are."""
+    """Mean of each index over shuffles of the rows that a unit was recorded in, the same for units with the same gaps.
+
+    Every level keeps its number of responses: over all rows, a level would lose all of a unit's now and then.
+    """
     sums = {name: np.zeros(seen.values.shape[1]) for name in indices}
-    for _ in range(permutations):
-        _, mean, _ = level_moments(seen.values, rng.permutation(seen.row), seen.levels.size)
-        for name, index in indices.items():
-            sums[name] += index(mean.T, level)
+    patterns, group = np.unique(np.isfinite(seen.values), axis=1, return_inverse=True)
+    for number in range(patterns.shape[1]):
+        there, members = np.flatnonzero(patterns[:, number]), np.flatnonzero(group.ravel() == number)
+        values, row = np.ascontiguousarray(seen.values[:, members]), seen.row.copy()
+        for _ in range(permutations):
+            row[there] = rng.permutation(seen.row[there])
+            _, mean, _ = level_moments(values, row, seen.levels.size)
+            for name, index in indices.items():
+                sums[name][members] += index(mean.T, level)
     return {name: total / permutations for name, total in sums.items()}
 
 

@@ -31,7 +31,8 @@ def response_variability(
     ----------
     neural : NEURAL, spike counts (not rates, no baseline subtracted), stimuli repeated.
     by : coordinates of the trials that together say which trials are repeats of each other; none = stimulus, and
-        condition where there is one. Images of a class are no repeats: what differs between them is signal.
+        condition where there is one. Trials without a value of one of them ("" or NaN) are left out. Images of a class
+        are no repeats: what differs between them is signal.
     min_mean : levels with a mean count at or below it are left out of `fano`.
     ddof : of the variance of counts.
     pairs : whether noise correlations are computed; None = where the units were recorded together.
@@ -46,7 +47,7 @@ def response_variability(
 
     Raises
     ------
-    DataError : rates, negative responses, no repeats, or pairs of units that were recorded one at a time.
+    DataError : rates, fractions, negative responses, no repeats, or pairs of units that were recorded one at a time.
 
     Notes
     -----
@@ -66,6 +67,7 @@ def response_variability(
     names = _same_trials(checked, by)
     shown = checked.assign_coords(label=("trial", names))
     curves = tuning(shown, level="label", test="none")
+    values, names = values[names != ""], names[names != ""]
     levels = curves["level_name"].values.astype(str)
     row = np.searchsorted(levels, names)
     fano = np.full((values.shape[1], levels.size), np.nan)
@@ -93,18 +95,28 @@ def _present(checked: xr.Dataset) -> list[str]:
 
 
 def _same_trials(checked: xr.Dataset, by: Sequence[str]) -> np.ndarray:
-    """One name for every set of trials that repeat each other."""
+    """One name for every set of trials that repeat each other; "" where a trial has no value of what was asked for."""
     known = [str(name) for name, one in checked.coords.items() if one.dims == ("trial",) and name != "trial"]
     columns = [choose(name, known, "coordinate of the trials") for name in by] or _present(checked)
     parts = [checked[name].values.astype(str).tolist() for name in columns]
-    return np.array([" / ".join(one) for one in zip(*parts, strict=True)])
+    named = np.all([_named(checked[name].values) for name in by or CONDITIONS[:1]], axis=0)
+    joined = np.array([" / ".join(one) for one in zip(*parts, strict=True)])
+    return np.where(named, joined, "")
+
+
+def _named(values: np.ndarray) -> np.ndarray:
+    return (values.astype(str) != "") & (values == values)  # NaN is not itself
 
 
 def _check_counts(values: np.ndarray, checked: xr.Dataset) -> None:
-    if checked.attrs.get("units") == "spikes/s":
+    units = str(checked.attrs.get("units", ""))
+    seen = values[np.isfinite(values)]
+    fractions = int((seen != np.round(seen)).sum())
+    if "/s" in units or "Hz" in units or fractions:
+        came = f"responses in {units}" if "/s" in units or "Hz" in units else f"{fractions} that are no whole numbers"
         raise DataError(
-            "variance over mean has no meaning for rates (it changes with the unit of time); read spike counts, "
-            "response_units='spikes'"
+            f"variance over mean has no meaning for rates (it changes with the unit of time); came {came}; read spike "
+            "counts, response_units='spikes'"
         )
     if (values < 0).any():
         raise DataError(

@@ -114,6 +114,9 @@ MATCH = Kind(
         "difference_low": Variable(_MATCHED, "float", "lower end of its 95 % jackknife interval over stimuli", False),
         "difference_high": Variable(_MATCHED, "float", "upper end", False),
         "n_values": integer("layer", meaning="filters whose tuning value was compared"),
+        "n_undefined": integer(
+            *_MATCHED, meaning="neurons without a cross-validated r: too few responses, or constant"
+        ),
     },
     {
         "layer": text("layer", meaning="layer of the network"),

@@ -258,3 +258,26 @@ def test_likelihood_ratio_of_estimated_noise_is_an_f_test():
         rng.poisson(off[:50, :, None] + 20), rng.poisson(on[:50, :, None] + 20), noise="poisson"
     )
     assert np.isinf(counts["both"].freedom).all()
+
+
+@pytest.mark.parametrize("noise", ["poisson", "gaussian"])
+@pytest.mark.parametrize("repeats", [2, 6])
+def test_intervals_of_gaussian_noise_take_the_variances_from_the_repeats(noise, repeats):
+    """Also where variance grows with the mean: from the residuals alone, Poisson counts would be covered in .8."""
+    rng, shape = np.random.default_rng(3), (1000, 12, repeats)
+    angle = np.arange(12) * np.pi / 6
+    tuning = 0.5 + 11 * np.exp(2 * (np.cos(angle - rng.uniform(0, 2 * np.pi, (1000, 1))) - 1))
+    both = [
+        rng.poisson(mean[..., None], shape) if noise == "poisson" else mean[..., None] + 2 * rng.normal(size=shape)
+        for mean in (tuning, 1.2 * tuning)
+    ]
+    fits, _ = models.fit_models(*both, noise="gaussian", models=["multiplicative", "both"])
+    for model, parameter, truth in (("multiplicative", "g", 1.2), ("both", "g", 1.2), ("both", "b", 0.0)):
+        fit = fits[model]
+        reach = stats.t.ppf(0.975, fit.error_freedom[parameter]) * fit.error[parameter]
+        covered = np.abs(fit.value[parameter] - truth) <= reach
+        assert 0.93 < covered.mean() < 0.985
+    single, _ = models.fit_models(*(one[..., :1] for one in both), noise="gaussian", models=["multiplicative"])
+    np.testing.assert_array_equal(
+        single["multiplicative"].error_freedom["g"], single["multiplicative"].freedom
+    )  # without repeats from the residuals

@@ -66,6 +66,17 @@ def test_orientation_index_is_one_minus_circular_variance(rng):
     np.testing.assert_allclose(orientation.direction_selectivity(both, np.r_[angles, angles + 180]), 0, atol=1e-12)
 
 
+@pytest.mark.parametrize("first", [-90.0, -45.0, 90.0])
+def test_orientations_may_be_coded_around_any_angle(rng, first):
+    angles = np.arange(0, 180, 30.0)
+    r = rng.uniform(1, 9, 6)
+    coded = (angles - first) % 180 + first
+    wanted = orientation.orientation_selectivity(r, angles)
+    np.testing.assert_allclose(orientation.orientation_selectivity(r, coded), wanted)
+    twice = np.r_[coded, coded + 180] % 360 - 180
+    np.testing.assert_allclose(orientation.orientation_selectivity(np.r_[r, r], twice), wanted)
+
+
 @pytest.mark.parametrize("angles", [[0, 90, 180], [0, 45, 90, 135, 180], [0, 30, 90], [0, 0, 90]])
 def test_angles_that_do_not_tile_are_refused(angles):
     with pytest.raises(ValueError, match="must tile"):
@@ -276,6 +287,7 @@ def test_half_widths_are_half_the_height():
     [
         ("von_mises", np.arange(0, 180, 15.0), 172.0, 1.5),
         ("von_mises", np.arange(0, 180, 15.0), 40.0, 6.0),
+        ("direction", np.arange(0, 360, 30.0), 350.0, 1.5),
         ("gaussian", np.linspace(-2, 2, 9), 0.6, 0.5),
         ("log_gaussian", 2.0 ** np.arange(-2, 5), 3.0, 0.8),
     ],

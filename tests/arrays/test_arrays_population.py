@@ -7,7 +7,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from featattn_neuro.arrays.gain_covariance import centred_ranks, spearman_standard_error
-from featattn_neuro.arrays.linear_discriminant import fisher_weights, population_dprime, stratified_folds
+from featattn_neuro.arrays.linear_discriminant import fisher_weights, hedges_factor, population_dprime, stratified_folds
 
 
 @pytest.fixture
@@ -113,3 +113,22 @@ def test_folds_are_stratified_and_complete(rng):
     for side in (target, ~target):
         counts = np.bincount(fold[side], minlength=5)
         assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize(("count", "others", "truth"), [(10, 10, 2.0), (10, 40, 2.0), (30, 30, 1.0)])
+def test_few_held_out_trials_do_not_inflate_the_dprime(count, others, truth):
+    """One unit, two held-out trials of a class in each fold: the mean over folds of their d' would be 1.8 times it."""
+    rng = np.random.default_rng(2)
+    target = np.arange(count + others) < count
+    draws = rng.normal(size=(600, 1, target.size)) + truth * target
+    found = np.array([population_dprime(values, target, rng=rng) for values in draws])
+    assert abs(found.mean() - truth) < 4 * found.std() / np.sqrt(len(found))
+    assert found.std() / np.sqrt(len(found)) < 0.03
+
+
+def test_hedges_factor_is_the_ratio_of_gamma_functions():
+    from scipy.special import gamma
+
+    freedom = np.array([1.5, 2.0, 7.0, 60.0])
+    wanted = gamma(freedom / 2) / (np.sqrt(freedom / 2) * gamma((freedom - 1) / 2))
+    np.testing.assert_allclose(hedges_factor(freedom), wanted)

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featattn_neuro.arrays.distribution_similarity import distribution_similarity, ks_similarity
 from featattn_neuro.arrays.partial_least_squares import pls_predictivity
+from featattn_neuro.arrays.prediction import columnwise_correlation, split_half_reliability
 from featattn_neuro.arrays.ridge import PENALTIES, ridge_predictivity
 
 
@@ -172,3 +173,40 @@ def test_likeness_and_its_ceiling_are_on_the_same_footing(rng):
     other = distribution_similarity(rng.normal(2, 1, size=60), reference, rng=rng)
     assert other.matched < other.ceiling - 0.3
     assert np.isnan(distribution_similarity([1.0], [1.0, 2.0], rng=rng).ceiling)
+
+
+def test_two_held_out_stimuli_are_no_correlation():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(21, 4)), rng.normal(size=(21, 3))
+    with pytest.raises(ValueError, match=r"came 20 stimuli, of which 2 are held out; show 21 or more"):
+        pls_predictivity(x[:20], y[:20])
+    assert (np.abs(pls_predictivity(x, y).r) < 1).any()
+    assert np.isnan(ridge_predictivity(x[:14], y[:14], folds=5).r).all()
+    assert np.isfinite(ridge_predictivity(x[:15], y[:15], folds=5).r).all()
+    with pytest.raises(ValueError, match="5 inner folds need as many training stimuli; 6 stimuli in 2 folds leave 3"):
+        ridge_predictivity(x[:6], y[:6], folds=2, inner_folds=5)
+    y[6:, 0] = np.nan  # this neuron alone has too few
+    found = ridge_predictivity(x, y, folds=2, inner_folds=5).r
+    assert np.isnan(found[:, 0]).all()
+    assert np.isfinite(found[:, 1:]).all()
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-7, 1e9], ids=["as it is", "small", "large"])
+def test_correlation_has_no_unit(unit):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 1))
+    y = x + rng.normal(size=(20, 1))
+    assert columnwise_correlation(unit * x, unit * y)[0] == pytest.approx(np.corrcoef(x[:, 0], y[:, 0])[0, 1])
+    for constant in (137.3, 1e6 + 0.1, 0.0):
+        assert np.isnan(columnwise_correlation(np.full((20, 1), unit * constant), unit * y)).all()
+
+
+def test_a_neuron_with_few_spikes_is_judged_by_the_splits_that_it_varies_in():
+    rng = np.random.default_rng(0)
+    rate = np.where(np.arange(20) == 3, 1.0, 0.0)
+    trials = rng.poisson(rate[:, None, None], (20, 6, 30)).astype(float)
+    trials[:, 3:, 0] = trials[:, :3, 0] = 0.0
+    trials[3, 0, 0] = 1.0  # one spike in all: no half pair varies in both
+    found = split_half_reliability(trials, splits=60, rng=rng)
+    assert np.isnan(found[0])
+    assert np.isfinite(found[1:]).mean() > 0.8

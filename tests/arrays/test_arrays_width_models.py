@@ -165,3 +165,19 @@ def test_the_interval_is_as_wide_as_changes_vary():
     assert np.sqrt(np.mean(error[seen] ** 2)) == pytest.approx(np.std(np.log1p(found.change[seen])), rel=0.15)
     narrower = widths_of(off, on, phi=np.zeros(NEURONS), confidence=0.5)
     np.testing.assert_allclose(np.log1p(narrower.high) - np.log1p(narrower.low), error * 2 * stats.norm.ppf(0.75))
+
+
+@pytest.mark.parametrize("count", [6, 12])
+def test_an_estimated_variance_invents_no_change_of_width(count):
+    """Seven parameters of 2 · count responses: χ² and the normal interval would err in .23 and .11 of true nulls."""
+    rng, neurons = np.random.default_rng(0), 500
+    level = 180 / count * np.arange(count)
+    tuned = np.stack([5 + 10 * curve("orientation", level, at, 2.0) for at in rng.uniform(0, 180, neurons)])
+    off, on = (factor * tuned + 0.7 * rng.normal(size=tuned.shape) for factor in (1.0, 1.2))
+    n = np.full(tuned.shape, 10.0)
+    found = fit_widths((off, on), (n, n), level, form="orientation")
+    seen = np.isfinite(found.p)
+    assert seen.mean() > 0.95
+    # curves are nonlinear in their widths, so that F is not exact either with the fewest levels
+    assert 0.02 < (found.p[seen] <= 0.05).mean() < 0.09
+    assert 0.93 < ((found.low[seen] <= 0) & (found.high[seen] >= 0)).mean() <= 0.995

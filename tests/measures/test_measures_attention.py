@@ -173,3 +173,59 @@ def test_likelihood_ratio_decides_one_parameter_at_a_time(neurons):
     truth = np.where(found["true_gain"] > 1, "multiplicative", "additive")
     assert (found["model"] == truth).mean() > 0.85
     assert ((found["p_both"] <= 0.05) == found["model"].isin(["both", "width"])).all()
+
+
+def as_rates(neural, window=0.25, **attrs):
+    rates = neural.assign(response=neural["response"] / window)
+    return rates.assign_coords(duration=("trial", np.full(neural.sizes["trial"], window))).assign_attrs(
+        {"units": "spikes/s"} | attrs
+    )
+
+
+def test_rates_with_a_known_window_are_counts_again(neurons):
+    few = neurons.isel(unit=slice(0, 8))
+    found, wanted = attention_effects(as_rates(few), held_out=False), attention_effects(few, held_out=False)
+    xr.testing.assert_allclose(found, wanted)
+    assert found.attrs["counts_from"] == "rates in spikes/s times the window of 0.25 s"
+    differ = as_rates(few)
+    differ["duration"].values[:3] = 0.5
+    for other in (differ, as_rates(few, baseline="[-0.2, 0) s, subtracted"), as_rates(few) * 1.01):
+        with pytest.raises(DataError, match="came rates, fractions"):
+            attention_effects(other.assign_attrs(as_rates(few).attrs | other.attrs), held_out=False)
+    plain = attention_effects(as_rates(few), noise="gaussian", held_out=False)
+    assert "several times too often" in plain.attrs["noise_note"]
+    assert "counts_from" not in plain.attrs
+
+
+def test_recordings_in_other_units_are_not_compared(neurons):
+    parts = [neurons.isel(trial=np.flatnonzero(neurons["condition"] == c)) for c in ("unattended", "attended")]
+    with pytest.raises(DataError, match="same units; came 'spikes' unattended and 'spikes/s' attended"):
+        attention_effects(parts[0], as_rates(parts[1]))
+    windows = [as_rates(parts[0]), as_rates(parts[1], 0.5)]
+    with pytest.raises(DataError, match="came rates"):  # counts of windows that differ would differ too
+        attention_effects(*windows)
+
+
+@pytest.mark.parametrize(("mean", "bound"), [(1.5, 0.06), (5.0, 0.04)])
+def test_few_spikes_are_no_feature_similarity_gain(mean, bound):
+    """Without the least number of spikes the mean slope would be -.26 at 1.5 spikes."""
+    none = simulate_population(1000, stimuli=12, repeats=6, mean=mean, gain=1.0, seed=5)
+    found = attention_effects(none, held_out=False, models=["none"], profile=False)["preference_slope"].values
+    assert np.isfinite(found).mean() > 0.95
+    assert abs(np.nanmean(found)) < bound
+
+
+def test_repeats_are_counted_in_each_session(neurons):
+    """Units of the second session have their repeats behind those of the first."""
+    few = neurons.isel(unit=slice(0, 6))
+    values, first = few["response"].values.copy(), (few["repetition"] < 10).values
+    values[np.ix_(first, [3, 4, 5])] = values[np.ix_(~first, [0, 1, 2])] = np.nan
+    found = attention_effects(few.assign(response=(("trial", "unit"), values)), held_out=False)
+    for rows, units in ((first, [0, 1, 2]), (~first, [3, 4, 5])):
+        alone = attention_effects(few.isel(trial=np.flatnonzero(rows), unit=units), held_out=False)
+        np.testing.assert_allclose(found["preference_slope"][units], alone["preference_slope"])
+    two = simulate_population(6, stimuli=8, repeats=2, seed=3)
+    values, first = two["response"].values.copy(), (two["repetition"] == 0).values
+    values[np.ix_(first, [3, 4, 5])] = values[np.ix_(~first, [0, 1, 2])] = np.nan
+    one_each = attention_effects(two.assign(response=(("trial", "unit"), values)), held_out=False)
+    assert np.isfinite(one_each["preference_slope"]).all()

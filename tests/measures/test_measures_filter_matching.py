@@ -138,3 +138,12 @@ def test_random_filters_are_drawn_among_live_ones(rng):
     assert found["draws"] == 9
     assert found["matched_random"] == pytest.approx(found["matched_chosen"])
     assert found["p_random"] == 1
+
+
+def test_a_layer_without_values_has_no_score_and_takes_nobody_elses_ceiling(filters, neurons):
+    gone = filters.where(filters["layer"] != "conv1")
+    found, wanted = tuning_match(gone, neurons), tuning_match(filters, neurons)
+    assert np.isnan(found["score"].sel(layer="conv1")).all()
+    assert found["ceiling"].values[1] == pytest.approx(wanted["ceiling"].values[1], abs=0.02)
+    empty = tuning_match(filters.where(filters > 2), neurons)
+    assert np.isnan(empty["ceiling"]).all()

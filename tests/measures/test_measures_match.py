@@ -206,3 +206,39 @@ def test_what_cannot_be_done_is_said(case):
         neural_match(activations, neural, distance="cosine")
     with pytest.raises(DataError, match="finite responses in the activations"):
         neural_match(activations.where(activations["response"] < 1), neural)
+
+
+def test_crossnobis_of_two_sessions_counts_repeats_in_each(case):
+    """Neurons of either session, one after the other in the file: as if they had been recorded together."""
+    activations, neural = case
+    half = [neural.isel(unit=slice(0, 4)), neural.isel(unit=slice(4, 8))]
+    later = half[1].assign_coords(trial=half[1]["trial"].values + 1000)
+    joined = xr.concat(
+        [half[0], later], "trial", data_vars="minimal", coords="minimal", compat="override", join="outer"
+    )
+    joined = joined.assign_coords({name: neural[name] for name in ("subject",)}).sel(unit=neural["unit"])
+    found, wanted = (neural_match(activations, one, methods=["rsa"], distance="crossnobis") for one in (joined, neural))
+    assert np.isfinite(found["score"]).all()
+    np.testing.assert_allclose(found["score"], wanted["score"])
+    once = joined.isel(trial=np.unique(joined["trial"].values // 6, return_index=True)[1])
+    with pytest.raises(DataError, match="every stimulus shown twice or more; came none"):
+        neural_match(activations, once, methods=["rsa"], distance="crossnobis")
+
+
+def test_neurons_with_few_spikes_stay_and_those_without_a_score_are_counted(case):
+    activations, neural = case
+    values = neural["response"].values.copy()
+    values[:, 0] = 0.0  # nothing to predict
+    values[:, 1] = 0.0
+    values[np.isin(neural["stimulus"].values, ["s03", "s11", "s20", "s30", "s35"]), 1] = 2.0
+    found = neural_match(activations, neural.assign(response=(("trial", "unit"), values)), methods=["ridge", "rsa"])
+    assert np.isnan(found["neuron_score"].sel(measure="ridge").values[:, 0]).all()
+    assert np.isfinite(found["neuron_score"].sel(measure="ridge").values[:, 1:]).all()
+    assert found["n_undefined"].sel(measure="ridge").values.tolist() == [1, 1]
+    assert found["n_undefined"].sel(measure="rsa").values.tolist() == [0, 0]
+
+
+def test_too_few_stimuli_to_hold_out_are_said(case):
+    few = [one.sel(stimulus=[f"s{i:02d}" for i in range(12)]) for one in (case[0], average_trials(case[1]))]
+    with pytest.raises(DataError, match=r"cannot be scored: partial least squares needs 3 held-out.*came 12 stimuli"):
+        neural_match(*few, methods=["pls"])

@@ -71,3 +71,14 @@ def test_what_cannot_be_fitted_is_refused():
         fit_tuning_curves(curves_of(curve, level, "spatial_frequency"))
     with pytest.raises(ConfigError, match="unknown form of a tuning curve 'gabor'"):
         fit_tuning_curves(curves_of(curve, level), form="gabor")
+
+
+def test_directions_are_fitted_on_their_circle():
+    angles = np.arange(0, 360, 30.0)
+    preferred = np.array([0.0, 100.0, 345.0])
+    curve = 3 + 7 * np.exp(2 * (np.cos(np.deg2rad(angles - preferred[:, None])) - 1))
+    found = fit_tuning_curves(curves_of(curve, angles, "direction"))
+    assert found.attrs["fit_form"] == "direction"
+    away = np.abs((found["fit_preferred"].values - preferred + 180) % 360 - 180)
+    np.testing.assert_allclose(away, 0, atol=1e-3)
+    np.testing.assert_allclose(found["fit_half_width"], 2 * 24.2545, rtol=1e-3)

@@ -233,3 +233,41 @@ def test_equal_responses_at_a_level_have_a_mean_and_no_interval():
     assert found["sem"].values[0, 0] == 0
     assert np.isnan(found[["low", "high"]].to_array()[:, 0, 0]).all()
     assert np.isfinite(found[["low", "high"]].to_array()[:, 0, 1]).all()
+
+
+def test_floors_of_units_of_different_sessions_are_those_of_each_session():
+    rng = np.random.default_rng(0)
+    level = np.tile(np.repeat(np.arange(8.0), 4), 2)
+    response = rng.poisson(5, (64, 4)).astype(float)
+    response[:32, 2:] = response[32:, :2] = np.nan
+    coordinates = {
+        "trial": np.arange(64), "unit": [f"u{k}" for k in range(4)], "level": ("trial", level),
+        "stimulus": ("trial", level.astype(str)),
+    }  # fmt: skip
+    neural = xr.Dataset({"response": (("trial", "unit"), response)}, coordinates)
+    found = tuning_indices(neural, permutations=60)
+    first = tuning_indices(neural.isel(trial=slice(0, 32), unit=[0, 1]), permutations=60)
+    for name in ("sparseness_floor", "modulation_depth_floor"):
+        assert np.isfinite(found[name]).all()
+        np.testing.assert_allclose(found[name][:2], first[name], rtol=0.15)
+
+
+@pytest.mark.parametrize("first", [-90.0, -45.0])
+def test_orientations_coded_around_zero_have_their_index(first):
+    neural = population(np.random.default_rng(1))
+    coded = neural.assign_coords(orientation=("trial", (neural["orientation"].values - first) % 180 + first))
+    wanted, found = (tuning_indices(one, level="orientation", permutations=0) for one in (neural, coded))
+    np.testing.assert_allclose(found["orientation_index"], wanted["orientation_index"])
+
+
+def test_two_directions_have_no_orientation_and_that_is_said():
+    level = np.repeat([0.0, 180.0], 3)
+    coordinates = {
+        "trial": np.arange(6),
+        "unit": ["u"],
+        "level": ("trial", level),
+        "stimulus": ("trial", list("aaabbb")),
+    }
+    neural = xr.Dataset({"response": (("trial", "unit"), np.arange(6.0)[:, None])}, coordinates)
+    with pytest.raises(DataError, match="no angles of period 360"):
+        tuning_indices(neural, period=360, permutations=0)

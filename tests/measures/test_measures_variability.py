@@ -58,7 +58,7 @@ def test_poisson_counts_have_fano_factor_one_and_shared_gain_correlates():
     alike = trials_of(rng.poisson(np.repeat(rate[:, :1], 6, axis=1)), stimulus)
     assert np.abs(response_variability(alike)["noise_correlation"].values[off]).max() < 0.1
     noise = rng.normal(size=(2000, 1)) + rng.normal(size=(2000, 6))
-    half = response_variability(trials_of(100 + 5 * noise, stimulus))
+    half = response_variability(trials_of(np.round(100 + 5 * noise), stimulus))
     assert half["noise_correlation"].values[off].mean() == pytest.approx(0.5, abs=0.04)
 
 
@@ -96,3 +96,29 @@ def test_what_has_no_variability_is_refused():
         response_variability(trials_of(counts, np.arange(12)))
     with pytest.raises(DataError, match="noise correlation is not defined here"):
         response_variability(trials_of(np.repeat(counts[::3], 3, axis=0), stimulus))
+
+
+def test_trials_without_a_name_are_no_repeats():
+    response = np.r_[np.tile([4.0, 6], 5), np.tile([9.0, 11], 5), np.tile([100.0, 0], 5)]
+    label = np.array(["a"] * 10 + ["b"] * 10 + [""] * 10)
+    level = np.where(label == "", np.nan, np.arange(30) // 10)
+    both = np.stack([response, response + 3 * np.tile([0, 1, 1, 0, 0], 6)], axis=1)
+    neural = trials_of(both, np.repeat(["x", "y", "z"], 10)).assign_coords(
+        label=("trial", label), level=("trial", level)
+    )
+    wanted = response_variability(neural.isel(trial=slice(0, 20)), by=["label"])
+    for by in (["label"], ["level"], ["stimulus", "label"]):
+        found = response_variability(neural, by=by)
+        np.testing.assert_array_equal(found["fano_level"], wanted["fano_level"])
+        np.testing.assert_array_equal(found["noise_correlation"], wanted["noise_correlation"])
+        assert int(found["n_shared"].max()) == 20
+
+
+@pytest.mark.parametrize(
+    ("factor", "units", "came"),
+    [(1.3, "as in the table", "no whole numbers"), (2.0, "Hz", "responses in Hz"), (2.0, "spikes/s per cell", "/s")],
+)
+def test_rates_are_no_counts(factor, units, came):
+    counts = np.random.default_rng(0).poisson(5, (20, 1))
+    with pytest.raises(DataError, match=f"no meaning for rates.*{came}"):
+        response_variability(trials_of(factor * counts, np.repeat(["a", "b"], 10), units=units), pairs=False)
