@@ -150,19 +150,11 @@ class Stimuli:
             found.update(f"{name}{values.tolist()}".encode())
         for position in range(len(self)):
             if isinstance(self.images, FileImages):
-                found.update(self._file_digest(position))
+                found.update(_file_digest(self.images, position, self.id[position]))
             else:
                 image = self.images[position]
                 found.update(f"{image.dtype.str}{image.shape}".encode() + image.tobytes())
         return found.hexdigest()
-
-    def _file_digest(self, position: int) -> bytes:
-        try:
-            return hashlib.sha256(self.images.data(position)).digest()  # type: ignore[union-attr]
-        except DataError:
-            if not self.id[position].startswith(UNREADABLE):
-                raise
-            return self.id[position].encode()
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))
@@ -313,6 +305,15 @@ def without_duplicates(make: Callable[[NDArray[np.int64]], Stimuli], ids: Text, 
     if duplicates == "drop":
         return make(np.sort(np.unique(ids, return_index=True)[1]))
     return make(np.arange(ids.size))
+
+
+def _file_digest(images: FileImages, position: int, name: str) -> bytes:
+    try:
+        return hashlib.sha256(images.data(position)).digest()
+    except DataError:
+        if not name.startswith(UNREADABLE):
+            raise
+        return name.encode()
 
 
 def _size(image: NDArray[Any]) -> str:
