@@ -141,7 +141,8 @@ def export_gains(
             "it is not known which images the network takes; give input_shape=(channels, height, width) (on the "
             "command line --input-shape)"
         )
-    folded = fold_gains(replace(network, input_shape=tuple(shape)), gains, task=task)
+    channels, height, width = shape
+    folded = fold_gains(replace(network, input_shape=(channels, height, width)), gains, task=task)
     data = onnx_bytes(folded, shape)
     check_folded(network, gains, folded, shape, task=task)
     check_onnx(data, folded, shape)
