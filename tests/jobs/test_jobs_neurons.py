@@ -131,6 +131,10 @@ def test_attention_is_on_the_page_where_the_trials_have_two_conditions(folder, t
     facts = json.loads((tmp_path / "facts.json").read_text(encoding="utf-8"))
     assert facts["attention"][0]["neurons"] == 12
     assert facts["attention"][0]["index"] == pytest.approx(float(found["mean_index"].median()))
+    slopes = found["preference_slope"].dropna("unit")
+    error = float(slopes.std(ddof=1)) / np.sqrt(slopes.size)
+    assert facts["attention"][0]["slope on rank, mean"] == pytest.approx(float(slopes.mean()))
+    assert facts["attention"][0]["SE of that mean"] == pytest.approx(error)
 
 
 def test_files_that_no_comparison_made_are_not_replaced(folder, tmp_path, network):
