@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from torch import nn
@@ -116,7 +117,8 @@ def export_gains(
     shape = input_shape or network.input_shape
     if shape is None:
         raise ConfigError("it is not known which images the network takes; give input_shape=(channels, height, width)")
-    folded = fold_gains(replace(network, input_shape=tuple(shape)), gains, task=task)
+    images: Any = tuple(shape)
+    folded = fold_gains(replace(network, input_shape=images), gains, task=task)
     data = onnx_bytes(folded, shape)
     check_folded(network, gains, folded, shape, task=task)
     check_onnx(data, folded, shape)

@@ -239,10 +239,10 @@ class CutNetwork:
             gains = {k: torch.ones(1, n, device=self.device, requires_grad=True) for k, n in self.n_filters.items()}
             features = self.features((own_copy(images, self.device, self.memory_format),), gains)
             for layer, gain in gains.items():
-                reached = features.requires_grad and torch.autograd.grad(
-                    features.sum(), gain, allow_unused=True, retain_graph=True
-                ) != (None,)
-                if not reached:
+                found: tuple[torch.Tensor | None, ...] = (None,)
+                if features.requires_grad:
+                    found = torch.autograd.grad(features.sum(), gain, allow_unused=True, retain_graph=True)
+                if found[0] is None:
                     raise self._leads_nowhere(layer)
 
     def _leads_nowhere(self, layer: str) -> DataError:

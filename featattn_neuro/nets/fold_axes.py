@@ -168,7 +168,7 @@ def _rank_of_call(node: fx.Node, given: int | None) -> int | None:
         return _flattened(given, start, end) if isinstance(start, int) and isinstance(end, int) else None
     if name in ("view", "reshape"):
         sizes = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], list | tuple) else node.args[1:]
-        return len(sizes) or None  # type: ignore[arg-type]
+        return len(sizes) or None
     if node.target in MEANS:
         count = len(mean_dims(node))
         given = given or (4 if count == 2 else None)  # over both axes of maps

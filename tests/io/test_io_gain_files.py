@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from featattn_neuro.errors import SchemaError, StoreError
-from featattn_neuro.io.gain_files import read_gains, write_gains
+from featattn_neuro.io.gain_files import read_gains, write_gains, write_peft
 
 
 def gains() -> xr.Dataset:
@@ -72,3 +72,12 @@ def test_files_that_hold_no_gains_are_refused(tmp_path: Path) -> None:
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StoreError, match="no valid safetensors file"):
         read_gains(tmp_path / "half.safetensors")
+
+
+def test_an_adapter_takes_the_place_of_no_file(tmp_path: Path) -> None:
+    (tmp_path / "adapter").write_text("mine")
+    with pytest.raises(
+        StoreError, match=r"wanted a folder for the peft adapter; .*adapter' is a file; give another name"
+    ):
+        write_peft(tmp_path / "adapter", {"a": np.ones(1)}, {})
+    assert (tmp_path / "adapter").read_text() == "mine"
