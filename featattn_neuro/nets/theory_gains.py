@@ -398,14 +398,14 @@ def with_spatial(gains: xr.Dataset, factors: dict[str, np.ndarray], *, combinati
     `combination` "additive" is the paper's (1 + beta f + beta_s s); of the same factors for all tasks.
     `DataError` where the gains have such factors already.
     """
-    if "spatial" in gains:
-        raise DataError(
-            f"wanted gains per filter alone; these have gains per position already; drop {'spatial'!r} from them, or "
-            "nest the two sets"
-        )
     known = set(gains["layer"].values.astype(str).tolist())
     for layer in factors:
         choose(layer, known, "gained layer")
+    if "spatial" in gains:
+        raise DataError(
+            "wanted gains per filter alone; these have gains per position already; leave those out (drop_vars), or "
+            "nest the two sets"
+        )
     places = {layer: np.indices(grid.shape).reshape(2, -1) for layer, grid in factors.items()}
     named = gains.assign(spatial=("position", np.concatenate([grid.ravel() for grid in factors.values()])))
     return GAINS.check(

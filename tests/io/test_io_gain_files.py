@@ -95,3 +95,12 @@ def test_an_adapter_is_replaced_and_its_card_kept(tmp_path: Path) -> None:
     assert read_peft(folder)[0]["a"].tolist() == [3.0, 3.0]
     assert (folder / "README.md").read_text() == "a card"
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_an_adapter_takes_the_place_of_no_file(tmp_path: Path) -> None:
+    (tmp_path / "adapter").write_text("mine")
+    with pytest.raises(
+        StoreError, match=r"wanted a folder for the peft adapter; .*adapter' is a file; give another name"
+    ):
+        write_peft(tmp_path / "adapter", {"a": np.ones(1)}, {})
+    assert (tmp_path / "adapter").read_text() == "mine"
