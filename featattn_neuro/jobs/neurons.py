@@ -132,7 +132,8 @@ def compare_with_neurons(
 def _check_folder(folder: Path) -> None:
     """Refuse a place that cannot be written, and files of our names that no earlier comparison left there."""
     check_writable(folder)
-    there = next((f"{name}.nc" for name in FILES if (folder / f"{name}.nc").exists()), None)
+    names = [f"{name}.nc" for name in ("neural", "activations", *FILES)] + ["neurons.html"]
+    there = next((name for name in names if (folder / name).exists()), None)
     if there is not None and not (folder / "facts.json").is_file():
         raise StoreError(
             f"wanted a folder for the results; {str(folder)!r} holds {there!r} of something else, which would be "
