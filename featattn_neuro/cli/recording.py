@@ -93,7 +93,9 @@ def record(
         Path | None,
         typer.Option(help="Table (CSV, TSV, parquet) with a column id or path; its other columns go along."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another or damaged recording at --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another or damaged recording at --out.")
+    ] = False,
 ) -> None:
     """Record the responses of a network's filters to images (ACTIVATIONS).
 
