@@ -19,6 +19,10 @@ def to_tidy(responses: xr.Dataset) -> pd.DataFrame:
     ----------
     responses : ACTIVATIONS or NEURAL; one reduction. NaN responses keep their rows.
 
+    Raises
+    ------
+    DataError : several reductions. ConfigError, SchemaError : another kind.
+
     >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
     >>> recorded = xr.Dataset({"response": (("stimulus", "unit"), [[3.0], [5.0]])}, unit | {"stimulus": ["a", "b"]})
     >>> to_tidy(recorded)[["stimulus", "unit", "response"]].values.tolist()
@@ -107,6 +111,10 @@ def from_tidy(frame: pd.DataFrame, *, kind: str | None = None) -> xr.Dataset:
 def to_wide(responses: xr.Dataset) -> pd.DataFrame:
     """Rows = stimuli (or trials), columns = units, ids as labels; `row_table` and `unit_table` hold the rest.
 
+    Raises
+    ------
+    DataError : several reductions. ConfigError, SchemaError : another kind.
+
     >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
     >>> recorded = xr.Dataset({"response": (("stimulus", "unit"), [[3.0], [5.0]])}, unit | {"stimulus": ["a", "b"]})
     >>> to_wide(recorded).loc["b", "conv/0"].item()
@@ -119,13 +127,33 @@ def to_wide(responses: xr.Dataset) -> pd.DataFrame:
 
 
 def row_table(responses: xr.Dataset) -> pd.DataFrame:
-    """What is known of each stimulus (or trial), indexed by its id."""
+    """What is known of each stimulus (or trial), indexed by its id: a column per coordinate, rows as they come.
+
+    Raises
+    ------
+    DataError : several reductions. ConfigError, SchemaError : another kind.
+
+    >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
+    >>> recorded = xr.Dataset({"response": (("stimulus", "unit"), [[3.0]])}, unit | {"stimulus": ["a"]})
+    >>> row_table(recorded).index.tolist()
+    ['a']
+    """
     response, kind = checked_responses(responses)
     return pd.DataFrame(_by_dim(response, ROWS[kind])).set_index(ROWS[kind])
 
 
 def unit_table(responses: xr.Dataset) -> pd.DataFrame:
-    """What is known of each unit, indexed by its id."""
+    """What is known of each unit, indexed by its id: a column per coordinate, rows as the units come.
+
+    Raises
+    ------
+    DataError : several reductions. ConfigError, SchemaError : another kind.
+
+    >>> unit = {"unit": ["conv/0"], "layer": ("unit", ["conv"]), "channel": ("unit", [0])}
+    >>> recorded = xr.Dataset({"response": (("stimulus", "unit"), [[3.0]])}, unit | {"stimulus": ["a"]})
+    >>> unit_table(recorded).index.tolist()
+    ['conv/0']
+    """
     response, _ = checked_responses(responses)
     return pd.DataFrame(_by_dim(response, "unit")).set_index("unit")
 

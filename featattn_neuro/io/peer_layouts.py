@@ -245,6 +245,10 @@ def to_pynapple(tuning: xr.Dataset, *, feature: str = "level") -> xr.DataArray:
     along as coordinates. The attribute `occupancy` (array over levels, wanted by pynapple's decoding and information)
     is the number of trials, where that is the same for all units; otherwise there is none.
 
+    Raises
+    ------
+    ConfigError : a feature called "unit". SchemaError : no TUNING.
+
     >>> curves = {"curve": (("unit", "level"), [[2.0, 7.0]]), "status": ("unit", ["ok"])}
     >>> found = to_pynapple(xr.Dataset(curves, {"unit": ["V1/0"], "level": [0.0, 1.0]}), feature="disparity")
     >>> found.dims, found.disparity.values.tolist()

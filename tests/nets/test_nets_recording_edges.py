@@ -176,8 +176,8 @@ def test_a_channel_axis_that_means_nothing_is_refused(given, message):
 def test_an_axis_that_is_not_there_is_not_counted_on_from_the_front(axis):
     net = nn.Sequential(nn.Conv2d(3, 4, 3))
     with pytest.raises(DataError, match=rf"channel axis {axis} is not one of the others; name one of 1 to 3"):
-        fn.record(net, images(2), "0", channel_axis=axis)
-    assert fn.record(net, images(2), "0", channel_axis=-3).sizes["unit"] == 4
+        fn.record(net, images(2), "0", channel_axis={"0": axis})
+    assert fn.record(net, images(2), "0", channel_axis={"0": -3}).sizes["unit"] == 4
 
 
 class Sometimes(nn.Module):
