@@ -97,7 +97,7 @@ def test_a_second_process_is_refused(tmp_path, net, suffix):
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 import featattn_neuro as fn
 from torch import nn
 
@@ -106,6 +106,7 @@ def slow(done, total):
     time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     net, (images, out) = nn.Sequential(nn.Conv2d(3, 2, 1)), sys.argv[1:]
     fn.record(net, images, "0", batch_size=2, workers=2, out=out, progress=slow)
 """
