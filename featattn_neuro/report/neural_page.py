@@ -125,8 +125,8 @@ SECTIONS: dict[str, Section] = {
         "Attention: index and model", ("attention",), lambda results: attention_figure(results["attention"]),
         "Attention index of each neuron; factor and added response of the model with both, with their 95 % intervals; "
         "how many neurons each model was chosen for; slope of attended / unattended on the rank of the stimulus "
-        "in the neuron's preference (feature-similarity gain: negative). Black: medians, which the first table gives "
-        "too (of slopes on tuning value: over images).",
+        "in the neuron's preference (feature-similarity gain: negative). Black: median of the index and mean of the "
+        "slopes, which the first table gives too (its slopes on tuning value are medians over images).",
         rows=_effects,
     ),
     "attention_slopes": Section(

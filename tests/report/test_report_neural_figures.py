@@ -92,6 +92,9 @@ def test_attention_figure_counts_models_and_shows_the_plane():
     both = effects.sel(model_name="both")
     wanted = np.column_stack([both["gain"], both["shift"]])
     assert any(one.shape == wanted.shape and np.allclose(one, wanted) for one in lines(figure.axes[1]))
+    # the black lines are what the page's table gives: median of the index, mean of the slopes
+    for k, middle in ((0, np.nanmedian(effects["mean_index"])), (3, np.nanmean(effects["preference_slope"]))):
+        assert any(np.allclose(one[:, 0], middle) for one in lines(figure.axes[k]) if len(one))
     assert style.png_bytes(figure) == style.png_bytes(neural_figures.attention_figure(effects))
     with pytest.raises(DataError, match="pass tuning_value="):
         neural_figures.similarity_figure(effects)
