@@ -11,13 +11,10 @@ from featattn_neuro.arrays.width_models import FEWEST
 from featattn_neuro.errors import DataError, choose
 from featattn_neuro.measures.attention_effects import attention_effects
 from featattn_neuro.measures.simulated_population import CONDITIONS
-from featattn_neuro.measures.spike_counts import spike_counts
+from featattn_neuro.measures.spike_counts import NOTHING_SUBTRACTED, spike_counts
 
 SELECTIVITY = "sparseness"
 _SHARED = 3
-
-NOTHING_SUBTRACTED = ("none", "as in the table", "as in the file")
-"""What recordings say of a baseline that nobody said was subtracted."""
 
 
 def compared_conditions(

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 RATES = ("spikes/s", "Hz")
-_NOTHING_SUBTRACTED = ("none", "as in the table", "as in the file")
+NOTHING_SUBTRACTED = ("none", "as in the table", "as in the file")
+"""What recordings say of a baseline that nobody said was subtracted."""
 
 
 def spike_counts(neural: xr.Dataset) -> xr.Dataset:
@@ -55,7 +56,7 @@ def _window(neural: Any) -> float | None:
     """The window of every trial, s; None where there is no one window, or nothing to undo."""
     if not isinstance(neural, xr.Dataset) or "duration" not in neural.coords or "response" not in neural:
         return None
-    plain = neural.attrs.get("units") in RATES and neural.attrs.get("baseline", "none") in _NOTHING_SUBTRACTED
+    plain = neural.attrs.get("units") in RATES and neural.attrs.get("baseline", "none") in NOTHING_SUBTRACTED
     window = np.atleast_1d(neural["duration"].values).astype(np.float64)
     if not plain or not window.size or not np.isfinite(window).all() or window.min() <= 0:
         return None
