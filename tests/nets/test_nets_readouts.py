@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
@@ -30,9 +30,9 @@ def relabelled(features: np.ndarray, tasks: int, seed: int = 0) -> np.ndarray:
         / np.where(features.std(axis=0) > 0, features.std(axis=0), 1)
         @ rng.standard_normal((features.shape[1], tasks))
     )
-    flags = score > [
-        np.quantile(column, share) for column, share in zip(score.T, rng.uniform(0.3, 0.9, tasks), strict=True)
-    ]
+    # by place and not by value: where most images share the highest score, none would lie above it
+    place = score.argsort(axis=0, kind="stable").argsort(axis=0)
+    flags = place >= rng.uniform(0.3, 0.9, tasks) * len(score)
     for task in range(tasks // 2, tasks):
         flags[:, task] = rng.permutation(flags[:, task])
     return flags.T
@@ -62,6 +62,7 @@ def test_the_default_is_the_detector_of_the_jobs() -> None:
 
 
 @given(st.integers(0, 1000))
+@example(441)  # most images give nothing at all
 @settings(max_examples=15, deadline=None)
 def test_tasks_together_are_tasks_alone(seed: int) -> None:
     features = images(60, 5, seed)
