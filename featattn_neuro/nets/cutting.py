@@ -24,7 +24,7 @@ from featattn_neuro.nets.expansion import FirstConvolution
 from featattn_neuro.nets.hooks import attributes_kept, channel_axis, counts_calls, hooked, settle_memory_format
 from featattn_neuro.nets.in_place import reused_in_place
 from featattn_neuro.nets.layers import LeafTracer
-from featattn_neuro.nets.modulation import scaled
+from featattn_neuro.nets.modulation import modulated
 
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 """What a frozen network in evaluation mode hands on as it is."""
@@ -39,8 +39,7 @@ def _scale(rows: torch.Tensor, gain: SiteFactor) -> torch.Tensor:
     """Rows (T * B, C, ...) times gains (T, C), or whatever else acts at the site."""
     if not isinstance(gain, torch.Tensor):
         return gain(rows)
-    grouped = rows.unflatten(0, (gain.shape[0], -1))
-    return scaled(grouped, gain.view(gain.shape[0], 1, -1, *[1] * (rows.ndim - 2))).flatten(0, 1)
+    return modulated(rows, (len(gain), -1), gain.view(len(gain), 1, -1, *[1] * (rows.ndim - 2)))
 
 
 class CutNetwork:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from featattn_neuro.nets.modulation import scaled
+from featattn_neuro.nets.modulation import modulated
 
 MOST_BYTES = 400_000_000
 """Terms of a convolution that are kept in memory; more than that, and it is computed anew in every update."""
@@ -133,12 +133,8 @@ class _ImageMajor:
         first = self.gain if self.gain is not None else self.shift
         assert first is not None  # the site would not be one
         shape = (1, *first.shape, *[1] * (rows.ndim - 2))
-        grouped = rows.unflatten(0, (-1, len(first)))
-        if self.gain is not None:
-            grouped = scaled(grouped, self.gain.view(shape))
-        if self.shift is not None:
-            grouped = grouped + self.shift.view(shape)
-        return grouped.flatten(0, 1)
+        gain, shift = (None if one is None else one.view(shape) for one in (self.gain, self.shift))
+        return modulated(rows, (-1, len(first)), gain, shift)
 
 
 class _Summed(torch.autograd.Function):

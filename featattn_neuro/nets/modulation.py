@@ -31,25 +31,57 @@ def combined_factor(gain: torch.Tensor | None, spatial: torch.Tensor | None, com
     return gain * spatial if combination == "multiplicative" else gain + (spatial - 1)
 
 
-def scaled(maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """maps * factor, which broadcasts, with a gradient that holds less memory than autograd's own."""
-    found: torch.Tensor = _Scaled.apply(maps, factor)
+def modulated(
+    rows: torch.Tensor, groups: tuple[int, int], factor: torch.Tensor | None, shift: torch.Tensor | None = None
+) -> torch.Tensor:
+    """factor * rows + shift, each of which broadcasts against the rows in their `groups`; rows as they are for neither.
+
+    rows : (N, ...). groups : the two axes that the first is seen as, e.g. (tasks, -1).
+
+    >>> modulated(torch.ones(4, 1), (2, -1), torch.tensor([2.0, 3.0]).view(2, 1, 1)).flatten()
+    tensor([2., 2., 3., 3.])
+    """
+    if factor is None and shift is None:
+        return rows
+    found: torch.Tensor = _Modulated.apply(rows, groups, factor, shift)
     return found
 
 
-class _Scaled(torch.autograd.Function):
-    """maps * factor; backward holds one tensor of the maps' size beside the incoming gradient, autograd's own two."""
+class _Modulated(torch.autograd.Function):
+    """factor * rows + shift. What it gives is no view, so that a ReLU may work on it in place without copies of it.
+
+    Backward holds one tensor of the rows' size beside the incoming gradient, autograd's own product two.
+    """
 
     @staticmethod
-    def forward(ctx: Any, maps: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(maps, factor)
-        return maps * factor
+    def forward(
+        ctx: Any, rows: torch.Tensor, groups: tuple[int, int], factor: torch.Tensor | None, shift: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.groups, ctx.shift_shape = groups, None if shift is None else shift.shape
+        ctx.save_for_backward(rows if ctx.needs_input_grad[2] else None, factor)
+        dtype = rows.dtype
+        for one in (factor, shift):
+            dtype = dtype if one is None else torch.promote_types(dtype, one.dtype)
+        out = torch.empty_like(rows, dtype=dtype)
+        maps, grouped = rows.unflatten(0, groups), out.unflatten(0, groups)
+        if factor is not None:
+            maps = torch.mul(maps, factor, out=grouped)
+        if shift is not None:
+            torch.add(maps, shift, out=grouped)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        maps, factor = ctx.saved_tensors
-        by_factor = (gradient * maps).sum_to_size(factor.shape) if ctx.needs_input_grad[1] else None
-        return gradient * factor if ctx.needs_input_grad[0] else None, by_factor
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, factor = ctx.saved_tensors
+        grouped = gradient.unflatten(0, ctx.groups)
+        by_rows = by_factor = by_shift = None
+        if ctx.needs_input_grad[2]:
+            by_factor = (grouped * rows.unflatten(0, ctx.groups)).sum_to_size(factor.shape)
+        if ctx.needs_input_grad[3]:
+            by_shift = grouped.sum_to_size(ctx.shift_shape)
+        if ctx.needs_input_grad[0]:
+            by_rows = gradient if factor is None else (grouped * factor).flatten(0, 1)
+        return by_rows, None, by_factor, by_shift
 
 
 @dataclass(frozen=True)
@@ -76,20 +108,16 @@ class Modulation:
         tasks = next((len(v) for v in (self.gain, self.shift, self.spatial) if v is not None), None)
         if tasks is None:
             return rows
-        maps = rows.unflatten(0, (tasks, -1))
-        ones = [1] * (maps.ndim - 3)
+        ones = [1] * (rows.ndim - 2)
         gain = None if self.gain is None else self.gain.view(tasks, 1, -1, *ones)
         spatial = None
         if self.spatial is not None:
-            if maps.shape[3:] != self.spatial.shape[1:]:
+            if rows.shape[2:] != self.spatial.shape[1:]:
                 raise DataError(
                     f"spatial gains have {tuple(self.spatial.shape[1:])} positions; the maps have "
-                    f"{tuple(maps.shape[3:])}; learn them on images of this size"
+                    f"{tuple(rows.shape[2:])}; learn them on images of this size"
                 )
             spatial = self.spatial[:, None, None]
         factor = combined_factor(gain, spatial, self.combination)
-        if factor is not None:
-            maps = scaled(maps, factor)
-        if self.shift is not None:
-            maps = maps + self.shift.view(tasks, 1, -1, *ones)
-        return maps.flatten(0, 1)
+        shift = None if self.shift is None else self.shift.view(tasks, 1, -1, *ones)
+        return modulated(rows, (tasks, -1), factor, shift)
