@@ -328,6 +328,16 @@ BREAKAGES = (
         "tests/nets/test_nets_placing.py::test_factors_add_as_in_the_paper",
     ),
     Breakage(
+        f"{_NETS}/modulation.py", "gained maps are a view, which a ReLU in place copies",
+        "        return out\n", "        return maps.flatten(0, 1)\n",
+        "tests/nets/test_nets_modulation.py::test_an_activation_that_works_in_place_copies_nothing",
+    ),
+    Breakage(
+        f"{_NETS}/modulation.py", "gradient of the maps not scaled",
+        "gradient if factor is None else (grouped * factor).flatten(0, 1)", "gradient",
+        "tests/nets/test_nets_modulation.py::test_gradients_and_their_gradients_agree_with_differences",
+    ),
+    Breakage(
         f"{_NETS}/parameterisations.py", "penalty pulls gains to 0 instead of 1",
         "return theta if self.log else theta - 1", "return theta",
         "tests/nets/test_nets_parameterisations.py::test_penalties_pull_to_one_and_not_to_zero",
