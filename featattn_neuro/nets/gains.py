@@ -76,7 +76,7 @@ def gains_by_layer(gains: xr.Dataset, task: str | None = None) -> dict[str, np.n
 
 @dataclass(frozen=True)
 class SiteGains:
-    """What acts at one site, y -> f y + b: gain (C,), shift b (C,) or None, spatial (H, W) or None; ."""
+    """What acts at one site, y -> f y + b: gain (C,), shift b (C,) or None, spatial (H, W) or None."""
 
     gain: np.ndarray
     shift: np.ndarray | None = None
