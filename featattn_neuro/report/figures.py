@@ -119,7 +119,13 @@ def arms_figure(scores: Datasets) -> Figure:
             Line2D([], [], marker=m, color=SOFT, linestyle="", markerfacecolor=SOFT if m == "o" else "white")
             for _, m, _ in groups
         ]
-        panels[1].legend(marks, [label for label, _, _ in groups], loc="best", handletextpad=0.2)
+        # above the rows: with many arms, nowhere among them is room
+        panels[1].legend(
+            marks, [label for label, _, _ in groups], loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
+            handletextpad=0.2, borderaxespad=0.1,
+        )  # fmt: skip
+        for axes in panels:
+            axes.set_title(axes.get_title(loc="left"), pad=22)
     for axes in panels:
         axes.set_xlabel("ROC area on test composites")
     return figure
@@ -195,12 +201,14 @@ def _curve_panel(axes: Axes, means: Sequence[xr.DataArray], name: str) -> None:
         axes.xaxis.set_major_locator(FixedLocator(list(map(float, at))))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    for arm in (a for a in ARM_LABELS if all(a in m["arm"].values for m in means)):
+    arms = [a for a in ARM_LABELS if all(a in m["arm"].values for m in means)]
+    for arm in arms:
         lines = np.array([m.sel(arm=arm).values for m in means])
         lines = lines[np.isfinite(lines).any(axis=1)]
         if not len(lines):  # the arm applies to none of the networks
             continue
-        axes.plot(at, lines.T, color=ARM_COLOURS[arm], alpha=0.3, linewidth=0.8)
+        thin = (0.3, 0.8) if len(arms) <= 6 else (0.15, 0.6)
+        axes.plot(at, lines.T, color=ARM_COLOURS[arm], alpha=thin[0], linewidth=thin[1])
         axes.plot(
             at,
             lines.mean(axis=0),
@@ -282,7 +290,9 @@ def doses_figure(doses: Datasets) -> Figure:
     axes.set_ylabel("ROC area on test composites,\nmean over tasks")
     axes.grid(axis="y")
     marks = [Line2D([], [], marker="o", linestyle="", color=VERMILION, markerfacecolor=c) for c in (VERMILION, "white")]
-    axes.legend(marks, ["gains as learned", "other doses"], loc="best", handletextpad=0.2)
+    axes.legend(
+        marks, ["gains as learned", "other doses"], loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handletextpad=0.2
+    )
     return figure
 
 

@@ -20,9 +20,10 @@ from PIL import Image
 
 from featattn_neuro.errors import StoreError
 from featattn_neuro.report import association_figures, figures, saliency_figures, saliency_overlays
+from featattn_neuro.report.arms_rows import arms_rows, at_end_sentence, trained_numbers
 from featattn_neuro.report.columns import COLUMNS, TABLES_VERSION
 from featattn_neuro.report.results import Results, read_results
-from featattn_neuro.report.style import ARM_LABELS, VERDICT_COLOURS, number, objects_title, png_bytes, probability
+from featattn_neuro.report.style import VERDICT_COLOURS, number, objects_title, png_bytes, probability
 from featattn_neuro.report.tables import all_tables, write_atomic, write_table
 from featattn_neuro.schema import CLAIMS
 
@@ -317,7 +318,10 @@ def _context(
         "overlays": {name: name.removeprefix("overlays_") for name in pictures if name.startswith("overlays_")},
         "sheets": {name: name.removeprefix("sheet_") for name in pictures if name.startswith("sheet_")},
         "gauge": {name: _gauge(r, name) for name in pictures},
-        "trained": _trained_numbers(r),
+        "arms": arms_rows(tables),
+        "at_end": at_end_sentence(tables),
+        "replicated": r.claims is not None and r.claims.attrs.get("interval") == "network",
+        "trained": trained_numbers(r),
         "association": _filled_rows(tables, "association_summary"),
         "agreement": _filled_rows(tables, "saliency"),
         "checks": _reliability_rows(tables),
@@ -326,21 +330,6 @@ def _context(
         "lengths": {name: len(table) for name, table in tables.items()},
         "tables_version": TABLES_VERSION,
     }
-
-
-def _trained_numbers(r: Results) -> list[dict[str, Any]]:
-    """Arm and how many numbers it trains per task: once if it is so in all networks, else by network."""
-    counts = {name: one["trained_numbers"] for name, one in r.scores.items() if "trained_numbers" in one}
-    if not counts:
-        return []
-    same = len({tuple(zip(one["arm"].values.tolist(), one.values.tolist(), strict=True)) for one in counts.values()})
-    columns = {"numbers trained": next(iter(counts.values()))} if same == 1 else counts
-    arms = list(dict.fromkeys(str(arm) for one in counts.values() for arm in one["arm"].values))
-    return [
-        {"arm": ARM_LABELS.get(arm, arm)}
-        | {what: f"{int(one.sel(arm=arm)):,}" if arm in one["arm"].values else "" for what, one in columns.items()}
-        for arm in arms
-    ]
 
 
 def _filled_rows(tables: Mapping[str, pd.DataFrame], name: str) -> list[dict[str, Any]]:

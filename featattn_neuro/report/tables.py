@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError, choose
+from featattn_neuro.measures.arms_summary import arms_summary
 from featattn_neuro.report.columns import COLUMNS, ONLY_WHERE_ASKED
 from featattn_neuro.report.results import POOLED, Results
 from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, DOSES, GAINS, SCORES, SELECTIVITY
@@ -88,6 +89,11 @@ def arms_table(scores: Datasets) -> pd.DataFrame:
         return frame.drop(columns="reason").assign(status=status)
 
     return _stack("arms", scores, lambda ds: rows(SCORES.check(ds)))
+
+
+def arms_summary_table(scores: Datasets, choices: Datasets | None = None, *, replicated: bool = False) -> pd.DataFrame:
+    """One row per arm. `scores` is SCORES, `choices` CURVES with `auc_choice`, by network. See `arms_summary`."""
+    return arms_summary(scores, choices, replicated=replicated).reindex(columns=list(COLUMNS["arms_summary"]))
 
 
 def _why_undefined(scores: xr.Dataset) -> xr.DataArray:
@@ -202,6 +208,10 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "association_summary": (bool(r.association), lambda: association_summary_table(r.association, r.pooled)),
         "association_checks": (bool(r.association), lambda: association_checks_table(r.association)),
         "arms": (bool(r.scores), lambda: arms_table(r.scores)),
+        "arms_summary": (
+            bool(r.scores),
+            lambda: arms_summary_table(r.scores, r.choices, replicated=_replicated(r.claims)),
+        ),
         "curves": (bool(r.curves), lambda: curves_table(r.curves)),
         "choices": (bool(r.choices), lambda: choices_table(r.choices)),
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
@@ -216,6 +226,11 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "claims_by_network": (r.claims is not None, lambda: claims_by_network_table(_required(r.claims))),
     }
     return {name: make() for name, (there, make) in made.items() if there}
+
+
+def _replicated(claims: xr.Dataset | None) -> bool:
+    """Whether the verdicts take networks for replicates of one design."""
+    return claims is not None and claims.attrs.get("interval") == "network"
 
 
 def write_tables(results: Results, folder: Path | None = None) -> dict[str, Path]:

@@ -23,6 +23,11 @@ FROZEN: dict[int, dict[str, str]] = {
             "criterion_updates to_criterion_updates area_updates criterion_examples to_criterion_examples "
             "area_examples reference_score reference_score_off strength strength_best_on_test auc_best_on_test"
         ),
+        "arms_summary": (
+            "arm n_networks auc difference_probe difference_low_probe difference_high_probe difference_ungained "
+            "difference_low_ungained difference_high_ungained trained_numbers area_updates area_examples "
+            "to_criterion_updates to_criterion_examples reference_score reference_score_off at_end_of_search"
+        ),
         "curves": "network arm task axis at auc",
         "choices": "network arm task choice rate penalty strength auc",
         "saliency": (

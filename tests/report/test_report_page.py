@@ -212,6 +212,15 @@ def test_numbers_trained_are_by_network_where_they_differ(results_folder):
     assert "1,234,567" in text
 
 
+def test_arms_that_do_not_apply_have_trained_no_numbers(results_folder):
+    for path in (results_folder / "scores").glob("*.nc"):
+        scores = xr.load_dataset(path, engine="h5netcdf")
+        scores["auc"].loc[{"arm": "gain_head"}] = np.nan
+        scores.to_netcdf(path, engine="h5netcdf")
+    text, _ = read(write_page(results_folder))
+    assert re.search(r"<td>gain \+ head</td><td>not applicable</td>", text)
+
+
 def test_numbers_trained_stand_under_no_curve_that_is_not_there(results_folder):
     for path in (results_folder / "curves").glob("*.nc"):
         path.unlink()
