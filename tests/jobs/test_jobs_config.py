@@ -65,8 +65,9 @@ def test_the_digits_jobs_have_the_numbers_that_were_fixed_before_the_data(name: 
 def test_digits_full_chooses_among_nine_and_digits_takes_one_of_them():
     full, quick = (load_config(next(path for path in CONFIGS if path.stem == n)) for n in ("digits_full", "digits"))
     for name, arm in full.arms.items():
-        # full fine-tuning has smaller rates, which README declares
-        assert set(arm.rates) == ({0.001, 0.003, 0.01} if name == "full" else THREE), name
+        # full fine-tuning has smaller rates and the probe larger ones, which README declares
+        own = {"full": {0.001, 0.003, 0.01}, "probe": {0.1, 0.3, 1.0}}
+        assert set(arm.rates) == own.get(name, THREE), name
         assert set(arm.penalties) == PENALTIES, name
         assert len(arm.choices()) == 9
         assert len(quick.arms[name].choices()) == 1
