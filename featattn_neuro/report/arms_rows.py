@@ -6,6 +6,7 @@ import math
 from collections.abc import Container, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -89,7 +90,7 @@ def trained_numbers(r: Results) -> list[dict[str, Any]]:
     arms = list(dict.fromkeys(str(arm) for one in counts.values() for arm in one["arm"].values))
     applies: set[str] = set()
     for one in r.scores.values():
-        there = one["auc"].notna().any([dim for dim in one["auc"].dims if dim != "arm"])
+        there = np.isfinite(one["auc"]).any([dim for dim in one["auc"].dims if dim != "arm"])
         applies.update(map(str, one["arm"].values[there.values]))
     return [
         {"arm": ARM_LABELS.get(arm, arm)} | {what: _count(one, arm, applies) for what, one in columns.items()}
