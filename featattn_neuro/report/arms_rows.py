@@ -90,8 +90,8 @@ def trained_numbers(r: Results) -> list[dict[str, Any]]:
     arms = list(dict.fromkeys(str(arm) for one in counts.values() for arm in one["arm"].values))
     applies: set[str] = set()
     for one in r.scores.values():
-        there = np.isfinite(one["auc"]).any([dim for dim in one["auc"].dims if dim != "arm"])
-        applies.update(map(str, one["arm"].values[there.values]))
+        areas = one["auc"].transpose("arm", ...).values
+        applies.update(map(str, one["arm"].values[np.isfinite(areas).reshape(len(areas), -1).any(axis=1)]))
     return [
         {"arm": ARM_LABELS.get(arm, arm)} | {what: _count(one, arm, applies) for what, one in columns.items()}
         for arm in arms
