@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from featattn_neuro.io.store import load_kind, provenance, save_kind, write_text_atomic
@@ -17,6 +18,7 @@ from featattn_neuro.jobs.config import RunConfig
 from featattn_neuro.jobs.context import SPLITS, NetworkJob
 from featattn_neuro.jobs.ledger import Ledger
 from featattn_neuro.jobs.stages import shown_stimuli
+from featattn_neuro.measures.arms_summary import arms_summary
 from featattn_neuro.measures.claims import claims
 from featattn_neuro.measures.gain_selectivity import pool_networks
 from featattn_neuro.measures.secondary import secondary_quantities
@@ -56,6 +58,9 @@ def summarise(
     save_kind(pooled, folder / "association" / "pooled.nc")
     beside = secondary_quantities(scores, curves, associations, agreements, replicated=replicated)
     write_text_atomic(folder / "tables" / "secondary.csv", beside.to_csv(index=False))
+    tried = {n: folder / "choices" / f"{n}.nc" for n in names}
+    choices = {n: load_kind(path, "CURVES") for n, path in tried.items() if path.is_file()}
+    arms = arms_summary(scores, choices, replicated=replicated)
     for part, rows in shown_stimuli(NetworkJob(config, folder, names[0])).items():
         write_text_atomic(folder / "stimuli" / f"{part}.json", json.dumps(rows, indent=1) + "\n")
         made += [f"stimuli/{part}.json", *(f"stimuli/{row['file']}" for row in rows)]
@@ -64,7 +69,7 @@ def summarise(
         config,
         folder,
         names,
-        [{str(k): v for k, v in row.items()} for row in beside.to_dict(orient="records")],
+        {"arms_summary": _rows(arms), "secondary": _rows(beside)},
         timings,
         scores,
         command,
@@ -115,8 +120,8 @@ def _plain(value: Any) -> Any:
 
 
 def _facts(
-    config: RunConfig, folder: Path, names: list[str], beside: list[dict[str, Any]], timings: list[dict[str, Any]],
-    scores: dict[str, xr.Dataset], command: str,
+    config: RunConfig, folder: Path, names: list[str], tables: dict[str, list[dict[str, Any]]],
+    timings: list[dict[str, Any]], scores: dict[str, xr.Dataset], command: str,
 ) -> dict[str, Any]:  # fmt: skip
     networks = [json.loads((folder / "networks" / f"{n}.json").read_text(encoding="utf-8")) for n in names]
     shown = []
@@ -156,7 +161,7 @@ def _facts(
             }
             for split in SPLITS
         ],
-        "secondary": [{k: (None if v != v else v) for k, v in row.items()} for row in beside],
+        **tables,
         "timings": [{"stage": k, "seconds, summed over networks": round(v, 1)} for k, v in sorted(per_stage.items())],
         "limits": LIMITS
         + (
@@ -165,6 +170,11 @@ def _facts(
             else []
         ),
     }
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON, which has no NaN."""
+    return [{str(k): (None if v != v else v) for k, v in row.items()} for row in table.to_dict(orient="records")]
 
 
 def _flat(value: Any) -> str | float | int:

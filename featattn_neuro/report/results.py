@@ -67,8 +67,8 @@ class Results:
         (file name).
     pooled : ASSOCIATION over all networks, or None.
     facts : contents of facts.json: `title`, `lead` (one sentence), `command` (text); `config`, `provenance` (name →
-        value); `networks`, `splits`, `timings`, `secondary` (lists of rows with the same keys; `secondary` has keys
-        claim, quantity, estimate, ci_low, ci_high); `limits` (list of sentences). Every key may be absent.
+        value); `networks`, `splits`, `timings`, `arms_summary`, `secondary` (lists of rows with the same keys; in the
+        last two, the columns of the tables of that name); `limits` (list of sentences). Every key may be absent.
     shown : rows of stimuli/shown.json: `id`, `file` (relative to stimuli/), perhaps `label`, `network`, `split`,
         `constituents`. sheet_stimuli : those of stimuli/sheets.json.
     outdated : whether verdicts were left out because they are of an earlier state of the rest.

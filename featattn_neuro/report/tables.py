@@ -13,7 +13,6 @@ import pandas as pd
 import xarray as xr
 
 from featattn_neuro.errors import SchemaError, StoreError, choose
-from featattn_neuro.measures.arms_summary import arms_summary
 from featattn_neuro.report.columns import COLUMNS, ONLY_WHERE_ASKED
 from featattn_neuro.report.results import POOLED, Results
 from featattn_neuro.schema import AGREEMENT, ASSOCIATION, CLAIMS, CURVES, DOSES, GAINS, SCORES, SELECTIVITY
@@ -89,11 +88,6 @@ def arms_table(scores: Datasets) -> pd.DataFrame:
         return frame.drop(columns="reason").assign(status=status)
 
     return _stack("arms", scores, lambda ds: rows(SCORES.check(ds)))
-
-
-def arms_summary_table(scores: Datasets, choices: Datasets | None = None, *, replicated: bool = False) -> pd.DataFrame:
-    """One row per arm. `scores` is SCORES, `choices` CURVES with `auc_choice`, by network. See `arms_summary`."""
-    return arms_summary(scores, choices, replicated=replicated).reindex(columns=list(COLUMNS["arms_summary"]))
 
 
 def _why_undefined(scores: xr.Dataset) -> xr.DataArray:
@@ -198,6 +192,12 @@ def secondary_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     )
 
 
+def arms_summary_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """One row per arm. `rows` is the entry `arms_summary` of facts.json; null = undefined."""
+    numbers = [name for name in COLUMNS["arms_summary"] if name not in ("arm", "n_networks")]
+    return pd.DataFrame(list(rows), columns=list(COLUMNS["arms_summary"])).astype(dict.fromkeys(numbers, float))
+
+
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Every table for which `results` has the files, by name."""
     r = results
@@ -208,10 +208,7 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "association_summary": (bool(r.association), lambda: association_summary_table(r.association, r.pooled)),
         "association_checks": (bool(r.association), lambda: association_checks_table(r.association)),
         "arms": (bool(r.scores), lambda: arms_table(r.scores)),
-        "arms_summary": (
-            bool(r.scores),
-            lambda: arms_summary_table(r.scores, r.choices, replicated=_replicated(r.claims)),
-        ),
+        "arms_summary": (bool(r.facts.get("arms_summary")), lambda: arms_summary_table(r.facts["arms_summary"])),
         "curves": (bool(r.curves), lambda: curves_table(r.curves)),
         "choices": (bool(r.choices), lambda: choices_table(r.choices)),
         "saliency": (bool(r.agreement), lambda: saliency_table(r.agreement)),
@@ -226,11 +223,6 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "claims_by_network": (r.claims is not None, lambda: claims_by_network_table(_required(r.claims))),
     }
     return {name: make() for name, (there, make) in made.items() if there}
-
-
-def _replicated(claims: xr.Dataset | None) -> bool:
-    """Whether the verdicts take networks for replicates of one design."""
-    return claims is not None and claims.attrs.get("interval") == "network"
 
 
 def write_tables(results: Results, folder: Path | None = None) -> dict[str, Path]:

@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from featattn_neuro.measures.arms_summary import arms_summary
+
 TASKS = ["0", "1", "2", "3"]
 LAYERS = {"relu1": 12, "relu2": 16}
 NETWORKS = ["net0", "net1", "net2"]
@@ -270,7 +272,9 @@ def write_results(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         ds.attrs["seed"] = 7  # numbers come back from HDF5 as numpy scalars
         ds.to_netcdf(folder / name, engine="h5netcdf")
-    (folder / "facts.json").write_text(json.dumps(FACTS))
+    arms = arms_summary({n: files[f"scores/{n}.nc"] for n in NETWORKS}, replicated=True)
+    rows = json.loads(arms.to_json(orient="records"))
+    (folder / "facts.json").write_text(json.dumps(FACTS | {"arms_summary": rows}))
     shown = []
     (folder / "stimuli").mkdir()
     for label, ident in SHOWN:
